@@ -1,0 +1,120 @@
+"""Measure any ONNX file by hand, with the protocol of a search.
+
+python -m edge_tune.benchmark MODEL.onnx --reference REFERENCE.onnx
+python -m edge_tune.benchmark granule --device CPU
+python -m edge_tune.benchmark layers A.onnx B.onnx
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+from edge_tune.benchmark import granule, layers
+from edge_tune.benchmark.backend import open_backend
+from edge_tune.benchmark.cores import measuring_cpus
+from edge_tune.benchmark.layers import read_network
+from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
+from edge_tune.errors import BenchmarkError, ExperimentError
+from edge_tune.experiment import Benchmark, Precision
+
+COMMANDS = {"granule": granule.main, "layers": layers.main}
+RATIOS = ("latency_ratio", "total_latency_ratio")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 2 bad input, 1 the device failed."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in COMMANDS:
+        return COMMANDS[words[0]](words[1:])
+    given = _parser().parse_args(words)
+    try:
+        answer = _measure(given)
+    except ExperimentError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(answer, indent=2) if given.json else "\n".join(_lines(answer)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Benchmark()
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_tune.benchmark",
+        description="Measure a network, in turns with a reference if there is one, which is also measured against "
+        "itself: what lies within that noise is not distinguishable.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="network of one input of static shape, batch 1")
+    parser.add_argument("--reference", type=Path, metavar="REF.onnx", help="network to form the ratio to")
+    parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device (default: CPU)")
+    parser.add_argument("--precision", default=defaults.precision, choices=get_args(Precision))
+    parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N", help="of the CPU plugin")
+    parser.add_argument("--runs", type=int, default=defaults.runs, metavar="N", help="inferences, at least")
+    parser.add_argument("--max-s", type=float, default=defaults.max_s, metavar="S", help="seconds of turns, at most")
+    parser.add_argument(
+        "--device-python", metavar="FILE", help="interpreter whose OpenVINO has the device (make legacy-runtime)"
+    )
+    parser.add_argument("--json", action="store_true", help="print all the evidence as JSON")
+    return parser
+
+
+def _measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Return the measurement of the model, and that of the reference to itself."""
+    settings = Benchmark(
+        device=given.device,
+        precision=given.precision,
+        threads=given.threads,
+        runs=given.runs,
+        max_s=given.max_s,
+        python=given.device_python,
+    )
+    ExperimentError.raise_if(settings.problems())
+    model = read_network(given.model)
+    reference = read_network(given.reference) if given.reference else None
+    backend = open_backend(settings, measuring_cpus(settings.threads))
+    try:
+        answer: dict[str, Any] = {"model": asdict(backend.measure(model, settings, reference))}
+        if reference is not None:
+            answer["reference"] = asdict(backend.measure(reference, settings, reference))
+        return answer
+    finally:
+        backend.close()
+
+
+def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the answer for a person."""
+    model = answer["model"]
+    evidence = model["evidence"]
+    yield f"{evidence['device']} ({evidence['device_name']}), {evidence['precision']}, threads: {evidence['threads']}"
+    yield f"latency_ms        {model['latency_ms']:.4f}"
+    yield f"total_latency_ms  {_summary(evidence.get('total_latency')) or format(model['total_latency_ms'], '.4f')}"
+    yield f"throughput_fps    {model['throughput_fps']:.1f}"
+    if "reference" not in answer:
+        return
+    itself = answer["reference"]["evidence"]["ratios"]
+    for name in RATIOS:
+        floor = noise_floor(_ratio(itself, name))
+        yield f"{name}: {ratio_text(_ratio(evidence['ratios'], name), floor)} (noise floor {100 * floor:.1f} %)"
+    if "stopped_by" in evidence:
+        yield f"{evidence['ratios']['rounds']} rounds, ended by {evidence['stopped_by']}"
+
+
+def _ratio(ratios: Mapping[str, Any], name: str) -> Ratio:
+    return Ratio(**ratios[name])
+
+
+def _summary(total: Mapping[str, float] | None) -> str:
+    if total is None:
+        return ""
+    figures = ", ".join(f"{name} {total[name]:.4f}" for name in ("min", "p10", "median", "p90"))
+    return f"{total['mean']:.4f} ({figures}; n = {total['n']})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

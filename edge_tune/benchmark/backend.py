@@ -1,0 +1,227 @@
+"""One interface to the device, two implementations: OpenVINO in a child process, and a formula."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_tune.benchmark.child import Child, ChildError
+from edge_tune.benchmark.measurement import Measurement, condense, take_samples, written
+from edge_tune.errors import BenchmarkError
+from edge_tune.experiment import Benchmark
+
+RUNNER = Path(__file__).with_name("runner.py")
+SILENCE_S = 90.0
+"""The stick needs up to about a minute to boot and load; a load that hangs, hangs for ever."""
+
+Result = TypeVar("Result")
+
+
+class Backend(Protocol):
+    """A device that networks are measured on; used by one caller at a time."""
+
+    computes: bool
+
+    def describe(self) -> dict[str, Any]:
+        """Return device, device_name, devices (name -> full name), openvino, python, cpus."""
+        ...
+
+    def measure(self, onnx: bytes, settings: Benchmark, reference: bytes | None = None) -> Measurement:
+        """Measure one network of static batch 1, in turns with the reference if there is one."""
+        ...
+
+    def predict(self, onnx: bytes, images: NDArray[np.float32], settings: Benchmark) -> NDArray[np.float32]:
+        """Return the network's outputs, [N, classes], for images [N, C, H, W]. Not a measurement."""
+        ...
+
+    def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
+        """Return the network as IR: xml, and weights that are not compressed."""
+        ...
+
+    def close(self) -> None:
+        """Give the device back. A closed backend may be used again."""
+        ...
+
+
+class OpenVinoBackend:
+    """Whatever OpenVINO finds on this host, owned by a child process that is replaced when it fails."""
+
+    computes = True
+
+    def __init__(
+        self,
+        settings: Benchmark,
+        cpus: Sequence[int] | None = None,
+        *,
+        command: Sequence[str] | None = None,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        """Prepare; the process starts with the first request.
+
+        Args:
+            settings: The device that is asked for, and how it must be usable; each request brings its own settings.
+            cpus: Cores that the process stays on; None: all.
+            command: What to start instead of runner.py in the settings' interpreter.
+            silence_s: Seconds without a sign from the process that mean that it hangs.
+        """
+        if cpus is not None and len(cpus) < settings.threads:
+            raise BenchmarkError(
+                f"threads must be at most the number of cores they run on, {len(cpus)}, but got {settings.threads}."
+            )
+        self._device = settings.device
+        self._as_asked = {"device": settings.device, "precision": settings.precision, "threads": settings.threads}
+        self._retries = settings.retries
+        self._command = [*(command or (settings.python or sys.executable, str(RUNNER)))]
+        if cpus is not None:
+            self._command += ["--cpus", ",".join(map(str, cpus))]
+        self._silence_s = silence_s
+        self._child: Child | None = None
+        self._host: dict[str, Any] = {}
+        self._replaced = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The process that owns the device, if one is running."""
+        return self._child.pid if self._child else None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the device and what there is besides; raises BenchmarkError if it cannot be used."""
+        return self._ask("hello", **self._as_asked)
+
+    def measure(self, onnx: bytes, settings: Benchmark, reference: bytes | None = None) -> Measurement:
+        """Measure one network of static batch 1, in turns with the reference if there is one."""
+        with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:
+            networks = written([onnx] if reference is None else [onnx, reference], folder)
+            samples = self._with_child(lambda child: take_samples(child, networks, settings, Path(folder)))
+        return condense(samples, self._host | {"restarts": self._replaced}, is_reference=onnx == reference)
+
+    def predict(self, onnx: bytes, images: NDArray[np.float32], settings: Benchmark) -> NDArray[np.float32]:
+        """Return the network's outputs, [N, classes], for images [N, C, H, W]. Not a measurement."""
+        with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:
+            path = Path(folder, "images.npy")
+            np.save(path, images)
+            answer = self._ask(
+                "predict",
+                onnx=str(*written([onnx], folder)),
+                folder=folder,
+                device=settings.device,
+                precision=settings.precision,
+                images=str(path),
+            )
+            return np.asarray(np.load(answer["outputs"]), dtype=np.float32)
+
+    def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
+        """Return the network as IR: xml, and weights that are not compressed."""
+        with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:
+            answer = self._ask("convert", onnx=str(*written([onnx], folder)), folder=folder)
+            return Path(answer["xml"]).read_bytes(), Path(answer["bin"]).read_bytes()
+
+    def close(self) -> None:
+        """End the process. The next request would start another."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Ask the child one thing."""
+        return self._with_child(lambda child: child.ask(command, **arguments))
+
+    def _with_child(self, job: Callable[[Child], Result]) -> Result:
+        """Do a job with the child; one that fails is replaced, and the job begun again, `retries` times."""
+        failures: list[str] = []
+        while len(failures) <= self._retries:
+            try:
+                return job(self._started())
+            except ChildError as error:
+                failures.append(f"{error} {self._bury()}")
+        raise BenchmarkError(
+            f"the process that owns {self._device} must answer, but failed {len(failures)} times: "
+            f"{' Then: '.join(failures)}"
+        )
+
+    def _bury(self) -> str:
+        """Kill the child that failed; return what it said last."""
+        assert self._child is not None
+        said = self._child.stderr_tail()
+        self._child.kill()
+        self._child = None
+        self._replaced += 1
+        return f"It said: {said}" if said else "It said nothing."
+
+    def _started(self) -> Child:
+        """Return the running child, or start one and see that it has the device."""
+        if self._child is None:
+            self._child = Child(self._command, self._silence_s)
+            try:
+                self._host = self._child.ask("hello", **self._as_asked)
+            except ChildError:
+                raise
+            except BenchmarkError:
+                self.close()
+                raise
+        return self._child
+
+
+class FakeBackend:
+    """A formula in place of a device: the smaller the file, the faster. For tests and dry runs."""
+
+    computes = False
+
+    def describe(self) -> dict[str, Any]:
+        """Return what there is: the formula."""
+        return {"device": "fake", "device_name": "a formula, no device", "devices": {"fake": "a formula, no device"}}
+
+    def measure(self, onnx: bytes, settings: Benchmark, reference: bytes | None = None) -> Measurement:
+        """Return 0.1 ms and 1 ms for each million bytes of the ONNX file."""
+        latency_ms = self._latency_ms(onnx)
+        evidence = {
+            **self.describe(),
+            "precision": settings.precision,
+            "threads": settings.threads,
+            "runs": settings.runs,
+            "bytes": len(onnx),
+        }
+        ratio = None
+        if reference is not None:
+            ratio = latency_ms / self._latency_ms(reference)
+            exactly = {"ratio": ratio, "low": ratio, "high": ratio}
+            evidence["ratios"] = {"latency_ratio": exactly, "total_latency_ratio": exactly}
+        return Measurement(latency_ms, 1.25 * latency_ms, 1000 / latency_ms, ratio, ratio, evidence)
+
+    @staticmethod
+    def _latency_ms(onnx: bytes) -> float:
+        return 0.1 + len(onnx) / 1e6
+
+    def predict(self, onnx: bytes, images: NDArray[np.float32], settings: Benchmark) -> NDArray[np.float32]:
+        """Refuse."""
+        raise BenchmarkError("predict needs a device that computes, but got 'fake', a formula; pass --device CPU.")
+
+    def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
+        """Refuse."""
+        raise BenchmarkError("convert needs a device that computes, but got 'fake', a formula; pass --device CPU.")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def open_backend(settings: Benchmark, cpus: Sequence[int] | None) -> Backend:
+    """Return the backend for the settings' device; `cpus` are the cores that it may use, None for all."""
+    return FakeBackend() if settings.device == "fake" else OpenVinoBackend(settings, cpus)
+
+
+def check_device(settings: Benchmark) -> dict[str, Any]:
+    """Return the device's description.
+
+    Raises:
+        BenchmarkError: OpenVINO cannot use it, or not in this precision or with so many threads; the text names the
+            devices, precisions or cores there are.
+    """
+    backend = open_backend(settings, None)
+    try:
+        return backend.describe()
+    finally:
+        backend.close()

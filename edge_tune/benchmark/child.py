@@ -1,0 +1,160 @@
+"""A child process that is asked over JSON lines, and not waited for when it is silent or takes too long."""
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import IO, Any
+
+from edge_tune.errors import BenchmarkError
+
+POLL_S = 0.5
+CLOSE_S = 5.0
+LIMIT_S = 1800.0
+"""No command takes so long, not even thousands of images on the slowest device."""
+
+DEVICE_FAULT = re.compile(r"\b(NC|X_LINK)_[A-Z]{2}")
+"""How the stick's plugin names what is wrong; another process, which boots the stick anew, may have more luck."""
+
+
+class ChildError(BenchmarkError):
+    """The process itself failed: it died, was silent for too long or answered garbage. Another one may not."""
+
+
+class Child:
+    """One process and its two pipes; start it, ask it, kill it."""
+
+    def __init__(self, command: Sequence[str], silence_s: float, limit_s: float = LIMIT_S) -> None:
+        """Start the process.
+
+        Args:
+            command: Program and arguments; it speaks the protocol that runner.py describes.
+            silence_s: Seconds without a line from it, during a request, that mean that it hangs.
+            limit_s: Seconds that a request may take, whatever the process signs meanwhile.
+
+        Raises:
+            BenchmarkError: The program cannot be started.
+        """
+        self._silence_s = silence_s
+        self._limit_s = limit_s
+        self._requests = 0
+        self._buffer = b""
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C in a terminal is for the driver, which then closes this
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise BenchmarkError(f"{command[0]}: the interpreter must start, but got: {error}.") from None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._pipe(self._process.stdout), selectors.EVENT_READ)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Return the answer to one command.
+
+        Raises:
+            BenchmarkError: The process answered that it cannot be done, and why.
+            ChildError: There is no answer to be had from this process any more, or its device is at fault.
+        """
+        self._requests += 1
+        request = {**arguments, "id": self._requests, "command": command}
+        try:
+            self._pipe(self._process.stdin).write(json.dumps(request).encode() + b"\n")
+        except OSError:
+            raise ChildError(f"{command}: {self._how_it_ended()}") from None
+        end = time.monotonic() + self._limit_s
+        while True:
+            answer = self._answer(command)
+            if "error" in answer and DEVICE_FAULT.search(str(answer["error"])):
+                raise ChildError(f"{command}: {answer['error']}")
+            if "error" in answer:
+                raise BenchmarkError(str(answer["error"]))
+            if isinstance(answer.get("result"), dict):
+                return dict(answer["result"])
+            if time.monotonic() > end:
+                raise ChildError(f"{command}: it must be done within {self._limit_s:g} s, but only signed.")
+
+    def close(self) -> None:
+        """Let the process leave by itself, so that the plugin can close its device; kill it if it does not."""
+        self._pipe(self._process.stdin).close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(CLOSE_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, with all it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._selector.close()
+        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+            if stream is not None:
+                stream.close()
+
+    def _answer(self, command: str) -> dict[str, Any]:
+        """Return the next line that belongs to the current request."""
+        line = self._line(command)
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or answer.get("id") != self._requests:
+            raise ChildError(f"{command}: its answer must be JSON with id {self._requests}, but got {line[:200]!r}.")
+        return answer
+
+    def _line(self, command: str) -> bytes:
+        end = time.monotonic() + self._silence_s
+        while b"\n" not in self._buffer:
+            part = self._part(end)
+            if part is None:
+                raise ChildError(f"{command}: it must answer or sign within {self._silence_s:g} s, but was silent.")
+            if not part:
+                raise ChildError(f"{command}: {self._how_it_ended()}")
+            self._buffer += part
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line
+
+    def _part(self, end: float) -> bytes | None:
+        """Return what the process says next; nothing when it has ended, None when it is silent until `end`."""
+        while (left := end - time.monotonic()) > 0:
+            if self._selector.select(min(left, POLL_S)):
+                return self._pipe(self._process.stdout).read(1 << 16)
+            if self._process.poll() is not None:  # something that it started may keep its pipe open
+                return b""
+        return None
+
+    def _how_it_ended(self) -> str:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "it closed its answers but still runs."
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"it ended with {how}."
+
+    def stderr_tail(self, characters: int = 600) -> str:
+        """Return the end of what the process wrote to stderr, in one line."""
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - 4 * characters))
+        return " ".join(self._stderr.read().decode(errors="replace").split())[-characters:]
+
+    @staticmethod
+    def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+        assert stream is not None
+        return stream

@@ -1,0 +1,230 @@
+"""Where the time goes: the layers of a measured network, under the network's own names.
+
+python -m edge_tune.benchmark.layers NETWORK.onnx                    its layers, as CSV
+python -m edge_tune.benchmark.layers BEFORE.onnx AFTER.onnx          which layers lost channels and no time, and why
+
+What a runtime fuses into a convolution, batch-norm, ReLU, addition, counts as the convolution's.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_tune.benchmark.backend import OpenVinoBackend
+from edge_tune.benchmark.cores import measuring_cpus
+from edge_tune.benchmark.names import Names
+from edge_tune.errors import BenchmarkError, ExperimentError
+from edge_tune.experiment import Benchmark
+from edge_tune.results import as_csv
+
+FELL = 0.95
+"""A layer became faster if it takes less than this share of its time; nearer to it, the counters are too coarse."""
+
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as the device's runtime names it.
+
+    Attributes:
+        type: What it does, in the runtime's words: Convolution, Reorder, ...
+        kernel: What does it: brgconv_avx512_f32, ...
+        ms: Mean over the runs; 0 if another layer does its work.
+    """
+
+    name: str
+    type: str
+    kernel: str
+    ms: float
+
+
+@dataclass(frozen=True)
+class Row(Layer):
+    """A layer under the network's own name; `share` is its part of the sum of all."""
+
+    share: float
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A layer that lost channels and no time.
+
+    Attributes:
+        before, after: (C_out, C_in) of its weight.
+        ms_before, ms_after: Its time, reorders for it included.
+        reasons: What can be seen to have eaten the gain; empty if nothing.
+    """
+
+    name: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    ms_before: float
+    ms_after: float
+    reasons: tuple[str, ...]
+
+
+def read_network(path: Path) -> bytes:
+    """Return the content of an ONNX file.
+
+    Raises:
+        ExperimentError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ExperimentError(f"{path}: must be an ONNX file that can be read, but got: {error.strerror}.") from None
+
+
+def layers_of(evidence: Mapping[str, Any]) -> list[Layer]:
+    """Return the layers that a measurement's evidence holds.
+
+    Raises:
+        BenchmarkError: It holds none; a formula has no layers.
+    """
+    if "layers" not in evidence:
+        raise BenchmarkError(f"the evidence must hold the layers' times, but {evidence.get('device')!r} gave none.")
+    return [Layer(**layer) for layer in evidence["layers"]]
+
+
+def rows(layers: Sequence[Layer], network: bytes) -> list[Row]:
+    """Return the layers that took time, under the names of the ONNX `network` they were measured in."""
+    names = Names(network).all_own([layer.name for layer in layers])
+    total = sum(layer.ms for layer in layers)
+    return [
+        Row(names[layer.name], layer.type, layer.kernel, round(layer.ms, 6), round(layer.ms / total, 5))
+        for layer in layers
+        if layer.ms > 0
+    ]
+
+
+def stuck(
+    before: Sequence[Row], after: Sequence[Row], networks: tuple[bytes, bytes], granule: int | None = None
+) -> list[Stuck]:
+    """Return the layers of `after` that have fewer filters or channels than in `before`, and no less time.
+
+    Args:
+        before, after: Rows of both networks, measured in turns.
+        networks: Both as ONNX; tell how wide each layer is.
+        granule: Of the device, if known.
+    """
+    widths = [Names(network).widths for network in networks]
+    then, now = _by_name(before), _by_name(after)
+    return [
+        Stuck(name, widths[0][name], widths[1][name], _ms(then[name]), _ms(now[name]), reasons)
+        for name in now
+        if name in then
+        and _is_narrower(widths[1].get(name, ()), widths[0].get(name, ()))
+        and _ms(now[name]) >= FELL * _ms(then[name])
+        for reasons in [(*_reasons(then[name], now[name]), *_off(granule, widths[0][name], widths[1][name]))]
+    ]
+
+
+def narrowed(before: bytes, after: bytes) -> list[str]:
+    """Return the layers of the ONNX network `after` that have fewer filters or channels than in `before`."""
+    then, now = Names(before).widths, Names(after).widths
+    return [name for name in now if _is_narrower(now[name], then.get(name, ()))]
+
+
+def _by_name(table: Iterable[Row]) -> dict[str, list[Row]]:
+    grouped: dict[str, list[Row]] = defaultdict(list)
+    for row in table:
+        grouped[row.name].append(row)
+    return grouped
+
+
+def _ms(group: Iterable[Row]) -> float:
+    return sum(row.ms for row in group)
+
+
+def _is_narrower(now: tuple[int, ...], then: tuple[int, ...]) -> bool:
+    return len(now) == len(then) and any(a < b for a, b in zip(now, then, strict=True))
+
+
+def _reasons(then: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:
+    kernels = [{row.kernel for row in group if row.type != "Reorder"} for group in (then, now)]
+    if kernels[0] != kernels[1]:
+        yield f"kernel {'+'.join(sorted(kernels[0]))} -> {'+'.join(sorted(kernels[1]))}"
+    added = sum(row.type == "Reorder" for row in now) - sum(row.type == "Reorder" for row in then)
+    if added > 0:
+        yield f"{added} reorder(s) added, {_ms(row for row in now if row.type == 'Reorder'):.3f} ms"
+
+
+def _off(granule: int | None, then: tuple[int, ...], now: tuple[int, ...]) -> Iterator[str]:
+    for side, before, after in zip(("filters", "channels"), then, now, strict=True):
+        if granule and after < before and after % granule:
+            yield f"{after} {side} are no multiple of {granule}"
+
+
+def medians(rounds: Sequence[Sequence[Layer]]) -> list[Layer]:
+    """Return the layers of one network with the median of each one's time over several measurements."""
+    first, times = rounds[0], np.median([[layer.ms for layer in layers] for layers in rounds], axis=0)
+    return [Layer(layer.name, layer.type, layer.kernel, float(ms)) for layer, ms in zip(first, times, strict=True)]
+
+
+def report(found: Sequence[Stuck]) -> str:
+    """Return the stuck layers as text, one a line."""
+    if not found:
+        return "Every layer that lost filters or channels became faster."
+    lines = [f"{len(found)} layer(s) lost filters or channels and no time (C_out x C_in):"]
+    for layer in found:
+        widths = f"{'x'.join(map(str, layer.before))} -> {'x'.join(map(str, layer.after))}"
+        why = "; ".join(layer.reasons) or "no reason seen"
+        lines.append(f"{layer.name:24} {widths:18} {layer.ms_before:.3f} -> {layer.ms_after:.3f} ms  {why}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure one network or two and print what became of their layers."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_tune.benchmark layers", description="Show which layers lost channels and no time."
+    )
+    parser.add_argument("network", type=Path, help="ONNX file; the one before pruning if two are given")
+    parser.add_argument("pruned", type=Path, nargs="?", help="ONNX file of the pruned network")
+    parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, ...")
+    parser.add_argument("--granule", type=int, metavar="N", help="the device's, as `granule` measures it")
+    parser.add_argument("--device-python", metavar="FILE", help="interpreter whose OpenVINO has the device")
+    given = parser.parse_args(arguments)
+    settings = Benchmark(device=given.device, python=given.device_python)
+    try:
+        ExperimentError.raise_if(settings.problems())
+        networks = [read_network(path) for path in (given.network, given.pruned) if path]
+        tables = measure_in_turns(networks, settings)
+        if given.pruned and not narrowed(*networks):
+            raise ExperimentError(
+                f"{given.pruned}: some layer must be one of {given.network} with fewer filters or channels, but got "
+                f"none; give a network and the same one pruned."
+            )
+    except ExperimentError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if given.pruned:
+        print(report(stuck(tables[0], tables[1], (networks[0], networks[1]), given.granule)))
+    else:
+        print(as_csv([asdict(row) for row in tables[0]]), end="")
+    return 0
+
+
+def measure_in_turns(networks: Sequence[bytes], settings: Benchmark) -> list[list[Row]]:
+    """Return the rows of each network: medians over ROUNDS measurements, in turns."""
+    backend = OpenVinoBackend(settings, measuring_cpus(settings.threads))
+    try:
+        rounds = [
+            [layers_of(backend.measure(network, settings).evidence) for network in networks] for _ in range(ROUNDS)
+        ]
+    finally:
+        backend.close()
+    return [rows(medians(taken), network) for taken, network in zip(zip(*rounds, strict=True), networks, strict=True)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Samples and counters -> the numbers that are reported. Pure: no device, no network."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+NORMAL_QUANTILE = 1.96
+RESAMPLES = 1000
+PRECISION = 0.01
+"""Half-width of a ratio's interval, as a share of the ratio, that a measurement strives for."""
+
+SHARES_KNOWN = 0.05
+"""Relative standard deviation of a device time at which half of what its share says is believed."""
+
+
+def summary(samples_ms: Sequence[float]) -> dict[str, float]:
+    """Return n, min, p10, median, mean and p90 of the samples, in their unit."""
+    if not samples_ms:
+        raise ValueError("samples_ms must hold at least one sample, but got none.")
+    p10, median, p90 = np.percentile(samples_ms, [10, 50, 90])
+    return {
+        "n": len(samples_ms),
+        "min": float(np.min(samples_ms)),
+        "p10": float(p10),
+        "median": float(median),
+        "mean": float(np.mean(samples_ms)),
+        "p90": float(p90),
+    }
+
+
+def are_running_means(readings: NDArray[np.int64], counts: NDArray[np.int64]) -> bool:
+    """Return whether no reading contradicts that the counters are means over all runs so far.
+
+    OpenVINO's CPU plugin adds up whole microseconds for each layer and shows sum // runs (PerfCount
+    in its perf_count.h, 2021 to 2026); other plugins show the last run alone. A sum cannot fall: one
+    that must have fallen between two readings, whatever was rounded off, proves the latter.
+
+    Args:
+        readings: Counters after the warm-up and at times thereafter, whole units, [readings, layers].
+        counts: Runs of the network before each reading, warm-up included, [readings].
+    """
+    n = counts[:, None]
+    return bool(np.all(n[1:] * (readings[1:] + 1) > n[:-1] * readings[:-1]))
+
+
+def layer_means(readings: NDArray[np.int64], counts: NDArray[np.int64], first: int = 0) -> NDArray[np.float64]:
+    """Return the mean time of each layer after reading number `first`, so without the warm-up, [layers].
+
+    Args:
+        readings: As in `are_running_means`, of which at least one comes after `first`.
+        counts: As in `are_running_means`.
+        first: The last reading of the warm-up, which tells of what kind the counters are all the same.
+    """
+    if not are_running_means(readings, counts):
+        return np.asarray(readings[first + 1 :].mean(axis=0), dtype=np.float64)
+    sums = counts[-1] * readings[-1] - counts[first] * readings[first]
+    return np.asarray(np.maximum(sums, 0) / (counts[-1] - counts[first]), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Candidate / reference, below 1 when the candidate is faster, and its 95 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval, as a share of the ratio."""
+        return (self.high - self.low) / 2 / self.ratio
+
+    @property
+    def is_precise(self) -> bool:
+        """Whether the half-width is within what a measurement strives for."""
+        return self.half_width <= PRECISION
+
+
+def paired_ratio(candidate: NDArray[np.float64], reference: NDArray[np.float64], seed: int = 0) -> Ratio:
+    """Return the median over the rounds of candidate / reference, with its bootstrap interval over the rounds.
+
+    The ratio is formed within a round, since that is where what disturbs the host disturbs both alike.
+
+    Args:
+        candidate: Its time in each round, [rounds].
+        reference: The reference's in the same rounds, [rounds].
+        seed: Of the resampling.
+
+    Source: Efron, Bootstrap Methods, Annals of Statistics 7 (1979); percentile interval.
+    """
+    if not len(candidate) == len(reference) > 0:
+        raise ValueError(f"each round must hold both networks, but got {len(candidate)} and {len(reference)} rounds.")
+    ratios = candidate / reference
+    drawn = np.random.default_rng(seed).integers(0, len(ratios), size=(RESAMPLES, len(ratios)))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(np.median(ratios[drawn], axis=1), [tail, 1 - tail])
+    return Ratio(float(np.median(ratios)), float(low), float(high))
+
+
+def share_noise(total_ms: NDArray[np.float64], share: float, layers: int) -> float:
+    """Return the relative standard deviation of the share that the layers' mean time has in the mean total time.
+
+    An interruption makes a run longer; it falls between two layers, where their counters do not see it, with the
+    probability that time does, 1 - share, by Laplace's rule of succession: where a single long one fell, proves little.
+    And of each layer's mean in microseconds, the fraction is unknown.
+
+    Args:
+        total_ms: Of each run, [runs].
+        share: Device time as a share of total time.
+        layers: How many were executed.
+    """
+    interruptions = total_ms - total_ms.min()
+    squares = float(np.square(interruptions).sum())
+    number = float(interruptions.sum()) ** 2 / squares if squares else 0.0  # of equal ones that would vary as much
+    seen = (min(share, 1.0) * number + 1) / (number + 2)
+    unseen = math.sqrt(seen * (1 - seen) * squares) / len(total_ms)
+    rounded = math.sqrt(layers / 12) / 1e3
+    return math.hypot(unseen, rounded) / (share * float(total_ms.mean()))
+
+
+@dataclass(frozen=True)
+class Share:
+    """Device time as a share of the total time of the same runs, and the relative standard deviation of that."""
+
+    share: float
+    noise: float
+
+
+def device_ratio(total: Ratio, reference_ms: float, candidate: Share, reference: Share) -> Ratio:
+    """Return the ratio of device times, from that of total times and the shares of device time in them.
+
+    A run is device time and what lies between the layers. The latter is taken for the same in both networks, which it
+    nearly is, but for what the shares prove otherwise: none of a difference within their noise, most of one far beyond
+    it. Then the ratio of device times is at least as far from 1 as that of total times. How much farther, the
+    shares tell, as far as they are known: where they are not, on short runs or a busy host, the ratio stays near that
+    of total times, which is steady, and its interval reaches as far as it may lie.
+
+    Args:
+        total: Ratio of total times.
+        reference_ms: Total time of the reference, of a run that was not interrupted.
+        candidate: Of the candidate's total time.
+        reference: Of the reference's.
+
+    Source of what is kept of a difference: Breiman, Better Subset Regression Using the Nonnegative Garrote,
+        Technometrics 37 (1995); of the interval: Zou and Donner, Construction of confidence limits about effect
+        measures, Statistics in Medicine 27 (2008).
+    """
+    mine, other = total.ratio * reference_ms, reference_ms
+    between = mine * (1 - candidate.share), other * (1 - reference.share)
+    deviations = mine * candidate.share * candidate.noise, other * reference.share * reference.noise
+    noise, either = math.hypot(candidate.noise, reference.noise), math.hypot(*deviations)
+    weight = (deviations[1] / either) ** 2 if either else 0.5
+    shorter, share = min((mine, candidate.share), (other, reference.share))
+    at_most = shorter * (1 - share / 2)  # at least half of what its counters show is there
+    both = max(0.0, min(weight * between[0] + (1 - weight) * between[1], at_most))
+    # A few long interruptions make the noise of a busy host. Where they fall is nothing like normally distributed.
+    differs = _kept(between[0] - between[1], NORMAL_QUANTILE * either * max(1.0, noise / PRECISION))
+
+    left = shorter - both  # the device time of the shorter, and its relative standard deviation
+    unsure = deviations[0] * deviations[1] / either / left if either else 0.0
+    known = 1 / (1 + (unsure / SHARES_KNOWN) ** 2)
+
+    def ratio(of_both: float) -> float:
+        mine_between, other_between = (of_both + differs * (one - both) for one in between)
+        return (mine - mine_between) / (other - other_between)
+
+    got = ratio(known * both)
+    reach = math.exp(NORMAL_QUANTILE * unsure)
+    ends = [ratio(max(0.0, shorter - left * reach)), ratio(shorter - left / reach), got]
+    enlarged = other / (other - both)  # an error of total time is more of what is left
+    by_difference = NORMAL_QUANTILE * noise * differs * got
+    low = math.hypot(got - min(ends), (total.ratio - total.low) * enlarged, by_difference)
+    high = math.hypot(max(ends) - got, (total.high - total.ratio) * enlarged, by_difference)
+    return Ratio(got, max(0.0, got - low), got + high)
+
+
+def _kept(value: float, noise: float) -> float:
+    """Return how much of a value remains when noise of this size is taken for nothing: from 0 to 1, without a jump."""
+    return max(0.0, 1 - (noise / value) ** 2) if value else 0.0
+
+
+def noise_floor(itself: Ratio) -> float:
+    """Return how far from 1 a ratio may be by chance, from that of the reference to itself (A/A)."""
+    return max(1 - itself.low, itself.high - 1, 0.0)
+
+
+def is_distinguishable(ratio: Ratio, floor: float) -> bool:
+    """Tell whether the ratio differs from 1 by more than its own interval and the noise floor allow."""
+    return abs(ratio.ratio - 1) > floor and not ratio.low <= 1 <= ratio.high
+
+
+def ratio_text(ratio: Ratio, floor: float) -> str:
+    """Return a ratio and its 95 % interval, and say if it cannot be told from 1."""
+    text = f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+    return text if is_distinguishable(ratio, floor) else f"{text} not distinguishable"

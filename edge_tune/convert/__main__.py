@@ -1,0 +1,76 @@
+"""The command line: turn a Distiller schedule, and a W&B sweep over it, into an experiment file.
+
+python -m edge_tune.convert schedule.yaml --sweep sweep.yaml --output experiments/mine.py
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_tune.convert.conversion import convert
+from edge_tune.convert.source import experiment_source
+from edge_tune.errors import ExperimentError
+from edge_tune.experiment import NAME
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the file, print what it does not hold, and return the exit code: 0 written, 2 bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_tune.convert",
+        description="Turn a Distiller compression schedule, and a W&B sweep over it, into an experiment file. "
+        "What cannot be carried over is printed with its line, and stands at the top of the file.",
+    )
+    parser.add_argument("schedule", type=Path, help="Distiller's compression schedule (YAML)")
+    parser.add_argument("--sweep", type=Path, metavar="FILE", help="W&B's sweep configuration (YAML)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="experiment file to write (default: beside the schedule, as .py)"
+    )
+    given = parser.parse_args(arguments)
+    output = given.output or given.schedule.with_suffix(".py")
+    try:
+        notes = _convert(given.schedule, given.sweep, output)
+    except ExperimentError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for note in notes:
+        print(note)
+    print(f"Written: {output} (notes: {len(notes)}). To run it: {_command(output)}")
+    return 0
+
+
+def _convert(schedule: Path, sweep: Path | None, output: Path) -> Sequence[str]:
+    if output.suffix != ".py" or not NAME.fullmatch(output.stem):
+        raise ExperimentError(
+            f"{output}: the experiment file must end in .py and its name consist of letters, digits, '_', '.' and '-', "
+            f"but got {output.name!r}; name it by --output."
+        )
+    conversion = convert(schedule, sweep)
+    origin = " and ".join(file.name for file in (schedule, sweep) if file)
+    source = experiment_source(
+        conversion.experiment,
+        command=_command(output),
+        origin=f"Made from {origin} by edge_tune.convert.",
+        notes=conversion.notes,
+    )
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(source)
+    except FileExistsError as error:
+        raise ExperimentError(
+            f"{output}: the experiment file must be new, but there is one; remove it, or name another by --output."
+        ) from error
+    except OSError as error:
+        raise ExperimentError(
+            f"{output}: the experiment file cannot be written: {error.strerror}; name another by --output."
+        ) from error
+    return conversion.notes
+
+
+def _command(output: Path) -> str:
+    return shlex.join(["python", "-m", "edge_tune.run", str(output)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,695 @@
+"""What an experiment file is written with: frozen dataclasses, and every check on them.
+
+`Experiment` collects the problems of all its parts and raises them together, so that a file is
+mended once. Knows neither torch nor ray: an experiment can be read and checked in milliseconds.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal, TypeVar, get_args
+
+from edge_tune.errors import ExperimentError
+
+Structure = Literal["filters", "channels"]
+STRUCTURES: tuple[Structure, ...] = get_args(Structure)
+Precision = Literal["f32", "bf16", "f16"]
+Method = Literal["hyperopt", "random", "grid"]
+KeepWeights = Literal["best", "front", "all"]
+
+METRICS = (
+    "top1",
+    "top5",
+    "loss",
+    "latency_ms",
+    "total_latency_ms",
+    "latency_ratio",
+    "total_latency_ratio",
+    "throughput_fps",
+    "parameters",
+    "macs",
+)
+"""What every report of a trial holds: accuracy on validation, the device's measurements, size. A ratio is that to the
+unpruned network, measured in turns with it."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+TRIAL_NAME = re.compile(r"trial_\d+", re.IGNORECASE)
+
+MAX_SEED = 2**32 - 1
+"""The greatest that numpy's RandomState takes, which draws HyperOpt's suggestions."""
+
+TAKEN_LABELS = ("trial", "attempt", "status")
+"""What stands beside the sparsities, under these names, where a trial is begun and in TensorBoard's HParams."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Any sparsity from `low` to `high`: the fraction of slices of each weight to remove."""
+
+    low: float
+    high: float
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this range."""
+        if not (_is_number(self.low) and _is_number(self.high) and 0 <= self.low <= self.high < 1):
+            yield f"sparsity must hold 0 <= low <= high < 1, but got Uniform({self.low!r}, {self.high!r})."
+
+    def __contains__(self, value: object) -> bool:
+        return _is_number(value) and self.low <= value <= self.high  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the listed sparsities; what `Search("grid")` takes its product over."""
+
+    values: Sequence[float]
+
+    def __post_init__(self) -> None:
+        _freeze(self, "values", list, tuple)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this list."""
+        if not isinstance(self.values, tuple):
+            yield f"sparsity must be a list of values, but got Choice({self.values!r})."
+            return
+        if not self.values:
+            yield "sparsity must offer at least one value, but got Choice([])."
+        for value in self.values:
+            if not (_is_number(value) and 0 <= value < 1):
+                yield f"sparsity must be at least 0 and below 1, but got {value!r} in Choice."
+        if len(set(self.values)) < len(self.values):
+            yield f"sparsity must offer each value once, but got Choice({list(self.values)})."
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(self.values, tuple) and value in self.values
+
+
+@dataclass(frozen=True)
+class PrunerGroup:
+    """The weights that share one sparsity, and what is removed from them.
+
+    Attributes:
+        structure: "filters" (dim 0 of a weight [C_out, C_in, K_h, K_w]), "channels" (dim 1), or
+            a list of both, from which the search chooses.
+        weights: Names as in the network's `state_dict`; a leading "module." is dropped.
+        sparsity: The range to search.
+    """
+
+    structure: Structure | Sequence[Structure]
+    weights: Sequence[str]
+    _: KW_ONLY
+    sparsity: Uniform | Choice
+
+    def __post_init__(self) -> None:
+        _freeze(self, "structure", list, tuple)
+        if isinstance(self.weights, list | tuple):
+            names = tuple(str(weight).removeprefix("module.") for weight in self.weights)
+            object.__setattr__(self, "weights", names)
+
+    @property
+    def structures(self) -> tuple[Structure, ...]:
+        """The structures the search may choose from; one when there is nothing to choose."""
+        return self.structure if isinstance(self.structure, tuple) else (self.structure,)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Tell whether nothing is left to search in this group."""
+        if isinstance(self.sparsity, Uniform):
+            return len(self.structures) == 1 and self.sparsity.low == self.sparsity.high
+        values = self.sparsity.values if isinstance(self.sparsity, Choice) else ()
+        return len(self.structures) == 1 and isinstance(values, tuple) and len(values) == 1
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this group."""
+        unknown = [structure for structure in self.structures if structure not in STRUCTURES]
+        if unknown or not self.structures:
+            yield f"structure must be one of {list(STRUCTURES)} or a list of them, but got {self.structure!r}."
+        if isinstance(self.weights, str):
+            yield f"weights must be a list of names, but got the text {self.weights!r}; write [{self.weights!r}]."
+        elif not isinstance(self.weights, tuple):
+            yield f"weights must be a list of names, but got {self.weights!r}."
+        elif not self.weights:
+            yield "weights must name at least one weight, but got none; name one or remove the group."
+        if isinstance(self.sparsity, Uniform | Choice):
+            yield from self.sparsity.problems()
+        else:
+            yield f"sparsity must be a Uniform or a Choice, but got {self.sparsity!r}."
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the search space: a sparsity and a structure for each pruner group's label."""
+
+    sparsities: Mapping[str, float]
+    structures: Mapping[str, Structure]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A recorded metric and the direction in which it is better. Write `Minimise` or `Maximise`."""
+
+    metric: str
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Tell whether `value` is strictly better."""
+        return self.loss(value) < self.loss(than)
+
+    def loss(self, value: float) -> float:
+        """Return `value` turned so that smaller is better."""
+        raise NotImplementedError("write Minimise(metric) or Maximise(metric)")
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this goal."""
+        if type(self) not in (Minimise, Maximise):
+            yield f"a goal must be Minimise(metric) or Maximise(metric), but got {self!r}."
+        if self.metric not in METRICS:
+            yield f"metric must be one of {list(METRICS)}, but got {self.metric!r}."
+
+
+@dataclass(frozen=True)
+class Minimise(Goal):
+    """Smaller is better."""
+
+    def loss(self, value: float) -> float:
+        """Return `value`."""
+        return value
+
+
+@dataclass(frozen=True)
+class Maximise(Goal):
+    """Larger is better."""
+
+    def loss(self, value: float) -> float:
+        """Return `-value`."""
+        return -value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponential:
+    """Decay that starts late: lr(epoch) = lr * gamma ** max(0, epoch - from_epoch).
+
+    Epochs count from 0, so the first epoch that runs at a smaller rate is `from_epoch + 1`. The
+    curve has no jump; Distiller's has one (docs/decisions.md says why it is not repeated here).
+    """
+
+    gamma: float
+    from_epoch: int = 0
+
+    def factor(self, epoch: int, epochs: int) -> float:
+        """Return lr(epoch) / lr for `epoch` of `epochs`, counted from 0."""
+        return self.gamma ** max(0, epoch - self.from_epoch)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this decay."""
+        yield from _gamma_problems(self.gamma)
+        yield from _at_least("from_epoch", self.from_epoch, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Fall in equal steps: lr(epoch) = lr * gamma ** (max(0, epoch - from_epoch) // every_epochs).
+
+    Epochs count from 0, so the first epoch that runs at a smaller rate is `from_epoch + every_epochs`.
+    """
+
+    gamma: float
+    every_epochs: int
+    from_epoch: int = 0
+
+    def factor(self, epoch: int, epochs: int) -> float:
+        """Return lr(epoch) / lr for `epoch` of `epochs`, counted from 0."""
+        return self.gamma ** (max(0, epoch - self.from_epoch) // self.every_epochs)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this decay."""
+        yield from _gamma_problems(self.gamma)
+        yield from _at_least("every_epochs", self.every_epochs, 1)
+        yield from _at_least("from_epoch", self.from_epoch, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiStep:
+    """Fall at given epochs: lr(epoch) = lr * gamma ** (number of milestones <= epoch).
+
+    Epochs count from 0, so a milestone is the first epoch that runs at the smaller rate; one that is
+    listed twice lowers the rate twice.
+    """
+
+    gamma: float
+    milestones: Sequence[int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+
+    def factor(self, epoch: int, epochs: int) -> float:
+        """Return lr(epoch) / lr for `epoch` of `epochs`, counted from 0."""
+        return self.gamma ** sum(milestone <= epoch for milestone in self.milestones)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this decay."""
+        yield from _gamma_problems(self.gamma)
+        if not self.milestones:
+            yield "milestones must name at least one epoch, but got none; write decay=None to keep the rate."
+        for milestone in self.milestones:
+            yield from _at_least("each of milestones", milestone, 0)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from lr to nearly 0: lr(epoch) = lr * (1 + cos(pi * epoch / epochs)) / 2."""
+
+    def factor(self, epoch: int, epochs: int) -> float:
+        """Return lr(epoch) / lr for `epoch` of `epochs`, counted from 0."""
+        return (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+    def problems(self) -> Iterator[str]:
+        """Yield nothing: a cosine has no parameters."""
+        yield from ()
+
+
+Decay = Exponential | Step | MultiStep | Cosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """SGD after pruning; also the recipe by which a network without weights is trained.
+
+    Attributes:
+        epochs: Passes over the training split; 0 leaves the pruned network as it is.
+        lr: Learning rate of epoch 0.
+        decay: How the rate falls from epoch to epoch; None keeps it.
+        batch_size: Images a step.
+        momentum: Nesterov momentum is not used.
+        weight_decay: L2 penalty on every parameter.
+        precision: "bf16" runs the forward pass in bfloat16 (autocast), "f32" does not, "auto"
+            takes bf16 where the CPU computes it natively.
+    """
+
+    epochs: int
+    lr: float
+    decay: Decay | None = None
+    batch_size: int = 128
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+
+    def lr_at(self, epoch: int) -> float:
+        """Return the learning rate of `epoch`, counted from 0."""
+        return self.lr * (self.decay.factor(epoch, self.epochs) if self.decay else 1.0)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this recipe."""
+        yield from _at_least("epochs", self.epochs, 0)
+        yield from _at_least("batch_size", self.batch_size, 2)
+        if not (_is_number(self.lr) and self.lr > 0):
+            yield f"lr must be above 0, but got {self.lr!r}."
+        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
+            yield f"momentum must hold 0 <= momentum < 1, but got {self.momentum!r}."
+        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
+            yield f"weight_decay must be at least 0, but got {self.weight_decay!r}."
+        yield from _one_of("precision", self.precision, ("auto", "f32", "bf16"))
+        if isinstance(self.decay, Decay):
+            yield from self.decay.problems()
+        elif self.decay is not None:
+            yield f"decay must be Exponential, Step, MultiStep, Cosine or None, but got {self.decay!r}."
+
+
+@dataclass(frozen=True)
+class Asha:
+    """Stop a trial whose `goal` is outside the best 1/reduction_factor at its rung.
+
+    Rungs stand at grace_epochs * reduction_factor ** k epochs of retraining.
+
+    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934.
+    """
+
+    goal: Goal
+    _: KW_ONLY
+    grace_epochs: int = 1
+    reduction_factor: int = 3
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this rule."""
+        if isinstance(self.goal, Goal):
+            yield from self.goal.problems()
+        else:
+            yield f"goal must be Minimise(metric) or Maximise(metric), but got {self.goal!r}."
+        yield from _at_least("grace_epochs", self.grace_epochs, 1)
+        yield from _at_least("reduction_factor", self.reduction_factor, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hopeless:
+    """Stop a network whose predictions are still no better than chance after some retraining.
+
+    Attributes:
+        after_epochs: Epochs of retraining a collapsed network gets to recover. 0 judges right
+            after pruning, as the dissertation did; the fastest network that it found would not
+            have survived that on this project's data, hence 1.
+    """
+
+    after_epochs: int = 1
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this rule."""
+        yield from _at_least("after_epochs", self.after_epochs, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """How the device is measured.
+
+    Attributes:
+        device: An OpenVINO device ("CPU", "GPU", "MYRIAD", ...), or "fake": a formula, no device.
+        runs: Inferences a measurement averages over at least, after the warm-up.
+        precision: The arithmetic the device is told to use.
+        threads: Threads of the device's CPU plugin; other devices have none.
+        every_epochs: Measure during retraining too, each so many epochs; None measures before
+            and after only.
+        align: Round each kept count to a multiple of this, the width in whose steps the device's
+            time rises; "auto" measures it before the search; None rounds nothing. Baselines stay as they are.
+        max_s: A measurement ends when its ratio is known to 1 %, or after so many seconds of turns.
+        python: Interpreter with numpy and an OpenVINO that has the device, on the host that measures;
+            None takes EdgeTune's own.
+        retries: How often a measurement is begun again when the process that owns the device fails.
+        resource: Ray resource that marks the nodes of a cluster with the device, one unit a device. A Ray that is
+            started for the study gives it to this machine.
+    """
+
+    device: str = "CPU"
+    runs: int = 200
+    precision: Precision = "f32"
+    threads: int = 1
+    every_epochs: int | None = None
+    align: int | Literal["auto"] | None = None
+    max_s: float = 3.0
+    python: str | None = None
+    retries: int = 2
+    resource: str = "ncs"
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with these settings; whether the device exists is asked later."""
+        if not self.device:
+            yield "device must be the name of an OpenVINO device, but got an empty text."
+        yield from _at_least("runs", self.runs, 1)
+        yield from _one_of("precision", self.precision, get_args(Precision))
+        yield from _at_least("threads", self.threads, 1)
+        if self.every_epochs is not None:
+            yield from _at_least("every_epochs", self.every_epochs, 1)
+        if isinstance(self.align, str):
+            yield from _one_of("align", self.align, ("auto",))
+        elif self.align is not None:
+            yield from _at_least("align", self.align, 1)
+        if self.align == "auto" and self.device == "fake":
+            yield "align must be a number or None for the device 'fake', a formula without steps, but got 'auto'."
+        if not (_is_number(self.max_s) and self.max_s > 0):
+            yield f"max_s must be above 0, but got {self.max_s!r}."
+        if self.python == "":
+            yield "python must be the path of an interpreter or None, but got an empty text."
+        yield from _at_least("retries", self.retries, 0)
+        if not (isinstance(self.resource, str) and RESOURCE.fullmatch(self.resource)):
+            yield f"resource must be a name of letters, digits and '_', such as 'ncs', but got {self.resource!r}."
+        if self.resource in ("CPU", "GPU", "memory"):
+            yield f"resource must be one that only hosts with the device offer, but got {self.resource!r}."
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the next point is chosen, and how many.
+
+    Attributes:
+        method: "hyperopt" (tree-structured Parzen estimators), "random", or "grid" (the product
+            of the groups' `Choice`s).
+        trials: Points to try, besides the baselines.
+        seed: Of the suggestions, the validation split and the retraining.
+        max_concurrent_trials: At most so many at once; None: as many as the CPUs allow.
+        cpus_per_trial: Cores, and threads, of one trial.
+        time_budget_s: Seconds of searching after which the study ends with what it has; None: no limit. What is
+            under way then is kept, and `--resume` goes on with it.
+        trial_time_limit_s: A trial that has worked for so many seconds is stopped before its next epoch; one that
+            has not come to a report after twice as many and a minute is ended. None: no limit.
+        max_failed_trials: So many failed trials end the study.
+    """
+
+    method: Method
+    _: KW_ONLY
+    trials: int
+    seed: int = 0
+    max_concurrent_trials: int | None = None
+    cpus_per_trial: int = 1
+    time_budget_s: float | None = None
+    trial_time_limit_s: float | None = None
+    max_failed_trials: int = 10
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this search."""
+        yield from _one_of("method", self.method, get_args(Method))
+        yield from _at_least("trials", self.trials, 1)
+        yield from _at_least("seed", self.seed, 0)
+        if isinstance(self.seed, int) and self.seed > MAX_SEED:
+            yield f"seed must be at most {MAX_SEED}, but got {self.seed}."
+        if self.max_concurrent_trials is not None:
+            yield from _at_least("max_concurrent_trials", self.max_concurrent_trials, 1)
+        yield from _at_least("cpus_per_trial", self.cpus_per_trial, 1)
+        for name in ("time_budget_s", "trial_time_limit_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not (_is_number(seconds) and seconds > 0):
+                yield f"{name} must be above 0, or None, but got {seconds!r}."
+        yield from _at_least("max_failed_trials", self.max_failed_trials, 1)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images to train, choose and test on.
+
+    Attributes:
+        name: "digits" (scikit-learn's, embedded), "cifar10", "cifar100" (downloaded), or the
+            path of an image folder `train/CLASS/*`, `test/CLASS/*`.
+        image_size: Height and width in pixels that every image is resized to.
+        validation_fraction: Share of the training images of each class that the search is
+            judged on, and that is never trained on.
+        train_images: Train on so many images only, the same share of each class; None: on all.
+        horizontal_flip: Mirror half of the training images; None: yes, but for digits.
+    """
+
+    name: str
+    _: KW_ONLY
+    image_size: int = 32
+    validation_fraction: float = 0.1
+    train_images: int | None = None
+    horizontal_flip: bool | None = None
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with these settings; whether the images exist is asked later."""
+        if not self.name:
+            yield "name must be a data set or the path of an image folder, but got an empty text."
+        yield from _at_least("image_size", self.image_size, 8)
+        if not (_is_number(self.validation_fraction) and 0 < self.validation_fraction < 1):
+            yield f"validation_fraction must hold 0 < fraction < 1, but got {self.validation_fraction!r}."
+        if self.train_images is not None:
+            yield from _at_least("train_images", self.train_images, 2)
+
+
+StoppingRule = Asha | Hopeless
+Rule = TypeVar("Rule", Asha, Hopeless)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """All that a study needs. Constructing one checks it; ExperimentError holds every problem.
+
+    Attributes:
+        model: "resnet20_cifar" ... "resnet110_cifar", the name of a torchvision classifier, or
+            "package.module:function", a callable that returns an nn.Module.
+        dataset: A name or path as in `Data`, or a `Data`.
+        pruner_groups: Label -> group. Labels name the searched parameters in every table.
+        target: What the search looks for.
+        retraining: What each pruned network gets; 0 epochs studies pruning alone.
+        weights: File or URL of the trained weights; None trains the network first and keeps it.
+        training: The recipe of that training; None takes the data set's own.
+        stopping: Rules that end a trial early; at most one of a kind.
+        benchmark: How the device is measured.
+        search: How the points are chosen.
+        baselines: Name -> label -> sparsity: known schedules, run first and shown beside the best.
+        keep_weights: Which trials' weights stay on the disk, besides the baselines': the "best", also those of the
+            Pareto "front" of latency_ratio against top1, or "all" that finish.
+    """
+
+    model: str
+    dataset: str | Data
+    pruner_groups: Mapping[str, PrunerGroup]
+    target: Goal
+    retraining: Retraining
+    weights: str | None = None
+    training: Retraining | None = None
+    stopping: Sequence[StoppingRule] = ()
+    benchmark: Benchmark = field(default_factory=Benchmark)
+    search: Search = Search("hyperopt", trials=64)
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    keep_weights: KeepWeights = "front"
+
+    def __post_init__(self) -> None:
+        _freeze(self, "pruner_groups", Mapping, dict)
+        _freeze(self, "stopping", list, tuple)
+        _freeze(self, "baselines", Mapping, _copied)
+        ExperimentError.raise_if(self.problems())
+
+    @property
+    def data(self) -> Data:
+        """The data settings, whichever way they were written."""
+        return self.dataset if isinstance(self.dataset, Data) else Data(self.dataset)
+
+    def rule(self, kind: type[Rule]) -> Rule | None:
+        """Return the stopping rule of this kind, or None."""
+        return next((rule for rule in self.stopping if isinstance(rule, kind)), None)
+
+    def problems(self) -> Iterator[str]:
+        """Yield every problem of every part, each with the place it is in."""
+        if not self.model:
+            yield "model: must be the name of a network, but got an empty text."
+        if isinstance(self.dataset, str | Data):
+            yield from _within("dataset", self.data.problems())
+        else:
+            yield f"dataset: must be a name, a path or a Data, but got {self.dataset!r}."
+        if isinstance(self.pruner_groups, Mapping):
+            yield from self._group_problems()
+        else:
+            yield f"pruner_groups: must be a dict of label -> PrunerGroup, but got {self.pruner_groups!r}."
+        if isinstance(self.target, Goal):
+            yield from _within("target", self.target.problems())
+        else:
+            yield f"target: must be Minimise(metric) or Maximise(metric), but got {self.target!r}."
+        for name, kind in (("retraining", Retraining), ("benchmark", Benchmark), ("search", Search)):
+            part = getattr(self, name)
+            if isinstance(part, kind):
+                yield from _within(name, part.problems())
+            else:
+                yield f"{name}: must be a {kind.__name__}, but got {part!r}."
+        if isinstance(self.training, Retraining):
+            yield from _within("training", self.training.problems())
+        elif self.training is not None:
+            yield f"training: must be a Retraining or None, but got {self.training!r}."
+        if isinstance(self.stopping, tuple):
+            yield from self._stopping_problems()
+        else:
+            yield f"stopping: must be a list of Asha and Hopeless rules, but got {self.stopping!r}."
+        if isinstance(self.search, Search) and isinstance(self.pruner_groups, Mapping):
+            yield from self._grid_problems()
+        if not isinstance(self.baselines, Mapping):
+            yield f"baselines: must be a dict of name -> label -> sparsity, but got {self.baselines!r}."
+        elif isinstance(self.pruner_groups, Mapping):
+            yield from self._baseline_problems()
+        yield from _one_of("keep_weights", self.keep_weights, get_args(KeepWeights))
+
+    def _group_problems(self) -> Iterator[str]:
+        if not self.pruner_groups:
+            yield "pruner_groups: must hold at least one group, but got none."
+        owner: dict[str, str] = {}
+        for label, group in self.pruner_groups.items():
+            place = f"pruner_groups[{label!r}]"
+            if not (isinstance(label, str) and NAME.fullmatch(label)):
+                yield f"{place}: a label must consist of letters, digits, '_', '.' and '-', but got {label!r}."
+            if label in TAKEN_LABELS:
+                yield f"{place}: a label must be none of {list(TAKEN_LABELS)}, but got {label!r}; choose another."
+            if not isinstance(group, PrunerGroup):
+                yield f"{place}: must be a PrunerGroup, but got {group!r}."
+                continue
+            yield from _within(place, group.problems())
+            if not isinstance(group.weights, tuple):
+                continue
+            for weight in group.weights:
+                if weight in owner:
+                    yield (
+                        f"{place}: a weight must be in one group only, but {weight!r} is already in "
+                        f"{owner[weight]!r}; remove it from one of them."
+                    )
+                owner.setdefault(weight, label)
+        groups = [group for group in self.pruner_groups.values() if isinstance(group, PrunerGroup)]
+        if groups and all(group.is_fixed for group in groups):
+            yield "pruner_groups: must leave something to search, but each has one sparsity; widen a range."
+
+    def _grid_problems(self) -> Iterator[str]:
+        ranges = [
+            label
+            for label, group in self.pruner_groups.items()
+            if isinstance(group, PrunerGroup) and isinstance(group.sparsity, Uniform)
+        ]
+        if self.search.method == "grid" and ranges:
+            yield (
+                f"pruner_groups: a grid needs Choice([...]) as sparsity, but {ranges} have a range; "
+                f"list the values or search with 'hyperopt' or 'random'."
+            )
+
+    def _stopping_problems(self) -> Iterator[str]:
+        for rule in self.stopping:
+            if isinstance(rule, Asha | Hopeless):
+                yield from _within(f"stopping, {type(rule).__name__}", rule.problems())
+            else:
+                yield f"stopping: must list Asha and Hopeless rules, but got {rule!r}."
+        if len({type(rule) for rule in self.stopping}) < len(self.stopping):
+            yield f"stopping: must hold at most one rule of a kind, but got {list(self.stopping)!r}."
+
+    def _baseline_problems(self) -> Iterator[str]:
+        for name, point in self.baselines.items():
+            place = f"baselines[{name!r}]"
+            if not (isinstance(name, str) and NAME.fullmatch(name)):
+                yield f"{place}: a name must consist of letters, digits, '_', '.' and '-', but got {name!r}."
+                continue
+            if not isinstance(point, Mapping):
+                yield f"{place}: must be a dict of label -> sparsity, but got {point!r}."
+                continue
+            if name == "unpruned":
+                yield f"{place}: 'unpruned' is measured anyway; give this baseline another name."
+            if TRIAL_NAME.fullmatch(name):
+                yield f"{place}: trials are named so, trial_0001 and on; give this baseline another name."
+            for label in point.keys() ^ self.pruner_groups.keys():
+                where = "has no group" if label in point else "lacks the group"
+                yield f"{place}: must give a sparsity for each pruner group, but it {where} {label!r}."
+            for label in point.keys() & self.pruner_groups.keys():
+                group = self.pruner_groups[label]
+                if isinstance(group, PrunerGroup) and not _allows(group.sparsity, point[label]):
+                    yield (
+                        f"{place}: {label!r} must lie within {group.sparsity}, but got {point[label]!r}; "
+                        f"widen the range or change the baseline."
+                    )
+
+
+def _within(place: str, problems: Iterator[str]) -> Iterator[str]:
+    return (f"{place}: {problem}" for problem in problems)
+
+
+def _freeze(part: object, name: str, kind: type, copy: Callable[[Any], object]) -> None:
+    """Replace a field by a copy of its own, if it is of the kind it must be; if not, `problems` says so."""
+    value = getattr(part, name)
+    if isinstance(value, kind):
+        object.__setattr__(part, name, copy(value))
+
+
+def _copied(baselines: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {name: dict(point) if isinstance(point, Mapping) else point for name, point in baselines.items()}
+
+
+def _allows(sparsity: Uniform | Choice, value: object) -> bool:
+    """Tell whether a baseline may have this sparsity; where the range itself is wrong, that is said already."""
+    return any(sparsity.problems()) or value in sparsity
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _gamma_problems(gamma: object) -> Iterator[str]:
+    if not (_is_number(gamma) and 0 < gamma <= 1):  # type: ignore[operator]
+        yield f"gamma must hold 0 < gamma <= 1, but got {gamma!r}."
+
+
+def _at_least(name: str, value: object, low: int) -> Iterator[str]:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        yield f"{name} must be a whole number of at least {low}, but got {value!r}."
+
+
+def _one_of(name: str, value: object, choices: Sequence[str]) -> Iterator[str]:
+    if value not in choices:
+        yield f"{name} must be one of {list(choices)}, but got {value!r}."

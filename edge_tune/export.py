@@ -1,0 +1,108 @@
+"""A network as files: ONNX that every supported runtime reads, and a folder that loads again.
+
+python -m edge_tune.export RESULTS TRIAL DIR
+"""
+
+import io
+import json
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.jit._trace import TracerWarning
+
+from edge_tune import models
+from edge_tune.pruning import Plan, Shape, plan_as_json, plan_from_json, prune
+from edge_tune.results import write_atomically
+
+
+def to_onnx(model: nn.Module, input_shape: Shape) -> bytes:
+    """Return `model` as ONNX, opset 13, one input "input" [1, C, H, W], one output "output".
+
+    The legacy exporter is used on purpose: what the newer one writes cannot be read by OpenVINO
+    2021.4 and 2022.3, the last versions with the Neural Compute Stick's plugin.
+    """
+    buffer: Any = io.BytesIO()  # the legacy exporter writes to a buffer too, which its annotation leaves out
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        torch.onnx.export(
+            model.eval(),
+            (torch.zeros(1, *input_shape),),
+            buffer,
+            dynamo=False,
+            opset_version=13,
+            input_names=["input"],
+            output_names=["output"],
+        )
+    onnx: bytes = buffer.getvalue()
+    return onnx
+
+
+def to_bytes(model: nn.Module) -> bytes:
+    """Return the `state_dict` as the bytes of a file that `torch.load(weights_only=True)` reads."""
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    return buffer.getvalue()
+
+
+def rebuild(network: dict[str, Any], weights: bytes) -> nn.Module:
+    """Return the pruned network that `describe` and `to_bytes` describe, in eval mode."""
+    whole = models.build(network["model"], network["num_classes"])
+    pruned = prune(whole, plan_from_json(network["plan"]), tuple(network["input_shape"]))
+    pruned.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
+    return pruned.eval()
+
+
+def describe(model: str, num_classes: int, input_shape: Shape, plan: Plan) -> dict[str, Any]:
+    """Return what `rebuild` needs besides the weights, as plain JSON types."""
+    return {
+        "model": model,
+        "num_classes": num_classes,
+        "input_shape": list(input_shape),
+        "plan": plan_as_json(plan),
+    }
+
+
+def write_network(
+    folder: Path,
+    *,
+    network: Mapping[str, Any],
+    weights: bytes,
+    onnx: bytes,
+    ir: tuple[bytes, bytes] | None,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write the folder that `load_network` reads, with the network for other runtimes and its figures beside it.
+
+    Args:
+        network: As `describe` returns it.
+        ir: OpenVINO IR: xml, bin; None if no device is there to convert.
+    """
+    files = {"weights.pt": weights, "model.onnx": onnx, "plan.json": _json(network), "metrics.json": _json(metrics)}
+    if ir:
+        files |= {"model.xml": ir[0], "model.bin": ir[1]}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+
+
+def load_network(folder: Path | str) -> nn.Module:
+    """Return the network of a folder that `write_network` wrote (`best/`): plan.json and weights.pt."""
+    folder = Path(folder)
+    network = json.loads((folder / "plan.json").read_text())
+    return rebuild(network, (folder / "weights.pt").read_bytes())
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
+if __name__ == "__main__":
+    from edge_tune.stored import main  # the command stands further down the map of modules than what trials import
+
+    sys.exit(main())

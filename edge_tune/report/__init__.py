@@ -1,0 +1,1 @@
+"""What a study found, as one HTML file: reads results, runs nothing; no torch, no ray."""

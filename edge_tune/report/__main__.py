@@ -1,0 +1,87 @@
+"""The command line: one page on what studies found, and their trials as tables.
+
+python -m edge_tune.report RESULTS... [--output report.html]
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_tune import tables
+from edge_tune.errors import ExperimentError
+from edge_tune.objective_text import EXAMPLE, parse
+from edge_tune.report.page import write_report
+from edge_tune.report.verdict import sentences
+from edge_tune.results import write_atomically
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 written, 2 bad input."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _run(given)
+    except ExperimentError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_tune.report",
+        description="Write what studies found as one HTML file that needs nothing else. Runs nothing.",
+    )
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="results folder of a study")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the page (default: report.html in the results folder; of several studies, in this one)",
+    )
+    parser.add_argument("--objective", metavar="TEXT", help=f'choose by this instead of the target, as in "{EXAMPLE}"')
+    parser.add_argument("--json", action="store_true", help="print a summary of each study as JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every trial as CSV")
+    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write every trial as Parquet")
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
+    several = len(given.results) > 1
+    if several and (given.csv or given.parquet):
+        raise ExperimentError(
+            f"--csv and --parquet: a table must be of one study, but got {len(given.results)}; give one folder."
+        )
+    objective = parse(given.objective) if given.objective else None
+    output = given.output or (Path("report.html") if several else given.results[0] / "report.html")
+    with _writing(output):
+        studies = write_report(given.results, output, objective)
+    says = sys.stderr if given.json else sys.stdout  # the JSON alone is for whoever reads the output
+    for study in studies:
+        if several:
+            print(f"{study.label}:", file=says)
+        print("\n".join(sentences(study)), file=says)
+    print(f"Report: {output}", file=says)
+    for file, convert in ((given.csv, tables.to_csv), (given.parquet, tables.to_parquet)):
+        if file:
+            with _writing(file):
+                write_atomically(file, convert(studies[0].records))
+            print(f"Table: {file}", file=says)
+    if given.json:
+        summaries = [tables.summary(s.records, s.target, s.summary or None, s.ranking) for s in studies]
+        print(json.dumps(summaries if several else summaries[0], indent=2))
+    return 0
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Turn a file that cannot be written into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ExperimentError(f"{file}: must be a file that can be written, but got {error.strerror}.") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The sections on how it went: where the time went, in the study and in the network, every trial, how it was run."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from html import escape
+from typing import Any
+
+from edge_tune.report import bars
+from edge_tune.report.blocks import Block, Html, Note, Plot, Table, Text
+from edge_tune.report.data import StudyData, number
+from edge_tune.report.timeline import IDLE, seconds_by_node, stages_of
+
+
+def device(study: StudyData) -> str:
+    """Return what measured, in words."""
+    device = study.sessions[0].get("device")
+    if not isinstance(device, dict):
+        return ""
+    name, full = device.get("device", ""), device.get("device_name", "")
+    return f"{name} ({full})" if full and full != name else str(name)
+
+
+def time(study: StudyData) -> list[Block]:
+    """Return where the time went, by stage and node."""
+    starts = [str(session.get("started_at", "")) for session in study.sessions]
+    nodes = seconds_by_node(study.records, starts)
+    stages = stages_of(nodes)
+    if not stages:
+        return [Note("Left out: no record says when and where its trial ran.")]
+    total = {stage: sum(times.get(stage, 0.0) for times in nodes.values()) for stage in stages}
+    whole = sum(total.values())
+    longest = sorted(total, key=lambda stage: -total[stage])[:3]
+    return [
+        Text(
+            ["Most of the time: " + ", ".join(f"{stage} {100 * total[stage] / whole:.0f} %" for stage in longest) + "."]
+        ),
+        Plot(
+            bars.time_by_stage(nodes, stages),
+            "time",
+            "Time by stage and node",
+            "Summed over the trials and baselines of each node. Queue is waiting for the device; other is what a trial "
+            f"spent between its stages; {IDLE} is time in which the node ran no trial while the study did. Trials "
+            "that run beside each other count each.",
+        ),
+        _time_table(nodes, stages),
+    ]
+
+
+def _time_table(nodes: Mapping[str, Mapping[str, float]], stages: Sequence[str]) -> Table:
+    rows = []
+    for node, times in nodes.items():
+        whole = sum(times.values())
+        shares = (f"{times.get(s, 0.0):,.0f}<small>{100 * times.get(s, 0.0) / whole:.1f} %</small>" for s in stages)
+        rows.append([escape(node), *shares])
+    return Table(
+        "Seconds by stage and node", "Below each, its share of the node's time.", ["node", *map(escape, stages)], rows
+    )
+
+
+def layers(study: StudyData) -> list[Block]:
+    """Return the time of each layer of the chosen network beside that of the unpruned one."""
+    if study.chosen is None or study.unpruned is None:
+        return [Note("Left out: it takes the unpruned and a chosen network.")]
+    ratio = number(study.chosen.metrics.get("latency_ratio"))
+    unpruned = bars.shares_by_layer(study.unpruned, 1.0)
+    chosen = bars.shares_by_layer(study.chosen, ratio)
+    if not unpruned or not chosen:
+        return [Note("Left out: the device does not say how long each layer takes.")]
+    return [
+        Plot(
+            bars.layer_times(unpruned, chosen, study.chosen.name),
+            "layers",
+            f"Time of each layer, {study.chosen.name} over unpruned",
+            "In percent of the unpruned network's latency: the grey bars sum to 100, the blue ones to 100 times the "
+            "latency_ratio, since the two were not measured at the same moment. What a runtime does for a layer, "
+            "such as reordering its input, counts as the layer's. Where the blue bar is as long as the grey one, the "
+            "layer lost no time.",
+        )
+    ]
+
+
+def trials(study: StudyData, place: int) -> list[Block]:
+    """Return the table of all trials, which the page's script fills."""
+    if not study.trials:
+        return [Note("Left out: no trial has come to an end.")]
+    return [
+        Html(
+            f'<div class="trials" data-study="{place}"><p class="none">The table of trials needs JavaScript.</p></div>'
+        ),
+        Html(
+            '<p class="note">Click a heading to sort, a name for the trial\'s card. As files: <code>python -m '
+            "edge_tune.report RESULTS --csv FILE</code>, or <code>--parquet FILE</code>.</p>"
+        ),
+    ]
+
+
+def run(study: StudyData) -> list[Block]:
+    """Return what it takes to run the study again."""
+    facts: list[tuple[str, Any]] = [("Results", study.folder)]
+    first = study.sessions[0]
+    facts += [("Experiment file", first.get("experiment_file")), ("Seed", study.run.get("seed"))]
+    facts += [("Device", device(study)), ("Weights and images", study.identity.get("weights and images"))]
+    for place, session in enumerate(study.sessions):
+        name = "Command" if len(study.sessions) == 1 else f"Command, session {place + 1}"
+        facts += [(name, session.get("command")), ("Started", _when(session.get("started_at")))]
+        facts.append(("Commit", session.get("commit")))
+        facts.append(("Host", session.get("host")))
+        facts.append(("Versions", _versions(session)))
+    entries = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd>" for name, fact in facts if fact not in (None, "")
+    )
+    blocks: list[Block] = [Html(f"<dl>{entries}</dl>")]
+    if study.source:
+        blocks.append(
+            Html(f"<details><summary>The experiment file</summary><pre>{escape(study.source)}</pre></details>")
+        )
+    else:
+        blocks.append(Note("The results hold no copy of the experiment file."))
+    return blocks
+
+
+def _when(started: object) -> str:
+    try:
+        return datetime.fromisoformat(str(started)).strftime("%Y-%m-%d %H:%M:%S %Z")
+    except ValueError:
+        return ""
+
+
+def _versions(session: Mapping[str, Any]) -> str:
+    versions = session.get("versions")
+    python = [f"Python {session['python']}"] if session.get("python") else []
+    known = [f"{name} {version}" for name, version in versions.items()] if isinstance(versions, dict) else []
+    return ", ".join([*python, *known])

@@ -1,0 +1,160 @@
+"""Columns -> plotly figures made of bars: counts, shares, times."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from edge_tune.report.data import StudyData, ending_text, number
+from edge_tune.report.statistics import Importance, bin_means
+from edge_tune.report.style import LIGHT, MARKS, STAGE_COLORS, Axes, styled
+from edge_tune.results import Record
+
+
+def importance(found: Mapping[str, Importance]) -> go.Figure:
+    """Return each group's share in what decides each metric, as bars."""
+    figure = go.Figure()
+    for (metric, one), color in zip(found.items(), (LIGHT["accent"], LIGHT["faint"], LIGHT["soft"]), strict=False):
+        figure.add_bar(
+            y=list(one.shares),
+            x=[100 * share for share in one.shares.values()],
+            orientation="h",
+            name=metric,
+            marker={"color": color},
+            hovertemplate="%{y}: %{x:.1f} % of " + metric + "<extra></extra>",
+        )
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_xaxes(title="share (%)", rangemode="tozero")
+    return styled(figure, 120 + 46 * max(len(one.shares) for one in found.values()), legend=True)
+
+
+def trials_by_latency(studies: Sequence[StudyData], axes: Axes) -> go.Figure:
+    """Return how many trials there are in each 0.02-wide bin of latency_ratio, one panel a study."""
+    names = [study.label for study in studies] if len(studies) > 1 else None
+    figure = make_subplots(1, len(studies), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=names)
+    highest = 0.0
+    for panel, study in enumerate(studies, start=1):
+        ratio = study.columns.metric("latency_ratio")
+        groups = (
+            ("may be best", study.columns.eligible, "accent"),
+            ("stopped or ruined", ~study.columns.eligible, "faint"),
+        )
+        for name, rows, color in groups:
+            bins = bin_means(ratio[rows], ratio[rows])
+            figure.add_bar(
+                x=bins.centres,
+                y=bins.counts,
+                width=0.018,
+                name=name,
+                marker={"color": LIGHT[color]},
+                legendgroup=name,
+                showlegend=panel == 1,
+                hovertemplate="latency_ratio %{x:.2f} \N{PLUS-MINUS SIGN} 0.01: %{y} trials<extra></extra>",
+                row=1,
+                col=panel,
+            )
+        for record in study.known_schedules:
+            figure.add_vline(
+                x=number(record.metrics.get("latency_ratio")),
+                line={"width": 1, "dash": "dot", "color": LIGHT["ink"]},
+                annotation={
+                    "text": record.name,
+                    "font": {"size": 11},
+                    "y": 1,
+                    "yanchor": "top",
+                    "xanchor": "left",
+                },
+                row=1,
+                col=panel,
+            )
+        highest = max(highest, *bin_means(ratio, ratio).counts, 1)
+    figure.update_layout(barmode="stack")
+    figure.update_xaxes(title="latency_ratio (unpruned = 1)", range=list(axes.ratio))
+    figure.update_yaxes(range=[0, 1.2 * highest])  # room for the names of the schedules
+    figure.update_yaxes(title="trials", col=1)
+    return styled(figure, 300, legend=True)
+
+
+def endings_over_search(study: StudyData, parts: int = 10) -> go.Figure:
+    """Return how the trials ended in each tenth of the search, or of each trial if there are fewer, in percent."""
+    ends = study.columns.ending
+    pieces = [piece for piece in np.array_split(np.arange(len(ends)), min(parts, len(ends))) if len(piece)]
+    kinds = sorted(set(ends), key=lambda end: (list(MARKS).index(end) if end in MARKS else len(MARKS), end))
+    colors = {"finished": "soft", "collapsed": "muted", "hopeless": "muted", "asha": "faint", "failed": "ink"}
+    trials = study.columns.trial
+    names = ["\N{EN DASH}".join(dict.fromkeys(f"{trials[row]:.0f}" for row in piece[[0, -1]])) for piece in pieces]
+    figure = go.Figure()
+    for end in kinds:
+        figure.add_bar(
+            x=names,
+            y=[100 * sum(ends[row] == end for row in piece) / len(piece) for piece in pieces],
+            name=ending_text(end),
+            marker={"color": LIGHT[colors.get(end, "grid")]},
+            hovertemplate="trials %{x}: %{y:.0f} % " + ending_text(end) + "<extra></extra>",
+        )
+    figure.update_layout(barmode="stack")
+    figure.update_xaxes(title="trials", type="category")
+    figure.update_yaxes(title="share (%)", range=[0, 100])
+    return styled(figure, 300, legend=True)
+
+
+def time_by_stage(nodes: Mapping[str, Mapping[str, float]], stages: Sequence[str]) -> go.Figure:
+    """Return what each node spent its time on, as one stacked bar a node."""
+    unit, seconds = _time_unit(max(sum(times.values()) for times in nodes.values()))
+    figure = go.Figure()
+    for stage in stages:
+        figure.add_bar(
+            y=list(nodes),
+            x=[times.get(stage, 0.0) / seconds for times in nodes.values()],
+            orientation="h",
+            name=stage,
+            marker={"color": STAGE_COLORS.get(stage, LIGHT["muted"]), "line": {"width": 0.5, "color": LIGHT["paper"]}},
+            hovertemplate="%{y}: " + stage + " %{x:.3g} " + unit + "<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", legend_traceorder="normal")
+    figure.update_xaxes(title=unit)
+    figure.update_yaxes(type="category", autorange="reversed")
+    return styled(figure, 150 + 46 * len(nodes), legend=True)
+
+
+def _time_unit(seconds: float) -> tuple[str, float]:
+    if seconds < 180:
+        return "seconds", 1.0
+    return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)
+
+
+def layer_times(unpruned: Mapping[str, float], chosen: Mapping[str, float], name: str) -> go.Figure:
+    """Return the time of each layer of both networks, in % of the unpruned network's latency."""
+    layers = list(dict.fromkeys([*unpruned, *chosen]))
+    figure = go.Figure()
+    for times, label, color, width in (
+        (unpruned, "unpruned", "faint", 0.8),
+        (chosen, name, "accent", 0.42),
+    ):
+        figure.add_bar(
+            y=layers,
+            x=[times.get(layer, 0.0) for layer in layers],
+            orientation="h",
+            name=label,
+            width=width,
+            marker={"color": LIGHT[color]},
+            hovertemplate="%{y}: %{x:.2f} % of the unpruned latency<extra>" + label + "</extra>",
+        )
+    figure.update_layout(barmode="overlay")
+    figure.update_xaxes(title="% of the unpruned latency")
+    figure.update_yaxes(autorange="reversed", type="category", dtick=1, tickfont={"size": 9})
+    return styled(figure, 110 + 15 * len(layers), legend=True)
+
+
+def shares_by_layer(record: Record, ratio: float) -> dict[str, float]:
+    """Return layer -> its time in % of the unpruned network's latency; they sum to `ratio`.
+
+    What runs for a layer, such as the reordering of its input, counts as the layer's.
+    """
+    found: dict[str, float] = {}
+    for layer in record.layers:
+        name = str(layer.get("name", "?"))
+        found[name] = found.get(name, 0.0) + number(layer.get("ms"))
+    total = sum(found.values())
+    return {name: 100 * ratio * ms / total for name, ms in found.items()} if total > 0 else {}

@@ -1,0 +1,126 @@
+"""Records -> what the page's script makes the cards and the table of trials from: columns, packed.
+
+A column is {"dtype", "bdata"}: base64 of little-endian numbers, as plotly writes its own. 10,000 trials of a
+ResNet-56 with 20 epochs each take about 4 MB.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_tune.report.data import StudyData, columns_of, ending, ending_text, interval, numbers
+from edge_tune.report.verdict import RATIOS
+from edge_tune.results import Record
+
+MOST = np.iinfo(np.uint16).max
+
+
+def pack(column: NDArray[Any]) -> dict[str, str]:
+    """Return a column as JSON: its type's name and its bytes."""
+    little = column.astype(column.dtype.newbyteorder("<"))
+    return {"dtype": little.dtype.str[1:], "bdata": base64.b64encode(little.tobytes()).decode()}
+
+
+def cards(study: StudyData) -> dict[str, Any]:
+    """Return a study's records as packed columns: its baselines first, then its trials."""
+    records = study.records
+    weights = list(dict.fromkeys(str(cut["weight"]) for record in records for cut in record.plan if "weight" in cut))
+    return {
+        "label": study.label,
+        "baselines": [record.name for record in study.baselines],
+        "trial": pack(np.array([record.trial for record in records], dtype=np.int32)),
+        "ending": _words(ending_text(ending(record)) for record in records),
+        "node": _words(record.node for record in records),
+        "started": pack(numbers(_seconds(record.started_at) for record in records)),
+        "epoch": pack(np.array([record.epoch for record in records], dtype=np.int32)),
+        "attempts": pack(np.array([record.attempts for record in records], dtype=np.int32)),
+        "reasons": {row: why for row, record in enumerate(records) if (why := record.reason or record.collapsed)},
+        "sparsities": _columns([record.sparsities for record in records]),
+        "structures": _structures(records),
+        "pruned": _columns([record.pruned for record in records]),
+        "metrics": _columns([record.metrics for record in records]),
+        "intervals": {metric: _interval(records, metric) for metric in RATIOS},
+        "seconds": _columns([record.seconds for record in records]),
+        "groups": _groups(study, weights),
+        "weights": weights,
+        "kept": _cuts(records, weights, "kept"),
+        "before": _cuts(records, weights, "before"),
+        "curves": _curves(records),
+        "front": [record.trial for record in study.front],
+        "chosen": study.chosen.trial if study.chosen else None,
+    }
+
+
+def _columns(mappings: Sequence[Mapping[str, object]]) -> dict[str, dict[str, str]]:
+    """Pack a column for each key; whole numbers too large for 32 bits of precision keep 64."""
+    packed = {}
+    for key, column in columns_of(mappings).items():
+        exact = np.array_equal(column, np.round(column), equal_nan=True) and np.nanmax(column, initial=0.0) > 2**24
+        packed[key] = pack(column if exact else column.astype(np.float32))
+    return packed
+
+
+def _words(words: Iterable[str]) -> dict[str, Any]:
+    """Return a column of words as the words and, for each row, which of them."""
+    words = list(words)
+    codes = {word: code for code, word in enumerate(dict.fromkeys(words))}
+    return {"words": list(codes), "codes": pack(np.array([codes[word] for word in words], dtype=np.uint16))}
+
+
+def _structures(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    labels = dict.fromkeys(label for record in records for label in record.structures)
+    return {label: _words(record.structures.get(label, "") for record in records) for label in labels}
+
+
+def _interval(records: Sequence[Record], metric: str) -> dict[str, dict[str, str]]:
+    found = [interval(record, metric) for record in records]
+    return {
+        bound: pack(numbers(getattr(one, bound) if one else None for one in found).astype(np.float32))
+        for bound in ("low", "high")
+    }
+
+
+def _groups(study: StudyData, weights: Sequence[str]) -> dict[str, list[int]]:
+    """Return label -> which of the weights it prunes."""
+    groups = study.identity.get("pruner_groups")
+    if not isinstance(groups, Mapping):
+        return {}
+    rows = {weight: row for row, weight in enumerate(weights)}
+    return {label: [rows[w] for w in group.get("weights", ()) if w in rows] for label, group in groups.items()}
+
+
+def _cuts(records: Sequence[Record], weights: Sequence[str], what: str) -> list[dict[str, str]]:
+    """Pack, weight by weight, the channels that every trial kept or had before; 0 where its record does not say."""
+    places = {weight: place for place, weight in enumerate(weights)}
+    counts = np.zeros((len(weights), len(records)), dtype=np.uint16)
+    for row, record in enumerate(records):
+        for cut in record.plan:
+            if "weight" in cut:
+                counts[places[str(cut["weight"])], row] = cut.get(what) or 0
+    return [pack(column) for column in counts]
+
+
+def _curves(records: Sequence[Record]) -> dict[str, dict[str, str]]:
+    """Pack the curves end to end: where each begins, top1 in hundredths, training loss in thousandths."""
+    lengths = [len(record.curve) for record in records]
+    epochs = [epoch for record in records for epoch in record.curve]
+    return {
+        "begins": pack(np.cumsum([0, *lengths]).astype(np.int32)),
+        "top1": pack(_scaled((epoch.get("top1") for epoch in epochs), 100)),
+        "train_loss": pack(_scaled((epoch.get("train_loss") for epoch in epochs), 1000)),
+    }
+
+
+def _scaled(values: Iterable[object], factor: int) -> NDArray[np.uint16]:
+    return np.clip(np.nan_to_num(np.round(numbers(values) * factor)), 0, MOST).astype(np.uint16)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,119 @@
+"""Tables that set networks, and studies, beside each other."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from edge_tune.ranking import Row
+from edge_tune.report import verdict
+from edge_tune.report.blocks import DASH, Table
+from edge_tune.report.data import StudyData, interval, number
+from edge_tune.report.verdict import Change, signed
+
+ARROW = "\N{GREEK CAPITAL LETTER DELTA}"
+FIGURES = {
+    "val_top1": ("val top1 (%)", 2),
+    "val_top5": ("val top5 (%)", 2),
+    "test_top1": ("test top1 (%)", 2),
+    "test_top5": ("test top5 (%)", 2),
+    "latency_ratio": ("latency_ratio", 3),
+    "total_latency_ratio": ("total_latency_ratio", 3),
+    "latency_ms": ("latency (ms)", 3),
+    "total_latency_ms": ("total latency (ms)", 3),
+    "throughput_fps": ("throughput (fps)", 0),
+    "parameters": ("parameters", 0),
+    "macs": ("MACs (millions)", 1),
+}
+
+
+def networks_table(study: StudyData, networks: Sequence[Row]) -> Table:
+    """Set the networks' figures beside each other, and the chosen one's changes from each baseline's last state."""
+    metrics = [name for name in FIGURES if any(_figure(row, name) != DASH for row in networks)]
+    chosen = networks[-1] if study.chosen else None
+    others = list({row.trial: row for row in networks[:-1]}.values()) if chosen else []
+    found = [verdict.changes(networks[-1], other) for other in others]
+    rows = [
+        [
+            escape(FIGURES[name][0]),
+            *(_figure(row, name) + _interval(row, name) for row in networks),
+            *(_change(one[name]) if name in one else DASH for one in found),
+        ]
+        for name in metrics
+    ]
+    floor = verdict.noise(study)
+    noise = f" The unpruned network differed from itself by up to {100 * floor:.1f} %." if floor >= 0 else ""
+    untested = "" if any(row.test for row in networks) else " The test split is read at the end of a study only."
+    return Table(
+        "The networks, and the change from the baselines to the chosen one",
+        "A ratio is to the unpruned network, measured in turns with it, so it does not depend on what else the host "
+        "did; below it, its 95 % interval. It is the figure to compare by. Milliseconds and throughput are of "
+        f"different moments. Accuracies change in points, below that in percent of the baseline's.{noise}{untested}",
+        ["", *(escape(row.name) for row in networks), *(f"{ARROW} from {escape(other.name)}" for other in others)],
+        rows,
+        chosen_column=len(networks) if chosen else None,
+    )
+
+
+def _value(row: Row, name: str) -> float:
+    split, _, metric = name.partition("_")
+    if split in ("val", "test"):
+        return number((row.metrics if split == "val" else row.test).get(metric))
+    return number(row.metrics.get(name)) / (1e6 if name == "macs" else 1)
+
+
+def _figure(row: Row, name: str) -> str:
+    value = _value(row, name)
+    return DASH if np.isnan(value) else f"{value:,.{FIGURES[name][1]}f}"
+
+
+def _interval(row: Row, name: str) -> str:
+    ratio = row.ratios.get(name)
+    if not ratio or row.trial == 0:
+        return ""
+    return f"<small>[{ratio['low']:.3f}, {ratio['high']:.3f}]</small>"
+
+
+def _change(change: Change) -> str:
+    if change.points is not None:
+        return f"{signed(change.points, 2)} points<small>{signed(change.percent, 1)} %</small>"
+    text = f"{signed(change.percent, 1)} %"
+    if change.low is not None and change.high is not None:
+        text += f"<small>[{signed(change.low, 1)}, {signed(change.high, 1)}]</small>"
+    return text
+
+
+def studies_table(studies: Sequence[StudyData]) -> Table:
+    """Set the studies' chosen networks beside each other."""
+    rows = []
+    for study in studies:
+        chosen = study.chosen
+        ratio = interval(chosen, "latency_ratio") if chosen else None
+        test = verdict.rows(study)[-1].test if chosen else {}
+        hours = study.columns.hours[np.isfinite(study.columns.hours)]
+        rows.append(
+            [
+                escape(study.label),
+                f"{type(study.target).__name__.lower()} {escape(study.target.metric)}",
+                str(len(study.trials)),
+                f"{max(hours):.1f}" if len(hours) else DASH,
+                escape(chosen.name) if chosen else "none",
+                f"{ratio.ratio:.3f}<small>[{ratio.low:.3f}, {ratio.high:.3f}]</small>" if ratio else DASH,
+                f"{number(chosen.metrics.get('top1')):.2f}" if chosen else DASH,
+                f"{test['top1']:.2f}" if "top1" in test else DASH,
+                *(
+                    f"{len(study.better_in_both(record))} of {len(study.trials)}"
+                    for record in study.known_schedules[:1] or []
+                ),
+            ]
+        )
+    width = max(len(row) for row in rows)
+    head = ["study", "target", "trials", "hours", "chosen", "latency_ratio", "val top1 (%)", "test top1 (%)"]
+    head += ["beat the schedule in both"] * (width - len(head))
+    return Table(
+        "The studies",
+        "The chosen network of each, its latency_ratio to the unpruned network with the 95 % interval, and how many "
+        "trials have both a lower latency_ratio and a higher validation top1 than the study's first baseline schedule.",
+        head,
+        [[*row, *[DASH] * (width - len(row))] for row in rows],
+    )

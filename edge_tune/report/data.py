@@ -1,0 +1,272 @@
+"""A results folder -> what the report is made of: its records, and the trials as columns of numbers.
+
+Forgiving, since a report is also wanted of a study that crashed or that another version wrote: a figure that a
+record lacks is NaN, a file that is not there is empty, and what could not be read is counted.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_tune.benchmark.statistics import Ratio
+from edge_tune.errors import ExperimentError
+from edge_tune.experiment import Goal
+from edge_tune.loading import goal_from_json
+from edge_tune.objective import Objective, Ranking, rank
+from edge_tune.ranking import FRONT, best, better_in_both, eligible, pareto_front
+from edge_tune.report.statistics import Floats, Mask
+from edge_tune.report.timeline import hours_of_work
+from edge_tune.results import Record, Results
+
+LATENCIES = ("latency_ratio", "total_latency_ratio", "latency_ms", "total_latency_ms")
+ENDINGS = {
+    "finished": "finished",
+    "collapsed": "finished, but no better than chance",
+    "hopeless": "stopped as hopeless",
+    "asha": "stopped by ASHA",
+    "time_limit": "stopped at the time limit of a trial",
+    "failed": "failed",
+}
+"""How a trial may end, in words; other rules that stop trials are named as they are."""
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """One study.
+
+    Attributes:
+        label: A short name that tells it from the other studies of the report.
+        run: What was run: run.json.
+        summary: The verdict as it was written at the end; empty if the study did not come to its end.
+        source: The experiment file's text.
+        unreadable: Lines of the files that hold no record, such as one that a crash left unfinished.
+        objective: What to choose by, instead of the experiment's target.
+    """
+
+    label: str
+    folder: Path
+    run: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    source: str
+    baselines: Sequence[Record]
+    trials: Sequence[Record]
+    unreadable: int = 0
+    objective: Objective | None = None
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """The experiment, as plain JSON."""
+        return _mapping(self.run.get("identity"))
+
+    @cached_property
+    def sessions(self) -> list[Mapping[str, Any]]:
+        """What is known of each start of the study."""
+        return [_mapping(session) for session in self.run.get("sessions") or [{}]]
+
+    @cached_property
+    def target(self) -> Goal:
+        """What the search looked for."""
+        return goal_from_json(self.identity.get("target"))
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The baselines, then the trials."""
+        return [*self.baselines, *self.trials]
+
+    @cached_property
+    def unpruned(self) -> Record | None:
+        """The network that was pruned, as it was measured before."""
+        return next((record for record in self.baselines if record.trial == 0), None)
+
+    @cached_property
+    def known_schedules(self) -> list[Record]:
+        """The baselines with figures, but for the unpruned network."""
+        return [record for record in self.baselines if record.trial and record.status == "finished"]
+
+    @cached_property
+    def ranking(self) -> Ranking | None:
+        """What the objective makes of the trials; None without one."""
+        return rank(self.objective, self.records) if self.objective else None
+
+    @cached_property
+    def chosen(self) -> Record | None:
+        """The network to take: the objective's first, or the best by the target."""
+        if self.ranking:
+            return self.ranking.records[0] if self.ranking.records else None
+        return best([record for record in self.trials if self.target.metric in record.metrics], self.target)
+
+    @cached_property
+    def front(self) -> list[Record]:
+        """The trials that no other one beats in both latency_ratio and top1, the fastest first."""
+        metrics = [goal.metric for goal in FRONT]
+        able = [record for record in self.trials if all(metric in record.metrics for metric in metrics)]
+        return sorted(pareto_front(able, FRONT), key=lambda record: record.metrics[metrics[0]])
+
+    def better_in_both(self, baseline: Record) -> list[Record]:
+        """Return the eligible trials with less latency_ratio and more top1 than a baseline, the fastest first."""
+        metrics = [goal.metric for goal in FRONT]
+        if not all(metric in baseline.metrics for metric in metrics):
+            return []
+        able = [record for record in eligible(self.trials) if all(metric in record.metrics for metric in metrics)]
+        return sorted(better_in_both(able, baseline), key=lambda record: record.metrics[metrics[0]])
+
+    @cached_property
+    def retrained(self) -> bool:
+        """Whether trials were retrained."""
+        return any(record.epoch for record in self.trials)
+
+    @cached_property
+    def columns(self) -> "Columns":
+        """The trials as columns."""
+        starts = [str(session.get("started_at", "")) for session in self.sessions]
+        return Columns.of(self.trials, hours_of_work(self.records, starts))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The trials of a study; row i of every column is the same trial.
+
+    Attributes:
+        ending: A key of ENDINGS, or the name of another rule that stopped it.
+        eligible: Whether it may be best.
+        pruned: Metric -> right after pruning.
+        metrics: Metric -> now.
+        hours: Of work on the study, at which it ended.
+    """
+
+    trial: Floats
+    ending: Sequence[str]
+    eligible: Mask
+    epoch: Floats
+    sparsities: Mapping[str, Floats]
+    pruned: Mapping[str, Floats]
+    metrics: Mapping[str, Floats]
+    hours: Floats
+
+    @classmethod
+    def of(cls, records: Sequence[Record], hours: Mapping[int, float]) -> "Columns":
+        """Return the columns of these records."""
+        return cls(
+            trial=numbers(record.trial for record in records),
+            ending=[ending(record) for record in records],
+            eligible=np.array([bool(eligible([record])) for record in records], dtype=bool),
+            epoch=numbers(record.epoch for record in records),
+            sparsities=columns_of([record.sparsities for record in records]),
+            pruned=columns_of([record.pruned for record in records]),
+            metrics=columns_of([record.metrics for record in records]),
+            hours=numbers(hours.get(record.trial) for record in records),
+        )
+
+    def metric(self, name: str, *, pruned: bool = False) -> Floats:
+        """Return a metric's column; all NaN where no trial has it."""
+        return (self.pruned if pruned else self.metrics).get(name, np.full(len(self.trial), np.nan))
+
+    def final(self, name: str) -> Floats:
+        """Return a metric of the trials that ran to their end, and NaN for the others."""
+        done = np.array([end in ("finished", "collapsed") for end in self.ending], dtype=bool)
+        return np.where(done, self.metric(name), np.nan)
+
+    def where(self, *endings: str) -> Mask:
+        """Return which trials ended in one of these ways."""
+        return np.array([end in endings for end in self.ending], dtype=bool)
+
+
+def read(folders: Sequence[Path], objective: Objective | None = None) -> list[StudyData]:
+    """Return the studies in these folders, in their order.
+
+    Raises:
+        ExperimentError: A folder holds no study, or one that does not say what it looked for.
+    """
+    ExperimentError.raise_if(
+        f"{folder}: must be the results folder of a study, but holds no run.json; give the folder that the run named."
+        for folder in folders
+        if not Results(folder).exists()
+    )
+    unique = len({folder.resolve().name for folder in folders}) == len(folders)
+    return [_read(folder, folder.resolve().name if unique else str(folder), objective) for folder in folders]
+
+
+def _read(folder: Path, label: str, objective: Objective | None) -> StudyData:
+    results = Results(folder)
+    source = ""
+    with suppress(OSError):
+        source = (folder / "experiment.py").read_text()
+    study = StudyData(
+        label=label,
+        folder=folder,
+        run=_json(results, "run.json"),
+        summary=_json(results, "summary.json"),
+        source=source,
+        baselines=results.baselines(),
+        trials=results.trials(),
+        unreadable=results.count_unreadable(),
+        objective=objective,
+    )
+    try:
+        assert study.target
+    except ExperimentError as error:
+        raise ExperimentError(f"{folder / 'run.json'}: {error}") from error
+    return study
+
+
+def _json(results: Results, name: str) -> Mapping[str, Any]:
+    """Return the content of a file, empty if there is none.
+
+    Raises:
+        ExperimentError: It is no JSON.
+    """
+    try:
+        return _mapping(results.read_json(name))
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise ExperimentError(f"{results.folder / name}: must be JSON, but got {error}.") from error
+
+
+def ending(record: Record) -> str:
+    """Return how a trial ended: a key of ENDINGS, or the rule that stopped it."""
+    if record.status == "stopped":
+        return record.stopped_by or "stopped"
+    return "collapsed" if record.status == "finished" and record.collapsed else record.status
+
+
+def ending_text(end: str) -> str:
+    """Return an ending in words."""
+    return ENDINGS.get(end, f"stopped by {end}" if end != "stopped" else end)
+
+
+def interval(record: Record, metric: str, stage: str | None = None) -> Ratio | None:
+    """Return a ratio with its interval as the device's evidence has it, of one stage or of the last one."""
+    stages = [stage] if stage else list(record.measurements)[-1:]
+    for name in stages:
+        entry = _mapping(_mapping(_mapping(record.measurements.get(name)).get("ratios")).get(metric))
+        values = [number(entry.get(key)) for key in ("ratio", "low", "high")]
+        if all(value > 0 for value in values):
+            return Ratio(*values)
+    return None
+
+
+def number(value: object) -> float:
+    """Return a value that may be missing as a number."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
+
+
+def numbers(values: Iterable[object]) -> Floats:
+    """Return values, of which some may be missing, as a column."""
+    return np.array([number(value) for value in values], dtype=np.float64)
+
+
+def columns_of(mappings: Sequence[Mapping[str, object]]) -> dict[str, Floats]:
+    """Return one column for each key that any of the mappings has."""
+    keys = dict.fromkeys(key for mapping in mappings for key in mapping)
+    return {key: numbers(mapping.get(key) for mapping in mappings) for key in keys}
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

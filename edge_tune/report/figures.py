@@ -1,0 +1,299 @@
+"""Columns -> plotly figures in which a point is a trial. A figure is whole in itself: plotly alone can show it.
+
+Every point of a trial carries its row in the page's cards as `customdata`. Colours are those of LIGHT; the page
+puts DARK in their place where the reader's system is dark.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from edge_tune.report.data import StudyData, ending_text, interval, number
+from edge_tune.report.statistics import Floats, Ints, Mask, best_so_far, bin_means
+from edge_tune.report.style import LIGHT, MANY, MARKS, WORDS, Axes, Mark, f4, padded, rows_of, styled
+
+
+def pareto(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -> go.Figure:
+    """Return latency_ratio against top1, one panel a study: trials, front, baselines, the chosen network.
+
+    Args:
+        first_rows: Row of each study's first trial in the cards; its baselines stand before.
+    """
+    names = [study.label for study in studies] if len(studies) > 1 else None
+    figure = make_subplots(1, len(studies), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=names)
+    for number_, (study, first) in enumerate(zip(studies, first_rows, strict=True), start=1):
+        _add_pareto(figure, study, first, number_)
+    figure.update_xaxes(title="latency_ratio (unpruned = 1)", range=list(axes.ratio))
+    figure.update_yaxes(range=list(axes.top1))
+    figure.update_yaxes(title="val top1 (%)", col=1)
+    return styled(figure, 460, legend=True)
+
+
+def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int) -> None:
+    columns = study.columns
+    _add_trials(
+        figure, study, columns.metric("latency_ratio"), columns.metric("top1"), first, (1, panel), legend=panel == 1
+    )
+    rows = {record.trial: first + row for row, record in enumerate(study.trials)}
+    front = study.front
+    x, y = ([number(record.metrics[metric]) for record in front] for metric in ("latency_ratio", "top1"))
+    ratios = [interval(record, "latency_ratio") for record in front]
+    bars = {
+        "symmetric": False,
+        "array": [r.high - value if r else 0.0 for r, value in zip(ratios, x, strict=True)],
+        "arrayminus": [value - r.low if r else 0.0 for r, value in zip(ratios, x, strict=True)],
+        "thickness": 1,
+        "width": 0,
+        "color": LIGHT["muted"],
+    }
+    figure.add_scatter(
+        x=f4(x),
+        y=f4(y),
+        error_x=bars,
+        customdata=rows_of(rows[record.trial] for record in front),
+        mode="lines+markers",
+        line={"shape": "hv", "width": 1.2, "color": LIGHT["accent"]},
+        marker={"size": 8, "color": LIGHT["accent"]},
+        name="Pareto front",
+        hoverinfo="none",
+        legendgroup="front",
+        showlegend=panel == 1,
+        row=1,
+        col=panel,
+    )
+    baselines = [(row, record) for row, record in enumerate(study.baselines) if "top1" in record.metrics]
+    figure.add_scatter(
+        x=[1.0 if record.trial == 0 else number(record.metrics.get("latency_ratio")) for _, record in baselines],
+        y=[number(record.metrics["top1"]) for _, record in baselines],
+        text=[record.name for _, record in baselines],
+        customdata=rows_of(first - len(study.baselines) + row for row, _ in baselines),
+        mode="markers+text",
+        textposition=["top left" if record.trial == 0 else "bottom right" for _, record in baselines],
+        cliponaxis=False,
+        marker={"symbol": "diamond", "size": 10, "color": LIGHT["ink"]},
+        name="baseline",
+        hoverinfo="none",
+        legendgroup="baseline",
+        showlegend=panel == 1,
+        row=1,
+        col=panel,
+    )
+    if study.chosen and "top1" in study.chosen.metrics:
+        figure.add_scatter(
+            x=[number(study.chosen.metrics.get("latency_ratio"))],
+            y=[number(study.chosen.metrics["top1"])],
+            text=[study.chosen.name],
+            customdata=rows_of([rows[study.chosen.trial]]),
+            mode="markers+text",
+            textposition="bottom left" if number(study.chosen.metrics.get("latency_ratio")) > 0.9 else "bottom right",
+            cliponaxis=False,
+            marker={
+                "symbol": "star",
+                "size": 15,
+                "color": LIGHT["accent"],
+                "line": {"width": 1, "color": LIGHT["paper"]},
+            },
+            name="chosen",
+            hoverinfo="none",
+            legendgroup="chosen",
+            showlegend=panel == 1,
+            row=1,
+            col=panel,
+        )
+
+
+def _add_trials(
+    figure: go.Figure,
+    study: StudyData,
+    x: Floats,
+    y: Floats,
+    first: int,
+    cell: tuple[int, int],
+    *,
+    legend: bool,
+    size: int | None = None,
+) -> None:
+    """Add one trace for each way to end that has points, so that the legend can hide it."""
+    columns = study.columns
+    for end in dict.fromkeys(columns.ending):
+        mark = MARKS.get(end, Mark(ending_text(end), "triangle-up-open", LIGHT["muted"]))
+        shown: Mask = columns.where(end) & np.isfinite(x) & np.isfinite(y)
+        if not shown.any():
+            continue
+        many = len(x) > MANY
+        trace = (go.Scattergl if many else go.Scatter)(
+            x=f4(x[shown]),
+            y=f4(y[shown]),
+            customdata=first + np.flatnonzero(shown).astype(np.int32),
+            mode="markers",
+            marker={
+                "symbol": mark.symbol,
+                "color": mark.color,
+                "size": (size or mark.size) - (2 if many else 0),
+                "opacity": 0.4 if many else mark.opacity,
+            },
+            name=mark.name,
+            hoverinfo="none",
+            legendgroup=mark.name,
+            showlegend=legend,
+        )
+        figure.add_trace(trace, *cell)
+
+
+def sparsity_matrix(study: StudyData, metrics: Sequence[tuple[str, Floats]], first: int) -> go.Figure:
+    """Return each group's sparsity (columns of panels) against each metric (rows of panels)."""
+    labels = list(study.columns.sparsities)
+    figure = make_subplots(
+        len(metrics),
+        len(labels),
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.02,
+        vertical_spacing=0.16 / len(metrics),
+        column_titles=labels,
+    )
+    for row, (name, values) in enumerate(metrics, start=1):
+        for column, label in enumerate(labels, start=1):
+            x = study.columns.sparsities[label]
+            _add_trials(figure, study, x, values, first, (row, column), legend=row == column == 1, size=5)
+        known = values[np.isfinite(values)].tolist()
+        figure.update_yaxes(range=list(padded(known)), nticks=5, row=row)
+        figure.update_yaxes(title=name, title_font_size=11, row=row, col=1)
+    figure.update_xaxes(range=[-0.03, 1.03], dtick=0.25)
+    figure.update_xaxes(title="sparsity", row=len(metrics))
+    return styled(figure, 130 * len(metrics) + 110, legend=True)
+
+
+def latency_bins(study: StudyData, axes: Axes) -> go.Figure:
+    """Return the mean latency_ratio of the trials in each 0.02-wide bin of each group's sparsity."""
+    labels = list(study.columns.sparsities)
+    figure = make_subplots(1, len(labels), shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=labels)
+    for column, label in enumerate(labels, start=1):
+        bins = bin_means(study.columns.sparsities[label], study.columns.metric("latency_ratio"))
+        figure.add_scatter(
+            x=bins.centres,
+            y=bins.means,
+            customdata=bins.counts,
+            mode="lines+markers",
+            line={"width": 1, "color": LIGHT["soft"]},
+            marker={"size": np.minimum(3 + 2 * np.sqrt(bins.counts), 14), "color": LIGHT["accent"], "opacity": 1},
+            hovertemplate="sparsity %{x:.2f} \N{PLUS-MINUS SIGN} 0.01<br>mean %{y:.3f}<br>%{customdata} trials"
+            "<extra></extra>",
+            showlegend=False,
+            row=1,
+            col=column,
+        )
+    figure.update_xaxes(title="sparsity", range=[-0.03, 1.03], dtick=0.25)
+    figure.update_yaxes(range=list(axes.ratio))
+    figure.update_yaxes(title="mean latency_ratio", col=1)
+    return styled(figure, 300)
+
+
+def parallel_coordinates(study: StudyData) -> go.Figure:
+    """Return one line a trial through its sparsities and what came of them, coloured by latency_ratio."""
+    columns = study.columns
+    ratio, top1 = columns.metric("latency_ratio"), columns.metric("top1")
+    shown = np.isfinite(ratio) & np.isfinite(top1)
+    dimensions = [
+        {"label": label, "values": f4(values[shown]), "range": [0, 1]} for label, values in columns.sparsities.items()
+    ]
+    dimensions += [
+        {"label": "latency_ratio", "values": f4(ratio[shown])},
+        {"label": "val top1 (%)", "values": f4(top1[shown])},
+    ]
+    line = {
+        "color": f4(ratio[shown]),
+        "colorscale": [[0, LIGHT["accent"]], [0.5, LIGHT["soft"]], [1, LIGHT["faint"]]],
+        "showscale": True,
+        "colorbar": {"title": {"text": "latency_ratio"}, "thickness": 10, "outlinewidth": 0, "x": 1.03},
+    }
+    figure = go.Figure(
+        go.Parcoords(dimensions=dimensions, line=line, unselected={"line": {"color": LIGHT["faint"], "opacity": 0.1}})
+    )
+    return styled(figure, 380, margin={"l": 60, "r": 60, "t": 60, "b": 30})
+
+
+def best_over_time(studies: Sequence[StudyData], first_rows: Sequence[int]) -> go.Figure:
+    """Return the target's figure of each trial and the best so far, over trials and over hours; one row a study.
+
+    Studies of one target have the same axes.
+    """
+    figure = make_subplots(
+        len(studies),
+        2,
+        shared_xaxes=True,
+        shared_yaxes="all" if len({study.target for study in studies}) == 1 else "rows",
+        horizontal_spacing=0.03,
+        vertical_spacing=0.25 / len(studies),
+    )
+    for row, (study, first) in enumerate(zip(studies, first_rows, strict=True), start=1):
+        target = study.target
+        values = study.columns.metric(target.metric)
+        losses = np.array([target.loss(value) for value in values])
+        shown = study.columns.eligible & np.isfinite(values)
+        for panel, x in enumerate((study.columns.trial, study.columns.hours), start=1):
+            order = np.argsort(x, kind="stable")[: np.isfinite(x).sum()]
+            steps = best_so_far(losses[order], study.columns.eligible[order])
+            _add_trials_of(figure, x, values, shown, first, (row, panel))
+            kept = _changes(steps)
+            figure.add_scatter(
+                x=f4(x[order][kept]),
+                y=f4([target.loss(loss) for loss in steps[kept]]),
+                mode="lines",
+                line={"shape": "hv", "width": 2, "color": LIGHT["accent"]},
+                hoverinfo="skip",
+                name="best so far",
+                showlegend=row == panel == 1,
+                row=row,
+                col=panel,
+            )
+        title = WORDS.get(target.metric, target.metric)
+        figure.update_yaxes(title=f"{study.label}<br>{title}" if len(studies) > 1 else title, row=row, col=1)
+    figure.update_xaxes(title="trial", row=len(studies), col=1)
+    figure.update_xaxes(title="hours of work", row=len(studies), col=2)
+    return styled(figure, 90 + 230 * len(studies), legend=True)
+
+
+def _add_trials_of(figure: go.Figure, x: Floats, y: Floats, shown: Mask, first: int, cell: tuple[int, int]) -> None:
+    figure.add_trace(
+        (go.Scattergl if len(x) > MANY else go.Scatter)(
+            x=f4(x[shown]),
+            y=f4(y[shown]),
+            customdata=first + np.flatnonzero(shown).astype(np.int32),
+            mode="markers",
+            marker={"size": 5, "color": LIGHT["soft"], "opacity": 0.4 if len(x) > MANY else 0.8},
+            name="trial that may be best",
+            hoverinfo="none",
+            showlegend=cell == (1, 1),
+        ),
+        *cell,
+    )
+
+
+def _changes(steps: Floats) -> Ints:
+    """Return the places where a step curve begins, falls, and ends."""
+    known = np.flatnonzero(np.isfinite(steps))
+    if not len(known):
+        return known
+    falls = known[np.flatnonzero(np.diff(steps[known])) + 1]
+    return np.unique(np.concatenate([known[:1], falls, known[-1:]]))
+
+
+def before_and_after(study: StudyData, axes: Axes, first: int) -> go.Figure:
+    """Return top1 right after pruning against top1 after retraining."""
+    figure = make_subplots(1, 1)
+    before, after = study.columns.metric("top1", pruned=True), study.columns.metric("top1")
+    figure.add_scatter(
+        x=list(axes.top1),
+        y=list(axes.top1),
+        mode="lines",
+        line={"width": 1, "dash": "dot", "color": LIGHT["muted"]},
+        hoverinfo="skip",
+        name="no change",
+    )
+    _add_trials(figure, study, before, after, first, (1, 1), legend=True)
+    figure.update_xaxes(title="val top1 right after pruning (%)", range=list(axes.top1))
+    figure.update_yaxes(title="val top1 after retraining (%)", range=list(axes.top1))
+    return styled(figure, 400, legend=True)

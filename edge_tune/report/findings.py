@@ -1,0 +1,216 @@
+"""The sections on what the search found: the front, the sparsities, what retraining made of it."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from edge_tune.report import bars, figures, statistics
+from edge_tune.report.blocks import DASH, Block, Note, Plot, Table, Text
+from edge_tune.report.data import StudyData, ending
+from edge_tune.report.statistics import MIN_TRIALS, Correlation, Floats, Importance, correlation
+from edge_tune.report.style import WORDS, Axes
+from edge_tune.report.verdict import signed
+
+CLICK = "Point at a trial for its figures; click it for its card."
+
+
+def front(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -> list[Block]:
+    """Return the plot of latency against top1."""
+    plotted = sum(int(np.isfinite(study.columns.metric("latency_ratio")).sum()) for study in studies)
+    missing = sum(len(study.trials) for study in studies) - plotted
+    if not plotted:
+        return [Note("Left out: no trial has been measured.")]
+    without = f" {missing} trials without a measurement, such as failed ones, are not shown." if missing else ""
+    return [
+        Plot(
+            figures.pareto(studies, axes, first_rows),
+            "pareto",
+            "Latency against top1 of every trial",
+            "Left and up is better. Filled points finished; crosses are networks whose predictions had collapsed, open "
+            "circles were stopped because they fell behind. No trial beats those on the line in both; their bars are "
+            f"95 % intervals of the ratio. {CLICK}{without}",
+            min_width=300 * len(studies) if len(studies) > 1 else 0,
+        )
+    ]
+
+
+def progress(studies: Sequence[StudyData], first_rows: Sequence[int]) -> list[Block]:
+    """Return the best so far over trials and hours."""
+    if not any(study.columns.eligible.any() for study in studies):
+        return [Note("Left out: no trial has finished better than chance.")]
+    return [
+        Plot(
+            figures.best_over_time(studies, first_rows),
+            "best",
+            "The target over trials and over hours",
+            "Each point is a trial that may be best: it finished, better than chance. The line is the best up to "
+            "there. Where it has been flat for long, more trials promise little. Hours between sessions do not count.",
+            min_width=520,
+        )
+    ]
+
+
+def latencies(studies: Sequence[StudyData], axes: Axes) -> list[Block]:
+    """Return the number of trials by latency."""
+    if not any(np.isfinite(study.columns.metric("latency_ratio")).any() for study in studies):
+        return [Note("Left out: no trial has been measured.")]
+    return [
+        Plot(
+            bars.trials_by_latency(studies, axes),
+            "latencies",
+            "Number of trials by latency_ratio",
+            "Bins are 0.02 wide. Blue bars may be best; grey ones were stopped or are no better than chance. "
+            "Dotted lines are the known schedules.",
+            min_width=300 * len(studies) if len(studies) > 1 else 0,
+        )
+    ]
+
+
+def _metric_columns(study: StudyData) -> list[tuple[str, str, Floats]]:
+    """Return what sparsity is set against: a short title, what it is, and the column."""
+    columns = study.columns
+    found = [
+        (name.replace("_fps", " (fps)"), WORDS[name], columns.metric(name))
+        for name in ("latency_ratio", "total_latency_ratio", "throughput_fps")
+    ]
+    for name in ("top1", "top5"):
+        found.append((f"{name}, pruned", f"val {name} right after pruning", columns.metric(name, pruned=True)))
+        if study.retrained:
+            found.append((f"{name}, retrained", f"val {name} after retraining", columns.final(name)))
+    return [one for one in found if np.isfinite(one[2]).any()]
+
+
+def sparsity(study: StudyData, axes: Axes, first: int) -> list[Block]:
+    """Return how each group's sparsity goes with each metric."""
+    metrics = _metric_columns(study)
+    labels = list(study.columns.sparsities)
+    if not metrics or not labels:
+        return [Note("Left out: no trial has been measured.")]
+    width = 130 + 130 * len(labels)
+    return [
+        _correlations_table(study, metrics),
+        Plot(
+            figures.sparsity_matrix(study, [(title, values) for title, _, values in metrics], first),
+            "matrix",
+            "Each group's sparsity against each metric",
+            "A column of panels is a pruner group, a row a metric; marks as in the first figure. A cloud without slope "
+            f"means that the group alone does not decide the metric. {CLICK}",
+            min_width=width,
+        ),
+        Plot(
+            figures.latency_bins(study, axes),
+            "bins",
+            "Mean latency_ratio by sparsity",
+            "The mean over the trials in each 0.02-wide bin of a group's sparsity, whatever the other groups' were. "
+            "Steps show where a device gains only with whole blocks of channels.",
+            min_width=width,
+        ),
+        Plot(
+            figures.parallel_coordinates(study),
+            "parallel",
+            "Every trial as a line through its sparsities and what came of them",
+            "The colour is the latency_ratio: the stronger, the faster. Drag along an axis to keep only the lines that "
+            "pass there; click the axis to let all back in.",
+            min_width=120 * (len(labels) + 2),
+        ),
+    ]
+
+
+def _correlations_table(study: StudyData, metrics: Sequence[tuple[str, str, Floats]]) -> Table:
+    rows, shades = [], {}
+    for row, (label, sparsity) in enumerate(study.columns.sparsities.items()):
+        found = [correlation(sparsity, values) for _, _, values in metrics]
+        rows.append([escape(label), *map(_correlation, found)])
+        for column, one in enumerate(found, start=1):
+            if np.isfinite(one.spearman):
+                shades[row, column] = abs(one.spearman)
+    counts = [int(np.isfinite(values).sum()) for _, _, values in metrics]
+    pairs = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+    return Table(
+        "Correlation of sparsity and metric",
+        "Pearson's r (linear), below it Spearman's \N{GREEK SMALL LETTER RHO} (monotone), from \N{MINUS SIGN}1 to +1; "
+        f"the stronger the shade, the larger \N{GREEK SMALL LETTER RHO}. Over {pairs} trials with both figures. A "
+        "search that prefers good regions does not draw sparsities evenly, which these figures do not correct.",
+        ["group", *(escape(title) for title, _, _ in metrics)],
+        rows,
+        shades=shades,
+    )
+
+
+def _correlation(one: Correlation) -> str:
+    if not np.isfinite(one.pearson):
+        return DASH
+    return f"{signed(one.pearson, 2)}<small>{signed(one.spearman, 2)}</small>"
+
+
+def importance(study: StudyData) -> list[Block]:
+    """Return which groups decide latency and top1."""
+    columns = study.columns
+    top1 = columns.final("top1") if study.retrained else columns.metric("top1", pruned=True)
+    candidates = {"latency_ratio": columns.metric("latency_ratio"), "val top1": top1}
+    known = {
+        name: statistics.importance(columns.sparsities, values)
+        for name, values in candidates.items()
+        if columns.sparsities
+    }
+    found: dict[str, Importance] = {name: one for name, one in known.items() if one}
+    if not found:
+        return [Note(f"Left out: it takes at least {MIN_TRIALS} measured trials that differ.")]
+    trust = " and ".join(f"{100 * max(0.0, one.r2):.0f} % of the variance of {name}" for name, one in found.items())
+    return [
+        Plot(
+            bars.importance(found),
+            "importance",
+            "Share of each group in what decides a metric",
+            "How much worse a random forest predicts the metric when one group's sparsities are shuffled (permutation "
+            f"importance). For trials it was not grown on, the forest explains {trust}; the less that is, the less the "
+            "shares say.",
+        )
+    ]
+
+
+def retraining(study: StudyData, axes: Axes, first: int) -> list[Block]:
+    """Return top1 before and after retraining."""
+    if not study.retrained:
+        return [Note("Left out: no trial was retrained.")]
+    before, after = study.columns.metric("top1", pruned=True), study.columns.final("top1")
+    found = correlation(before, after)
+    predicts = (
+        f"Over the {found.n} that finished, Pearson's r is {signed(found.pearson, 2)} and Spearman's rho "
+        f"{signed(found.spearman, 2)}: the nearer to 1, the better top1 right after pruning predicts what retraining "
+        "makes of it."
+        if np.isfinite(found.pearson)
+        else "Too few trials finished to say whether one predicts the other."
+    )
+    return [
+        Plot(
+            figures.before_and_after(study, axes, first),
+            "before-after",
+            "Validation top1 before and after retraining",
+            f"Points above the dotted line gained. {predicts} {CLICK}",
+        )
+    ]
+
+
+def ruined(study: StudyData) -> list[Block]:
+    """Return how many networks were ruined, and when in the search."""
+    if not study.trials:
+        return [Note("Left out: no trial has come to an end.")]
+    ruined = [record for record in study.trials if ending(record) in ("collapsed", "hopeless")]
+    share = 100 * len(ruined) / len(study.trials)
+    return [
+        Text(
+            [
+                f"{len(ruined)} of {len(study.trials)} trials ({share:.1f} %) ended no better than chance: their "
+                "predictions had collapsed."
+            ]
+        ),
+        Plot(
+            bars.endings_over_search(study),
+            "endings",
+            "How the trials ended, in the course of the search",
+            f"Each bar is a {'tenth of the trials' if len(study.trials) > 10 else 'trial'}. "
+            "A search that learns has fewer ruined networks to the right.",
+        ),
+    ]

@@ -1,0 +1,88 @@
+"""What the report says, in its order. A section without data says why."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_tune.report import account, comparison, findings, verdict
+from edge_tune.report.blocks import Block, Note, Section, Text
+from edge_tune.report.data import StudyData
+from edge_tune.report.style import Axes
+
+
+def all_sections(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -> list[Section]:
+    """Return the whole report: one study's sections, or the studies side by side and then one by one.
+
+    Args:
+        first_rows: Row of each study's first trial in the cards.
+    """
+    if len(studies) == 1:
+        (study,), (first,) = studies, first_rows
+        verdict_, *others = study_sections(study, axes, first, 0)
+        return [verdict_, *shared_sections(studies, axes, first_rows), *others]
+    found = [Section("side-by-side", "Side by side", [comparison.studies_table(studies)])]
+    found += shared_sections(studies, axes, first_rows)
+    for place, (study, first) in enumerate(zip(studies, first_rows, strict=True)):
+        found.append(Section(f"study-{place}", study.label, [Text([about(study)])]))
+        found += [
+            Section(part.key, part.title, part.blocks, 3, part.kind)
+            for part in study_sections(study, axes, first, place)
+        ]
+    return found
+
+
+def shared_sections(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -> list[Section]:
+    """Return the sections whose plots hold all studies, on the same axes."""
+    return [
+        Section("front", "Latency against accuracy", findings.front(studies, axes, first_rows)),
+        Section("progress", "Best so far", findings.progress(studies, first_rows)),
+        Section("latencies", "Trials by latency", findings.latencies(studies, axes)),
+    ]
+
+
+def study_sections(study: StudyData, axes: Axes, first: int, place: int) -> list[Section]:
+    """Return the sections of one study."""
+    parts: list[tuple[str, str, Sequence[Block]]] = [
+        ("verdict", "Verdict", _verdict(study)),
+        ("sparsity", "Sparsity against metrics", findings.sparsity(study, axes, first)),
+        ("importance", "Which group matters", findings.importance(study)),
+        ("retraining", "Before and after retraining", findings.retraining(study, axes, first)),
+        ("ruined", "Ruined networks", findings.ruined(study)),
+        ("time", "Where the time went", account.time(study)),
+        ("layers", "Time of each layer", account.layers(study)),
+        ("trials", "All trials", account.trials(study, place)),
+        ("run", "How it was run", account.run(study)),
+    ]
+    suffix = f"-{place}" if place else ""
+    return [Section(f"{key}{suffix}", title, blocks, kind=key) for key, title, blocks in parts]
+
+
+def about(study: StudyData) -> str:
+    """Return one line on a study."""
+    data = study.identity.get("dataset")
+    name = Path(str(data.get("name") if isinstance(data, dict) else data)).name
+    target = study.target
+    session = study.sessions[0]
+    parts = [
+        f"{study.identity.get('model', 'a network')} on {name}",
+        f"{type(target).__name__.lower()} {target.metric}",
+        f"{len(study.trials)} trials",
+        str(account.device(study)),
+        str(session.get("started_at", ""))[:10],
+    ]
+    return ", ".join(part for part in parts if part) + "."
+
+
+def _verdict(study: StudyData) -> list[Block]:
+    blocks: list[Block] = [Text([*verdict.sentences(study), verdict.endings_line(study)])]
+    if study.unreadable:
+        blocks.append(
+            Note(
+                "Lines of trials.jsonl and baselines.jsonl that hold no record, as when a crash leaves one unfinished: "
+                f"{study.unreadable}. They are left out."
+            )
+        )
+    networks = verdict.rows(study)
+    if not networks:
+        return [*blocks, Note("No table: neither a baseline nor a trial has come to its end.")]
+    blocks.append(comparison.networks_table(study, networks))
+    return blocks

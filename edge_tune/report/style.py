@@ -1,0 +1,157 @@
+"""How every plot looks: colours, marks, words, axes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from edge_tune.report.data import StudyData, number
+from edge_tune.report.statistics import Ints
+from edge_tune.report.timeline import IDLE, OTHER
+
+LIGHT = {
+    "ink": "#1f2328",
+    "muted": "#69717c",
+    "grid": "#e4e7eb",
+    "paper": "#ffffff",
+    "accent": "#1b5e9e",
+    "soft": "#8fb3d6",
+    "faint": "#c9d0d8",
+}
+DARK = {
+    "ink": "#e4e7eb",
+    "muted": "#9aa4b0",
+    "grid": "#2e343c",
+    "paper": "#15181c",
+    "accent": "#74b3f0",
+    "soft": "#5688bd",
+    "faint": "#4a525c",
+}
+STAGE_COLORS = {
+    "plan": "#d3dbe3",
+    "prune": "#a9c8e4",
+    "evaluate": "#5b93c7",
+    "retrain": "#0f3a63",
+    "export": "#b7c0ca",
+    "queue": "#8f99a4",
+    "measure": LIGHT["accent"],
+    OTHER: "#69717b",
+    IDLE: "#e9ecef",
+}
+DARK_STAGE_COLORS = dict(
+    zip(
+        STAGE_COLORS,
+        ("#59636e", "#2f5a87", "#4a86c2", "#b5d8fb", "#7b8591", "#a1abb6", DARK["accent"], "#c6cdd5", "#2a2f36"),
+        strict=True,
+    )
+)
+MANY = 1500
+"""Points beyond which a plot is drawn by WebGL."""
+WORDS = {
+    "latency_ratio": "latency_ratio",
+    "total_latency_ratio": "total_latency_ratio",
+    "throughput_fps": "throughput (fps)",
+    "top1": "val top1 (%)",
+    "top5": "val top5 (%)",
+    "latency_ms": "latency (ms)",
+    "total_latency_ms": "total latency (ms)",
+    "loss": "val loss",
+    "parameters": "parameters",
+    "macs": "MACs",
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How the trials that ended in a certain way are drawn."""
+
+    name: str
+    symbol: str
+    color: str
+    size: int = 7
+    opacity: float = 1.0
+
+
+FINISHED = Mark("finished", "circle", LIGHT["soft"], opacity=0.8)
+MARKS = {
+    "finished": FINISHED,
+    "collapsed": Mark("no better than chance", "x-thin-open", LIGHT["muted"]),
+    "hopeless": Mark("stopped as hopeless", "x-thin-open", LIGHT["muted"]),
+    "asha": Mark("stopped by ASHA", "circle-open", LIGHT["muted"]),
+}
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Ranges that all studies of a report share, so that their plots can be compared by eye."""
+
+    ratio: tuple[float, float]
+    top1: tuple[float, float]
+
+    @classmethod
+    def of(cls, studies: Sequence[StudyData]) -> "Axes":
+        """Return the ranges that hold every trial and baseline."""
+        ratios = [value for study in studies for value in _known(study, "latency_ratio")]
+        top1 = [value for study in studies for value in _known(study, "top1")]
+        return cls(padded([*ratios, 1.0]), padded([*top1, 0.0, 100.0]))
+
+
+def _known(study: StudyData, metric: str) -> list[float]:
+    values = np.concatenate([study.columns.metric(metric), study.columns.metric(metric, pruned=True)])
+    baselines = [number(record.metrics.get(metric)) for record in study.baselines]
+    return [value for value in (*values.tolist(), *baselines) if math.isfinite(value)]
+
+
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """Return the range of the values with a margin on both sides."""
+    low, high = min(values), max(values)
+    margin = 0.04 * (high - low or 1.0)
+    return low - margin, high + margin
+
+
+def rows_of(values: Any) -> Ints:
+    """Return rows of the cards as a column."""
+    return np.fromiter(values, dtype=np.int32)
+
+
+def f4(values: Any) -> Any:
+    """Return values at the precision that a plot shows; it halves the page."""
+    return np.asarray(values, dtype=np.float32)
+
+
+def styled(
+    figure: go.Figure, height: int, *, legend: bool = False, margin: Mapping[str, int] | None = None
+) -> go.Figure:
+    """Give a figure the look and the height that all have; with a legend or subplot titles above it."""
+    axis = {
+        "gridcolor": LIGHT["grid"],
+        "linecolor": LIGHT["muted"],
+        "zeroline": False,
+        "showline": True,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": LIGHT["muted"],
+        "automargin": True,
+        "title": {"standoff": 8},
+    }
+    figure.update_layout(
+        template=go.layout.Template(layout={"xaxis": axis, "yaxis": axis}),
+        height=height,
+        autosize=True,
+        margin=dict(margin or {"l": 8, "r": 8, "t": 58, "b": 8}),
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12, "color": LIGHT["ink"]},
+        showlegend=legend,
+        legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top", "font": {"size": 11}},
+        hoverlabel={"font": {"size": 12}},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": LIGHT["muted"], "activecolor": LIGHT["ink"]},
+        dragmode=False,
+        bargap=0.25,
+    )
+    for title in figure.layout.annotations:
+        title.font.size = 12
+    return figure

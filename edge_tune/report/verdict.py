@@ -1,0 +1,238 @@
+"""The chosen network against the unpruned one and the known schedules: the rows, the changes, and the words.
+
+Changes of latency come from the ratios, each measured in turns with the unpruned network; milliseconds and
+throughput of two networks were measured at different moments, and the host may have been busier at one of them.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from edge_tune.benchmark.statistics import Ratio, is_distinguishable, noise_floor
+from edge_tune.objective import ranking_line
+from edge_tune.ranking import Row
+from edge_tune.report.data import StudyData, ending, ending_text, interval, number
+from edge_tune.report.statistics import quotient
+from edge_tune.results import Metrics, Record
+
+RATIOS = ("latency_ratio", "total_latency_ratio")
+SHOWN = 5
+"""How many trials a sentence names before it counts the rest."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure of the chosen network against the same figure of another one.
+
+    Attributes:
+        points: The difference, for accuracies, which are percent already.
+        percent: The change as a share of the other's figure.
+        low, high: The 95 % interval of `percent`, where there is one.
+    """
+
+    value: float
+    percent: float
+    points: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def rows(study: StudyData) -> list[Row]:
+    """Return the networks of the verdict's table, the chosen one last; without its test figures if it has none."""
+    found = [row for record in study.baselines if record.status == "finished" for row in _baseline_rows(study, record)]
+    if study.chosen:
+        found.append(_row(study, f"best: {study.chosen.name}", study.chosen, study.chosen.metrics, None))
+    return found
+
+
+def _baseline_rows(study: StudyData, record: Record) -> Iterator[Row]:
+    label = f"{record.name}, not retrained" if record.plan else record.name
+    yield _row(study, label, record, record.pruned, "pruned")
+    if record.epoch:
+        yield _row(study, f"{record.name}, {record.epoch} epochs", record, record.metrics, None)
+
+
+def _row(study: StudyData, name: str, record: Record, metrics: Metrics, stage: str | None) -> Row:
+    """Return a row under the name by which the end of the study has looked up its test figures."""
+    tested: Mapping[str, Mapping[str, float]] = next(
+        (row for row in study.summary.get("rows", ()) if row.get("name") == name), {}
+    )
+    ratios = {metric: vars(found) for metric in RATIOS if (found := interval(record, metric, stage))}
+    return Row(name=name, trial=record.trial, metrics=metrics, test=tested.get("test", {}), ratios=ratios)
+
+
+def noise(study: StudyData, metric: str = "latency_ratio") -> float:
+    """Return how far the unpruned network was from itself; NaN if it was not measured in turns."""
+    itself = interval(study.unpruned, metric) if study.unpruned else None
+    return noise_floor(itself) if itself else math.nan
+
+
+def changes(chosen: Row, other: Row) -> dict[str, Change]:
+    """Return metric -> change, for what both networks have figures of. Test accuracies are under `test_top1`, ..."""
+    mine, theirs = _figures(chosen), _figures(other)
+    found = {}
+    for metric, value in mine.items():
+        before = theirs.get(metric, math.nan)
+        if metric in RATIOS:
+            ratio = _ratio_to(chosen, other, metric)
+            if ratio:
+                percents = (_percent(bound) for bound in (ratio.ratio, ratio.low, ratio.high))
+                found[metric] = Change(value, next(percents), None, *percents)
+        elif math.isfinite(value) and math.isfinite(before) and before:
+            points = value - before if "top" in metric else None
+            found[metric] = Change(value, _percent(value / before), points)
+    return found
+
+
+def _percent(ratio: float) -> float:
+    return 100 * (ratio - 1)
+
+
+def _figures(row: Row) -> dict[str, float]:
+    accuracies = {f"val_{name}": number(row.metrics.get(name)) for name in ("top1", "top5")}
+    tested = {f"test_{name}": number(row.test.get(name)) for name in ("top1", "top5")}
+    names = ("latency_ratio", "total_latency_ratio", "latency_ms", "total_latency_ms", "throughput_fps")
+    measured = {name: number(row.metrics.get(name)) for name in (*names, "parameters", "macs")}
+    return {**accuracies, **tested, **measured}
+
+
+def _ratio_to(chosen: Row, other: Row, metric: str) -> Ratio | None:
+    """Return the chosen network's time over the other's, both from their ratios to the unpruned network."""
+    if metric not in chosen.ratios:
+        return None
+    mine = Ratio(**chosen.ratios[metric])
+    if other.trial == 0:
+        return mine
+    return quotient(mine, Ratio(**other.ratios[metric])) if metric in other.ratios else None
+
+
+def sentences(study: StudyData) -> list[str]:
+    """Return the conclusion in words."""
+    networks = rows(study)
+    found = [ranking_line(study.ranking)] if study.ranking else []
+    chosen = study.chosen
+    if chosen is None:
+        found.append(_without_choice(study))
+    else:
+        row = networks[-1]
+        found.append(_against_unpruned(study, row, chosen))
+        found += _faster_by_ratio(study, chosen)
+        found += [
+            text
+            for record in study.known_schedules
+            if (text := _against_schedule(row, _last_row(networks, record), record.name))
+        ]
+    found += [_better(study, record) for record in study.known_schedules]
+    return found
+
+
+def _last_row(networks: Sequence[Row], record: Record) -> Row:
+    return [row for row in networks if row.trial == record.trial][-1]
+
+
+def _without_choice(study: StudyData) -> str:
+    if not study.trials:
+        return "No trial has come to an end yet, so there is nothing to choose."
+    if study.ranking:
+        return "So no network is chosen."
+    return f"None of the {len(study.trials)} trials finished better than chance, so there is nothing to choose."
+
+
+def _against_unpruned(study: StudyData, row: Row, chosen: Record) -> str:
+    """Say how fast and how good the chosen network is."""
+    ratio = interval(chosen, "latency_ratio")
+    if ratio is None:
+        text = f"{chosen.name} has a latency of {number(row.metrics.get('latency_ms')):.3f} ms"
+    elif is_distinguishable(ratio, _or_zero(noise(study))):
+        speed = 1 / ratio.ratio
+        text = (
+            f"{chosen.name} is {speed:.2f} times as fast as the unpruned network "
+            f"(latency_ratio {ratio.ratio:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f})"
+        )
+    else:
+        text = (
+            f"{chosen.name} cannot be told from the unpruned network by its latency "
+            f"(latency_ratio {ratio.ratio:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f})"
+        )
+    text += f", at {number(row.metrics.get('top1')):.2f} % top1 on the validation split"
+    if row.test:
+        text += f" and {number(row.test.get('top1')):.2f} % on the test split"
+    if study.unpruned:
+        change = changes(row, Row(name="", trial=0, metrics=study.unpruned.metrics, test={})).get("val_top1")
+        if change and change.points is not None:
+            text += f", {_points(change.points)} the unpruned network on validation"
+    return f"{text}."
+
+
+def _faster_by_ratio(study: StudyData, chosen: Record) -> Iterator[str]:
+    """Say which trial is faster than the one that was chosen by a figure of another moment."""
+    if study.ranking or study.target.metric not in ("latency_ms", "total_latency_ms", "throughput_fps"):
+        return
+    fastest = min(study.front, key=lambda record: record.metrics["latency_ratio"], default=chosen)
+    ratio = interval(fastest, "latency_ratio")
+    if ratio and _is_faster(fastest, chosen):
+        yield (
+            f"It was chosen by {study.target.metric}, which depends on what else the host did. By latency_ratio, "
+            f"{fastest.name} is faster: {ratio.ratio:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}, at "
+            f"{number(fastest.metrics.get('top1')):.2f} % validation top1."
+        )
+
+
+def _against_schedule(row: Row, other: Row, name: str) -> str | None:
+    """Say how the chosen network compares with a known schedule, in its last state."""
+    found = changes(row, other)
+    ratio, top1 = found.get("latency_ratio"), found.get("val_top1")
+    if ratio is None or ratio.low is None or ratio.high is None or top1 is None or top1.points is None:
+        return None
+    interval_text = f"95 % interval {signed(ratio.low, 1)} to {signed(ratio.high, 1)} %"
+    if ratio.low <= 0 <= ratio.high:
+        latency = f"its latency cannot be told from that of {name} ({signed(ratio.percent, 1)} %, {interval_text})"
+    else:
+        word = "lower" if ratio.percent < 0 else "higher"
+        latency = f"its latency is {abs(ratio.percent):.1f} % {word} ({interval_text})"
+    return f"Against {name}, {latency}, and its validation top1 lies {_points(top1.points)} it."
+
+
+def _better(study: StudyData, baseline: Record) -> str:
+    better = study.better_in_both(baseline)
+    sure = [trial for trial in better if _is_faster(trial, baseline)]
+    count = len(study.trials)
+    verb = "beats" if len(better) == 1 else "beat"
+    text = f"{len(better)} of {count} trials {verb} {baseline.name} in both latency_ratio and validation top1"
+    if better:
+        text += f": {_names(better)}"
+        how_many = f"; {len(sure)}" if len(sure) < len(better) else "; all" if len(sure) > 1 else ","
+        text += f"{how_many} by more than their intervals overlap"
+    return f"{text}."
+
+
+def _is_faster(trial: Record, baseline: Record) -> bool:
+    mine, theirs = interval(trial, "latency_ratio"), interval(baseline, "latency_ratio")
+    return bool(mine and theirs and mine.high < theirs.low)
+
+
+def endings_line(study: StudyData) -> str:
+    """Return how the trials ended, counted."""
+    counts: dict[str, int] = {}
+    for record in study.trials:
+        counts[ending(record)] = counts.get(ending(record), 0) + 1
+    parts = [f"{count} {ending_text(end)}" for end, count in sorted(counts.items(), key=lambda item: -item[1])]
+    return f"{len(study.trials)} trials: {', '.join(parts)}." if parts else "No trial has come to an end yet."
+
+
+def _names(records: Sequence[Record]) -> str:
+    names = [record.name for record in records[:SHOWN]]
+    return ", ".join(names) + (f" and {len(records) - SHOWN} more" if len(records) > SHOWN else "")
+
+
+def _points(points: float) -> str:
+    return f"{abs(points):.2f} points {'below' if points < 0 else 'above'}"
+
+
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign, a minus as wide as a plus."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")  # + 0.0: never a minus zero
+
+
+def _or_zero(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

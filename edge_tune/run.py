@@ -1,0 +1,258 @@
+"""The command line: run a study, print what happens, write its results.
+
+python -m edge_tune.run experiments/resnet56_latency.py
+"""
+
+import argparse
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, get_args
+
+from edge_tune import console
+from edge_tune.errors import EdgeTuneError, ExperimentError, StudyError
+from edge_tune.experiment import Experiment, KeepWeights
+from edge_tune.loading import load_experiment
+from edge_tune.results import Results
+
+REPORT = "report.html"
+UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 2 bad input, 1 failed, 130 interrupted."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _run(given)
+    except ExperimentError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except EdgeTuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted before anything was measured; start again.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_tune.run",
+        description="Search the pruning of a trained CNN, measuring each candidate on the device. "
+        "What is not given here stands in the experiment file.",
+    )
+    parser.add_argument("experiment", type=Path, help="experiment file, such as experiments/resnet56_latency.py")
+    parser.add_argument(
+        "--data", metavar="NAME|PATH", help="digits, cifar10, cifar100, or a folder train/CLASS/*, test/CLASS/*"
+    )
+    parser.add_argument(
+        "--train-images", type=int, metavar="N", help="train on N images only, the same share of each class"
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE|URL", help="trained weights (state_dict); without any, the network is trained first"
+    )
+    parser.add_argument("--trials", type=int, metavar="N", help="points to try, besides the baselines")
+    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of retraining of each trial; 0 for none")
+    parser.add_argument(
+        "--device", metavar="NAME", help="OpenVINO device that measures: CPU, GPU, ...; or fake, a formula"
+    )
+    parser.add_argument(
+        "--device-python",
+        metavar="FILE",
+        help="interpreter whose OpenVINO has the device, such as .venv-ncs/bin/python (make legacy-runtime)",
+    )
+    parser.add_argument(
+        "--device-resource",
+        metavar="NAME",
+        help="on a cluster: the Ray resource of the nodes that hold the device (ncs, as in cluster.yaml)",
+    )
+    parser.add_argument("--results", type=Path, metavar="DIR", help="results folder (default: results/STUDY-TIME)")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="of the suggestions, the validation split and the retraining"
+    )
+    parser.add_argument(
+        "--keep-weights",
+        choices=get_args(KeepWeights),
+        help="which trials' weights stay on the disk, besides the baselines': the best's, also the Pareto front's (the "
+        "default), or those of all that finish; 4 bytes a parameter, 3.5 MB for an unpruned ResNet-56",
+    )
+    parser.add_argument(
+        "--time-budget",
+        type=_seconds,
+        metavar="TIME",
+        help="search for so long, such as 8h, 90m or 300s; then end with what there is, to be resumed or not",
+    )
+    parser.add_argument(
+        "--trial-time-limit",
+        type=_seconds,
+        metavar="TIME",
+        help="stop a trial that has worked for so long before its next epoch",
+    )
+    parser.add_argument(
+        "--max-failed-trials", type=int, metavar="N", help="end the study, with the reasons, when N trials failed"
+    )
+    parser.add_argument(
+        "--simulate",
+        type=float,
+        metavar="SECONDS",
+        help="try out the study by formulas, without images, network or device; an epoch takes so many seconds",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the study in --results, or with the newest of this name"
+    )
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
+    experiment = _with_options(load_experiment(given.experiment), given)
+    results = Results(_results_folder(given))
+    _check_folder(results, resume=given.resume)
+    # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
+    from edge_tune import session
+    from edge_tune.cluster import versions
+    from edge_tune.report.page import write_report
+
+    try:
+        about = {**_about(given), "versions": versions()}
+        verdict = session.run(experiment, results, about, given.experiment.read_text(), _say, given.simulate)
+    except KeyboardInterrupt:
+        if not results.exists():
+            raise
+        verdict = None
+    except StudyError as error:
+        raise StudyError(f"{error}\nTo go on when this is mended: {_command(given, results)}") from error
+    if verdict is None:
+        _say(f"To go on: {_command(given, results)}")
+        return 130
+    _say("")
+    _say(console.verdict_table(verdict.rows))
+    for line in (*console.verdict_lines(verdict), *_places(results)):
+        _say(line)
+    try:
+        write_report([results.folder], results.folder / REPORT)
+    except OSError as error:
+        raise StudyError(f"{results.folder / REPORT}: must be written, but got {error.strerror}.") from error
+    _say(f"Report, for a browser: {results.folder / REPORT}")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _with_options(experiment: Experiment, given: argparse.Namespace) -> Experiment:
+    """Return the experiment with what the command line says instead of the file."""
+    data = {"name": given.data, "train_images": given.train_images}
+    device = given.device if given.simulate is None else "fake"
+    parts: dict[str, Any] = {
+        "dataset": _replaced(experiment.data, **data),
+        "retraining": _replaced(experiment.retraining, epochs=given.epochs),
+        "benchmark": _replaced(
+            experiment.benchmark, device=device, python=given.device_python, resource=given.device_resource
+        ),
+        "search": _replaced(
+            experiment.search,
+            trials=given.trials,
+            seed=given.seed,
+            time_budget_s=given.time_budget,
+            trial_time_limit_s=given.trial_time_limit,
+            max_failed_trials=given.max_failed_trials,
+        ),
+        "weights": given.weights or experiment.weights,
+        "keep_weights": given.keep_weights or experiment.keep_weights,
+    }
+    try:
+        return replace(experiment, **parts)
+    except ExperimentError as error:
+        raise ExperimentError(
+            *(f"{given.experiment} with these options: {problem}" for problem in error.problems)
+        ) from error
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds of a time such as 8h, 90m or 300s."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in UNITS_S or not number.replace(".", "", 1).isdigit() or not float(number):
+        raise argparse.ArgumentTypeError(f"must be a time such as 8h, 90m or 300s, but got {text!r}")
+    return float(number) * UNITS_S[unit]
+
+
+def _replaced(part: Any, **values: Any) -> Any:
+    return replace(part, **{name: value for name, value in values.items() if value is not None})
+
+
+def _results_folder(given: argparse.Namespace) -> Path:
+    """Return the folder asked for, the newest of this study to resume, or a new one."""
+    if given.results:
+        return Path(given.results)
+    study = given.experiment.stem
+    if given.resume:
+        folders = sorted(path.parent for path in Path("results").glob(f"{study}-*/run.json"))
+        if not folders:
+            raise ExperimentError(
+                f"--resume: needs a study to go on with, but results/{study}-*/ holds none; start one."
+            )
+        return folders[-1]
+    return Path("results") / f"{study}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _check_folder(results: Results, *, resume: bool) -> None:
+    if resume and not results.exists():
+        raise ExperimentError(f"{results.folder}: --resume needs a study that was started here, but there is none.")
+    if not resume and results.exists():
+        raise ExperimentError(
+            f"{results.folder}: the results folder must be new, but holds a study; go on with it by --resume, or "
+            f"choose another folder with --results."
+        )
+    if resume:
+        results.check()
+
+
+def _about(given: argparse.Namespace) -> dict[str, Any]:
+    """Return what run.json says of the circumstances."""
+    return {
+        "experiment_file": str(given.experiment),
+        "command": shlex.join(["python", "-m", "edge_tune.run", *sys.argv[1:]]),
+        "commit": _commit(),
+        "host": platform.node(),
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of this checkout, with "+" when files differ from it; None outside of one."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _command(given: argparse.Namespace, results: Results) -> str:
+    shown = {name: f"{value:g}s" if isinstance(value, float) else value for name, value in vars(given).items()}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in shown.items() if _is_option(name, value)]
+    words = [str(given.experiment), *options, f"--results={results.folder}", "--resume"]
+    return shlex.join([_tool("python"), "-m", "edge_tune.run", *words])
+
+
+def _tool(name: str) -> str:
+    """Return the path of a command of this environment, from here."""
+    return os.path.relpath(Path(sys.executable).with_name(name))
+
+
+def _is_option(name: str, value: object) -> bool:
+    return value is not None and name not in ("experiment", "results", "resume")
+
+
+def _places(results: Results) -> list[str]:
+    lines = [f"Best network: {results.folder / 'best'}"] if (results.folder / "best").is_dir() else []
+    return [*lines, f"Curves and HParams: {_tool('tensorboard')} --logdir {results.folder / 'tensorboard'}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,346 @@
+"""One run of a study, from the images to the verdict."""
+
+import errno
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Protocol
+
+from edge_tune import cluster, conclusion, console, search
+from edge_tune.benchmark.backend import check_device
+from edge_tune.benchmark.devices import BenchmarkClient, measuring
+from edge_tune.benchmark.granule import measure_granule
+from edge_tune.card import study_card
+from edge_tune.cluster import Cluster
+from edge_tune.datasets import Dataset
+from edge_tune.errors import BenchmarkError, ExperimentError, StudyError
+from edge_tune.experiment import Asha, Benchmark, Experiment, Point
+from edge_tune.loading import as_json
+from edge_tune.ranking import Standing, Verdict
+from edge_tune.results import Record, Results, write_atomically
+from edge_tune.search import RunsTrials
+from edge_tune.simulation import Simulation
+from edge_tune.stopping import StudyLimits
+from edge_tune.study import Study, images_digest, load, prepare
+from edge_tune.tensorboard import TensorBoard
+from edge_tune.trial import Trials
+
+Say = Callable[[str], None]
+CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+NEWS_S = 60.0
+"""Seconds without news after which a line of progress is due."""
+
+
+def run(
+    experiment: Experiment,
+    results: Results,
+    about: Mapping[str, Any],
+    source: str,
+    say: Say,
+    simulated_epoch_s: float | None = None,
+) -> Verdict | None:
+    """Prepare, measure the unpruned network, search, conclude. None: interrupted before the end.
+
+    Trials that have a record in `results` are not run again.
+
+    Args:
+        about: What else run.json is to hold: command, versions, commit.
+        source: The text of the experiment file, which is kept beside the results.
+        simulated_epoch_s: Seconds an epoch, to simulate the trials; None: they are real.
+
+    Raises:
+        ExperimentError: Something that the experiment names does not fit; nothing was started.
+        StudyError: Too many trials failed, or their records cannot be written; what was written is kept.
+    """
+    check_same(results, identity(experiment))
+    if simulated_epoch_s is None:
+        results.check_networks(Standing(experiment.target, [*results.baselines(), *results.trials()]).kept)
+    results.create()
+    try:
+        loaded = load(experiment) if simulated_epoch_s is None else None
+        with cluster.joined(experiment.benchmark) as here:
+            devices = here.wait_for_devices(say)
+            here.trials_at_once(experiment.search.cpus_per_trial)
+            _check_device(here, experiment.benchmark)
+            here.check_agreement()
+            say(f"{here}. Results: {results.folder}")
+            work: _Work
+            if loaded is None:
+                work = Simulation(experiment, simulated_epoch_s or 0.0)
+            else:
+                study = prepare(loaded, say, lambda settings: here.on_device_node(measure_granule, settings))
+                _check_images(here, study)
+                work = _Pruning(study, loaded.dataset)
+            check_same(results, {"weights and images": work.digest})
+            reference = work.reference()
+            with measuring(experiment.benchmark, reference, devices) as device:
+                write_atomically(results.folder / "unpruned.onnx", reference)
+                write_atomically(results.folder / "experiment.py", source.encode())
+                _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
+                return _Session(work, results, here, device, say).run()
+    except ExperimentError:
+        results.discard_if_empty()
+        raise
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise StudyError(f"{results.folder}: results must be written as they come, but got {error.strerror}") from error
+
+
+def _check_device(here: Cluster, settings: Benchmark) -> None:
+    try:
+        here.on_device_node(check_device, settings)
+    except BenchmarkError as error:
+        raise ExperimentError(f"benchmark: {error}") from error
+
+
+def _check_images(here: Cluster, study: Study) -> None:
+    """Check that each node finds the same files; images in memory reach it through Ray, as they are."""
+    if len(here.nodes) == 1 or not study.streams:
+        return
+    mine = images_digest(study)
+    found = here.on_each_node(images_digest, study)
+    ExperimentError.raise_if(
+        f"node {node.host}: the images must be the same on each node, but their digest is {digest[:12]} there and "
+        f"{mine[:12]} here; copy them anew."
+        for node, digest in found
+        if digest != mine
+    )
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """Return what must not change between the sessions of a study; limits, how many trials, and what is kept, may."""
+    plain = as_json(replace(experiment, dataset=experiment.data))
+    del plain["type"], plain["keep_weights"]
+    for free in (
+        "trials",
+        "max_concurrent_trials",
+        "cpus_per_trial",
+        "time_budget_s",
+        "trial_time_limit_s",
+        "max_failed_trials",
+    ):
+        plain["search"].pop(free)
+    return plain
+
+
+def check_same(results: Results, mine: Mapping[str, Any]) -> None:
+    """Check that the folder is new or holds a study that is `mine`.
+
+    Raises:
+        ExperimentError: It holds another one; the sentence says what differs.
+    """
+    if not results.exists():
+        return
+    theirs = results.identity()
+    differing = [key for key in mine if mine[key] != theirs.get(key)]
+    if differing:
+        raise ExperimentError(
+            f"{results.folder}: a resumed study must be the one that was started, but got another "
+            f"{', '.join(differing)}; give the same options or choose another folder with --results."
+        )
+
+
+class _Work(Protocol):
+    """What a session needs to know of its trials, real or simulated."""
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is searched."""
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides what a trial reports, but for the search itself."""
+
+    @property
+    def trials(self) -> RunsTrials:
+        """What runs them."""
+
+    def reference(self) -> bytes:
+        """Return the unpruned network as ONNX."""
+
+    def conclude(self, results: Results, device: BenchmarkClient) -> Verdict:
+        """Return what the study comes to."""
+
+
+@dataclass(frozen=True)
+class _Pruning:
+    """The real thing."""
+
+    study: Study
+    dataset: Dataset
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.study.experiment
+
+    @property
+    def digest(self) -> str:
+        return self.study.digest
+
+    @property
+    def trials(self) -> Trials:
+        return Trials(self.study)
+
+    def reference(self) -> bytes:
+        return self.study.reference()
+
+    def conclude(self, results: Results, device: BenchmarkClient) -> Verdict:
+        computes = self.experiment.benchmark.device != "fake"
+        return conclusion.conclude(self.study, self.dataset, results, device if computes else None)
+
+
+@dataclass
+class _Session:
+    work: _Work
+    results: Results
+    here: Cluster
+    device: BenchmarkClient
+    say: Say
+
+    def run(self) -> Verdict | None:
+        experiment = self.work.experiment
+        self.tensorboard = TensorBoard(self.results.folder / "tensorboard", experiment.pruner_groups)
+        self._show_study()
+        self._measure_unpruned()
+        records = [*self.results.baselines(), *self.results.trials()]
+        self.standing = Standing(experiment.target, records, experiment.keep_weights)
+        self.ended_before = self.standing.ended
+        self.running: set[int] = set()
+        self.began = self.spoke = time.monotonic()
+        self.total = max(search.count_trials(experiment), self.ended_before)
+        limits = StudyLimits(experiment.search.time_budget_s, experiment.search.max_failed_trials)
+        under_way = self._checkpoints()
+        self._say_what_is_ahead(under_way)
+        if self.standing.ended < self.total:
+            search.run_search(
+                self.work.trials,
+                self.results,
+                self.device,
+                at_once=self._at_once(),
+                limits=limits,
+                under_way=under_way,
+                listener=self,
+            )
+        if limits.reason and not limits.time_is_over:
+            raise StudyError(f"{self._recorded()}. The study was ended: {limits.reason}")
+        self._show_study()
+        if limits.reason:
+            self.say(f"{self._recorded()}: {limits.reason}.")
+        elif self.standing.ended < self.total:
+            self.say(f"Interrupted: {self._recorded()}.")
+            return None
+        self.say("Reading the test split for the baselines and the best network.")
+        verdict = self.work.conclude(self.results, self.device)
+        self._show_study(verdict)
+        return verdict
+
+    def on_start(self, trial: int, point: Mapping[str, Any]) -> None:
+        """Note the point, so that a resumed study runs it again if it does not end."""
+        self.results.add_started(trial, point)
+        self.running.add(trial)
+
+    def on_report(self, record: Record, checkpoint: bytes | None) -> None:
+        """Follow a trial on its way; say where the study stands when there was no news for long."""
+        if checkpoint:
+            self.results.write_checkpoint(record.trial, checkpoint)
+        self.tensorboard.add(record)
+        if time.monotonic() - self.spoke > NEWS_S:
+            self._say_progress()
+
+    def on_lost(self, trial: int, reason: str) -> None:
+        """Say that a trial will be run again."""
+        self.running.discard(trial)
+        self.say(f"trial {trial} will be run again: {reason}")
+
+    def on_end(self, record: Record, weights: bytes | None) -> None:
+        """Keep what came of a trial."""
+        self.running.discard(record.trial)
+        self._write(record, weights)
+        self.say(console.trial_line(record, self.work.experiment.target))
+        self._say_progress()
+
+    def _show_study(self, verdict: Verdict | None = None) -> None:
+        """Bring TensorBoard's card and plots of the study up to date."""
+        card = study_card(self.results.folder.resolve().name, self.results.read_json("run.json"), verdict)
+        records = [*self.results.baselines(), *self.results.trials()]
+        self.tensorboard.add_study(card, records, self.work.experiment.target)
+
+    def _measure_unpruned(self) -> None:
+        if any(record.trial == 0 for record in self.results.baselines()):
+            return
+        (report,) = self.work.trials.begin(Point({}, {}), self.device, trial=0, baseline="unpruned", checkpoint=None)
+        self.results.add(report.record)
+        if report.weights:
+            write_atomically(self.results.network_file(report.record), report.weights)
+        self.tensorboard.add(report.record)
+        self.say(console.trial_line(report.record, self.work.experiment.target))
+
+    def _checkpoints(self) -> list[Record]:
+        """Return what is known of the trials that an earlier session began and did not end."""
+        files = map(self.results.checkpoint_file, self.results.unfinished())
+        return [self.work.trials.record_of(file.read_bytes()) for file in files if file.is_file()]
+
+    def _at_once(self) -> int:
+        """Return how many trials run at the same time: what is asked, within the CPUs there are."""
+        asked = self.work.experiment.search
+        room = self.here.trials_at_once(asked.cpus_per_trial)
+        return min(asked.max_concurrent_trials or room, room)
+
+    def _say_what_is_ahead(self, under_way: list[Record]) -> None:
+        experiment = self.work.experiment
+        unfinished = len(self.results.unfinished())
+        if self.ended_before + unfinished:
+            self.say(
+                f"Resumed: {self.ended_before} trials are recorded and teach the searcher and ASHA as before; "
+                f"{unfinished} were under way and run again, {len(under_way)} of them from their last epoch."
+            )
+        self.say(
+            f"{self.total - self.ended_before} of {self.total} trials to run (baselines: {len(experiment.baselines)}), "
+            f"{self._at_once()} at a time."
+        )
+        asha = experiment.rule(Asha)
+        if asha and asha.grace_epochs >= experiment.retraining.epochs:
+            self.say(
+                f"ASHA stops nothing: its grace of {asha.grace_epochs} epochs lasts to the end of the "
+                f"retraining, {experiment.retraining.epochs} epochs."
+            )
+
+    def _write(self, record: Record, weights: bytes | None) -> None:
+        """Keep the weights before the record, so that a record's weights are always there."""
+        if weights:
+            write_atomically(self.results.network_file(record), weights)
+        self.results.add(record)
+        self.standing.add(record)
+        self.results.keep_networks(self.standing.kept)
+        self.results.checkpoint_file(record.trial).unlink(missing_ok=True)
+        self.tensorboard.add(record)
+
+    def _recorded(self) -> str:
+        return f"{self.standing.ended} of {self.total} trials are recorded in {self.results.folder}"
+
+    def _say_progress(self) -> None:
+        self.spoke = time.monotonic()
+        done_now = self.standing.ended - self.ended_before
+        left = self.total - self.standing.ended
+        seconds_left = (self.spoke - self.began) / done_now * left if done_now else None
+        self.say(
+            console.progress_line(self.standing, total=self.total, running=len(self.running), seconds_left=seconds_left)
+        )
+
+
+def _write_run(results: Results, work: _Work, about: Mapping[str, Any]) -> None:
+    """Write what is run; a resumed study keeps the first session's notes and adds its own."""
+    sessions = []
+    with suppress(FileNotFoundError):
+        sessions = results.read_json("run.json").get("sessions", [])
+    session = {"started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **about}
+    content = {
+        "identity": {**identity(work.experiment), "weights and images": work.digest},
+        "seed": work.experiment.search.seed,
+        "search": as_json(work.experiment)["search"],
+        "sessions": [*sessions, session],
+    }
+    results.write_json("run.json", content)

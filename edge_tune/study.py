@@ -1,0 +1,157 @@
+"""What every trial of a study shares: prepared once on the driver, sent once to each node."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from edge_tune import datasets, export, models, pruning
+from edge_tune.benchmark import granule
+from edge_tune.benchmark.cores import usable_cpus
+from edge_tune.datasets import Dataset
+from edge_tune.errors import ExperimentError
+from edge_tune.experiment import Benchmark, Experiment
+from edge_tune.images import Augmentation, Split
+from edge_tune.pruning import Shape
+from edge_tune.train import trained_weights
+
+Say = Callable[[str], None]
+MeasureGranule = Callable[[Benchmark], granule.Verdict]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The experiment, the unpruned network and the images. The test split stays on the driver.
+
+    Attributes:
+        weights: The unpruned network's `state_dict`, as the bytes of a file.
+        digest: Of everything that decides what a trial reports, but for the search itself.
+        granule: Every kept count is aligned to it; 1 for as asked.
+    """
+
+    experiment: Experiment
+    weights: bytes
+    train: Split
+    validation: Split
+    augmentation: Augmentation
+    input_shape: Shape
+    num_classes: int
+    digest: str
+    granule: int = 1
+
+    def network(self) -> nn.Module:
+        """Return the unpruned network, a new one at each call."""
+        network = models.build(self.experiment.model, self.num_classes)
+        network.load_state_dict(torch.load(io.BytesIO(self.weights), weights_only=True))
+        return network.eval()
+
+    def reference(self) -> bytes:
+        """Return the unpruned network as ONNX, which every measurement takes turns with."""
+        return export.to_onnx(self.network(), self.input_shape)
+
+    @property
+    def streams(self) -> bool:
+        """Whether trials read the images from files, which each node must have."""
+        return isinstance(self.train.images, tuple)
+
+    def measures_after(self, epoch: int) -> bool:
+        """Tell whether `Benchmark(every_epochs=...)` asks for a measurement after `epoch`."""
+        every = self.experiment.benchmark.every_epochs
+        return every is not None and epoch % every == 0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was found for an experiment, checked: nothing was trained or measured for it.
+
+    Attributes:
+        network: With the experiment's weights, if it names any.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    network: nn.Module
+
+
+def load(experiment: Experiment) -> Loaded:
+    """Load the images, build the network, and check that its groups can be pruned.
+
+    Raises:
+        ExperimentError: Something that the experiment names is not there or does not fit.
+    """
+    torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
+    dataset = datasets.load(experiment.data, seed=experiment.search.seed)
+    network = models.build(experiment.model, dataset.num_classes)
+    models.check_output(network, dataset.input_shape, dataset.num_classes)
+    pruning.check_groups(network, experiment.pruner_groups, dataset.input_shape)
+    if experiment.weights:
+        models.load_weights(network, models.read_weights(experiment.weights), experiment.weights)
+    return Loaded(experiment, dataset, network)
+
+
+def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> Study:
+    """Train the network if it has no weights, and measure what its plans are aligned to if that is asked.
+
+    Args:
+        measure_granule: Measures on the host that has the device.
+
+    Raises:
+        BenchmarkError: The device cannot be measured.
+    """
+    experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
+    if not experiment.weights:
+        models.load_weights(network, trained_weights(experiment, dataset, say), "the trained baseline")
+    aligned_to = granule_of(experiment.benchmark, say, measure_granule)
+    return Study(
+        experiment=experiment,
+        weights=export.to_bytes(network),
+        train=dataset.train,
+        validation=dataset.validation,
+        augmentation=dataset.augmentation,
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        digest=_digest(network, dataset, aligned_to if experiment.benchmark.align == "auto" else None),
+        granule=aligned_to,
+    )
+
+
+def granule_of(settings: Benchmark, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> int:
+    """Return what kept counts are aligned to, measured if the settings say "auto".
+
+    Raises:
+        BenchmarkError: The device cannot be measured.
+    """
+    if settings.align != "auto":
+        return settings.align or 1
+    verdict = measure_granule(settings)
+    aligned_to = verdict.granule or 1
+    say(f"{granule.says(verdict)} Kept counts are {f'multiples of {aligned_to}' if aligned_to > 1 else 'not aligned'}.")
+    return aligned_to
+
+
+def images_digest(study: Study) -> str:
+    """Return the digest of the images that trials use, as this process finds them.
+
+    Raises:
+        ExperimentError: A file is not there.
+    """
+    try:
+        return datasets.digest_of(study.input_shape, (study.train, study.validation))
+    except OSError as error:
+        raise ExperimentError(
+            f"{error.filename}: the images must be on each node under the same path, but got {error.strerror}; copy "
+            f"them there (in cluster.yaml: file_mounts)."
+        ) from error
+
+
+def _digest(network: nn.Module, dataset: Dataset, measured_granule: int | None) -> str:
+    sha256 = hashlib.sha256(dataset.digest.encode())
+    if measured_granule is not None:
+        sha256.update(f"granule {measured_granule}".encode())
+    for name, value in network.state_dict().items():
+        sha256.update(name.encode())
+        sha256.update(value.numpy().tobytes())
+    return sha256.hexdigest()[:16]

@@ -1,0 +1,244 @@
+import math
+import random
+import statistics
+
+import numpy as np
+import pytest
+
+from edge_tune.benchmark.statistics import (
+    Ratio,
+    Share,
+    are_running_means,
+    device_ratio,
+    is_distinguishable,
+    layer_means,
+    noise_floor,
+    paired_ratio,
+    ratio_text,
+    share_noise,
+    summary,
+)
+
+WARM_UP, RUNS, LAYERS = 20, 100, 7
+
+
+def run_times() -> np.ndarray:
+    """Whole microseconds of each layer in each run; the first runs are slow, [WARM_UP + RUNS, LAYERS]."""
+    times = np.random.default_rng(0).integers(5, 60, size=(WARM_UP + RUNS, LAYERS))
+    times[:3] *= 10
+    return times
+
+
+def cpu_plugin(times: np.ndarray) -> np.ndarray:
+    """What PerfCount::avg() shows after each run: sum // runs."""
+    return np.cumsum(times, axis=0) // np.arange(1, len(times) + 1)[:, None]
+
+
+COUNTS = np.arange(WARM_UP, WARM_UP + RUNS + 1)
+
+
+def test_summary_gives_order_statistics_and_mean() -> None:
+    assert summary([float(value) for value in range(11, 0, -1)]) == {
+        "n": 11,
+        "min": 1.0,
+        "p10": 2.0,
+        "median": 6.0,
+        "mean": 6.0,
+        "p90": 10.0,
+    }
+
+
+def test_summary_refuses_no_samples() -> None:
+    with pytest.raises(ValueError, match="at least one sample, but got none"):
+        summary([])
+
+
+def test_are_running_means_recognises_the_cpu_plugin() -> None:
+    assert are_running_means(cpu_plugin(run_times())[WARM_UP - 1 :], COUNTS)
+
+
+def test_are_running_means_recognises_counters_of_the_last_run() -> None:
+    assert not are_running_means(run_times()[WARM_UP - 1 :], COUNTS)
+
+
+def test_layer_means_leaves_the_warm_up_out_when_counters_are_running_means() -> None:
+    times = run_times()
+    truth = times[WARM_UP:].mean(axis=0)
+    got = layer_means(cpu_plugin(times)[WARM_UP - 1 :], COUNTS)
+    # sum // runs hides less than 1 us a run: at most 120 us at the end and 20 us at the start, over 100 runs
+    assert np.all(np.abs(got - truth) < (WARM_UP + RUNS) / RUNS)
+    assert np.all(cpu_plugin(times)[-1] - truth > 2)  # what would be reported if the slow first runs counted
+
+
+def test_layer_means_averages_the_runs_when_counters_are_of_the_last_run() -> None:
+    times = run_times()
+    np.testing.assert_allclose(layer_means(times[WARM_UP - 1 :], COUNTS), times[WARM_UP:].mean(axis=0))
+
+
+def test_layer_means_is_the_reading_when_nothing_fluctuates() -> None:
+    readings = np.tile([12, 0, 345], (RUNS + 1, 1))
+    np.testing.assert_allclose(layer_means(readings, COUNTS), [12, 0, 345])
+
+
+@pytest.mark.parametrize("warm_up", [1, 5, WARM_UP])
+def test_layer_means_starts_after_the_reading_it_is_told(warm_up: int) -> None:
+    times, counts = run_times(), np.arange(1, WARM_UP + RUNS + 1)
+    truth = times[warm_up:].mean(axis=0)
+    np.testing.assert_allclose(layer_means(times, counts, warm_up - 1), truth)
+    # sum // runs hides less than 1 us a run
+    assert np.all(np.abs(layer_means(cpu_plugin(times), counts, warm_up - 1) - truth) < 1.5)
+
+
+def rounds(seed: int, n: int = 60, noise: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
+    """Times of two networks, 0.75 apart, on a host that is now and then half as fast for a while."""
+    generator = np.random.default_rng(seed)
+    host = np.where(np.cumsum(generator.random(n) < 0.1) % 2, 2.0, 1.0)
+    return 0.75 * host * generator.lognormal(0, noise, n), host * generator.lognormal(0, noise, n)
+
+
+def test_paired_ratio_is_exact_when_both_are_disturbed_alike() -> None:
+    reference = np.random.default_rng(0).lognormal(0, 1, 40)
+    got = paired_ratio(0.75 * reference, reference)
+    assert (got.ratio, got.low, got.high) == pytest.approx((0.75, 0.75, 0.75))
+    assert got.half_width == pytest.approx(0)
+    assert got.is_precise
+
+
+def test_paired_ratio_agrees_with_a_bootstrap_in_plain_python() -> None:
+    candidate, reference = rounds(0, n=15)
+    ratios = sorted(float(one) for one in candidate / reference)
+    draw = random.Random(0)
+    medians = sorted(statistics.median(draw.choices(ratios, k=15)) for _ in range(4000))
+    got = paired_ratio(candidate, reference)
+    assert got.ratio == statistics.median(ratios)
+    # Both are 2.5 % quantiles of resampled medians: they lie between the same or neighbouring order statistics.
+    gap = max(np.diff(ratios)[1:-1])
+    assert got.low == pytest.approx(medians[100], abs=gap)
+    assert got.high == pytest.approx(medians[3900], abs=gap)
+
+
+def test_paired_ratio_covers_the_truth_as_often_as_it_says() -> None:
+    covered = sum(got.low <= 0.75 <= got.high for got in (paired_ratio(*rounds(seed)) for seed in range(400)))
+    # 95 % of 400 are 380, with a standard deviation of 4.4; the percentile bootstrap of a median is a little wide.
+    assert 367 <= covered <= 397
+
+
+def test_paired_ratio_narrows_with_the_square_root_of_the_rounds() -> None:
+    few, many = (np.mean([paired_ratio(*rounds(seed, n)).half_width for seed in range(40)]) for n in (25, 400))
+    assert few / many == pytest.approx(4, rel=0.2)  # the mean of 40 is known to about 5 %
+
+
+def test_paired_ratio_is_the_same_for_the_same_samples() -> None:
+    assert paired_ratio(*rounds(1)) == paired_ratio(*rounds(1))
+
+
+@pytest.mark.parametrize(("candidate", "reference"), [(2, 3), (0, 0)])
+def test_paired_ratio_refuses_rounds_without_both(candidate: int, reference: int) -> None:
+    with pytest.raises(ValueError, match=f"hold both networks, but got {candidate} and {reference} rounds"):
+        paired_ratio(np.ones(candidate), np.ones(reference))
+
+
+@pytest.mark.parametrize(
+    ("itself", "floor"),
+    [((1.0, 0.99, 1.02), 0.02), ((1.0, 0.96, 1.02), 0.04), ((1.03, 1.02, 1.04), 0.04), ((1.0, 1.0, 1.0), 0.0)],
+)
+def test_noise_floor_is_the_farthest_end_from_1(itself: tuple[float, float, float], floor: float) -> None:
+    assert noise_floor(Ratio(*itself)) == pytest.approx(floor)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "floor", "told_apart"),
+    [
+        ((0.90, 0.89, 0.91), 0.02, True),
+        ((1.10, 1.09, 1.11), 0.02, True),
+        ((0.99, 0.985, 0.995), 0.02, False),  # inside the noise floor
+        ((0.95, 0.89, 1.01), 0.02, False),  # inside its own interval
+        ((0.99, 0.985, 0.995), 0.0, True),
+    ],
+)
+def test_is_distinguishable_needs_more_than_noise(
+    ratio: tuple[float, float, float], floor: float, told_apart: bool
+) -> None:
+    assert is_distinguishable(Ratio(*ratio), floor) is told_apart
+    assert ("not distinguishable" in ratio_text(Ratio(*ratio), floor)) is not told_apart
+
+
+def test_share_noise_agrees_with_a_simulation() -> None:
+    """Of 300 runs of 1.3 ms, in 0.04 ms of which no layer runs, a third is interrupted for 3 ms, wherever it is."""
+    generator, share, shares = np.random.default_rng(0), 1.26 / 1.3, []
+    for _ in range(2000):
+        interrupted = generator.random(300) < 1 / 3
+        total = 1.3 + 3.0 * interrupted
+        layers = 1.26 + 3.0 * interrupted * (generator.random(300) < share)
+        shares.append(layers.mean() / total.mean())
+    assert share_noise(total, share, layers=0) == pytest.approx(np.std(shares) / np.mean(shares), rel=0.15)
+
+
+def test_device_ratio_takes_away_what_is_between_the_layers() -> None:
+    total = Ratio(1.03 / 2.03, 1.01 / 2.03, 1.05 / 2.03)  # 1 and 2 ms of layers, and 0.03 ms between them
+    exact = device_ratio(total, 2.03, Share(1 / 1.03, 0), Share(2 / 2.03, 0))
+    assert (exact.ratio, exact.low, exact.high) == pytest.approx((0.5, 0.98 / 2, 1.02 / 2))
+    # The shares are off by 1 % each, but known to 1 % only: what is between, 0.02 and 0.05 ms, is taken for equal.
+    rough = device_ratio(total, 2.03, Share(1.01 / 1.03, 0.01), Share(1.98 / 2.03, 0.01))
+    both = (0.02 / 0.0101**2 + 0.05 / 0.0198**2) / (1 / 0.0101**2 + 1 / 0.0198**2)  # weighted by what is known
+    pooled = (1.03 - both) / (2.03 - both)
+    assert pooled < rough.ratio < pooled + 0.05 * (total.ratio - pooled)  # 1 % is nearly believed
+    assert rough.low < 0.5 < rough.high
+    assert rough.half_width > exact.half_width
+
+
+def test_device_ratio_of_a_network_to_itself_does_not_depend_on_noisy_shares() -> None:
+    total = Ratio(1.0, 0.99, 1.01)
+    for noise in (0.01, 0.1, 1.0):
+        got = device_ratio(total, 2.0, Share(0.97, noise), Share(0.96, noise))
+        assert got.ratio == pytest.approx(1.0)
+        # 0.02 ms of total time are a little more than 1 % of 1.93 ms of device time
+        assert (got.low, got.high) == pytest.approx((1 - 0.02 / 1.93, 1 + 0.02 / 1.93), abs=2e-5)
+
+
+@pytest.mark.parametrize("ratio", [0.4, 0.866, 1.0, 1.15, 2.5])
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.1, 1.0, 3.0])
+@pytest.mark.parametrize("shares", [(0.12, 0.25), (0.25, 0.12), (0.12, 0.12), (0.9, 0.6), (1.02, 0.98)])
+def test_device_ratio_is_never_wilder_than_what_is_known(
+    ratio: float, noise: float, shares: tuple[float, float]
+) -> None:
+    total = Ratio(ratio, 0.99 * ratio, 1.01 * ratio)
+    got = device_ratio(total, 0.04, Share(shares[0], noise), Share(shares[1], noise))
+    assert 0 <= got.low <= got.ratio <= got.high < math.inf
+    if noise > 0.1:
+        assert got.ratio == pytest.approx(ratio, rel=0.02)
+        assert got.low <= ratio <= got.high
+
+
+def test_device_ratio_turns_over_with_its_networks() -> None:
+    shares = Share(0.8, 0.1), Share(0.85, 0.1)
+    there = device_ratio(Ratio(0.8, 0.8, 0.8), 0.2, *shares)
+    back = device_ratio(Ratio(1.25, 1.25, 1.25), 0.16, *shares[::-1])
+    assert there.ratio * back.ratio == pytest.approx(1)
+
+
+def test_device_ratio_moves_steadily_as_the_noise_of_the_shares_grows() -> None:
+    """From shares that are believed to shares that are not, there is no jump, and the interval only grows."""
+    total = Ratio(0.5, 0.499, 0.501)
+    noises = np.geomspace(1e-4, 1, 400)
+    found = [device_ratio(total, 2.0, Share(0.9, noise), Share(0.8, noise)) for noise in noises]
+    ratios = np.array([one.ratio for one in found])
+    assert ratios[0] == pytest.approx(0.9 / 1.6, rel=1e-3)
+    assert ratios[-1] == pytest.approx(0.5, rel=1e-2)
+    # Pooled, 0.15 to 0.25 ms are between: the ratio is below 0.46, which is the whole way of 0.1.
+    assert np.abs(np.diff(ratios)).max() < 0.01
+
+
+def test_device_ratio_believes_shares_that_are_known() -> None:
+    """Of 1 ms, 0.1 are between the layers; of 2 ms, 0.4."""
+    got = device_ratio(Ratio(0.5, 0.5, 0.5), 2.0, Share(0.9, 0.001), Share(0.8, 0.001))
+    assert got.ratio == pytest.approx(0.9 / 1.6, rel=1e-3)
+    deviation = got.ratio * 0.001 * 2**0.5
+    assert got.high - got.ratio == pytest.approx(1.96 * deviation, rel=0.1)
+
+
+def test_share_noise_knows_the_rounding_of_the_counters() -> None:
+    fractions = np.random.default_rng(0).random((2000, 60)).sum(axis=1)  # microseconds lost of 60 layers
+    for share in (0.97, 0.1):
+        got = share_noise(np.full(9, 1.3), share, layers=60)
+        assert got == pytest.approx(np.std(fractions) / (1300 * share), rel=0.05)

@@ -1,0 +1,77 @@
+"""A results folder that cannot be written any more: the study ends with a sentence, and nothing is lost."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from edge_tune.results import Results
+from tests.chaos.cluster import ROOT
+
+STUDY = """
+import edge_tune as et
+from tests.networks import experiment as make
+
+experiment = make(search=et.Search("random", trials=6, seed=0))
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system"),
+]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    (folder / "study.py").write_text(STUDY)
+    return subprocess.run(
+        [sys.executable, "-m", "edge_tune.run", "study.py", "--results", "disk/results", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "EDGE_TUNE_CACHE": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def fill(file: Path) -> None:
+    """Write until the disk is full."""
+    with suppress(OSError), file.open("wb", buffering=0) as ballast:
+        while ballast.write(bytes(4096)):
+            pass
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_study_ends_with_a_sentence_and_can_be_resumed(fault: str, small_disk: Path, tmp_path: Path) -> None:
+    first = run(tmp_path, "--trials", "2")
+    assert first.returncode == 0, first.stderr
+    before = (small_disk / "results" / "trials.jsonl").read_text()
+    if fault == "full":
+        fill(small_disk / "ballast")
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    stopped = run(tmp_path, "--resume")
+    assert stopped.returncode in (1, 2), stopped.stdout
+    assert "Traceback" not in stopped.stdout + stopped.stderr
+    assert {"full": "No space left on device", "read-only": "Read-only file system"}[fault] in stopped.stderr
+    assert (small_disk / "results" / "trials.jsonl").read_text().startswith(before)
+    if fault == "full":
+        (small_disk / "ballast").unlink()
+    else:
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    last = run(tmp_path, "--resume")
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert [record.trial for record in Results(small_disk / "results").trials()] == [2, 3, 4, 5, 6, 7]
+    assert (small_disk / "results" / "trials.jsonl").read_text().startswith(before)

@@ -1,0 +1,120 @@
+"""One study, and everything in it killed at random moments: nothing is lost, nothing is done twice."""
+
+import json
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_tune.results import Record, Results
+from tests.chaos.cluster import Driver, machines, run_undisturbed
+
+SEED = 0
+TRIALS = 40
+EPOCHS = 16
+KILLS = {
+    "worker": 5,
+    "child": 3,
+    "device's actor": 2,
+    "queue": 1,
+    "trainer node": 3,
+    "device node": 2,
+    "driver, SIGKILL": 2,
+    "driver, SIGINT": 1,
+    "driver, SIGTERM": 1,
+}
+STUDY = f"""
+import edge_tune as et
+
+BLOCKS = [f"layer{{stage}}.{{block}}.conv1.weight" for stage in (1, 2, 3) for block in (0, 1, 2)]
+
+experiment = et.Experiment(
+    model="resnet20_cifar",
+    dataset=et.Data("digits", image_size=16, train_images=500),
+    pruner_groups={{
+        "first": et.PrunerGroup("filters", BLOCKS[:4], sparsity=et.Uniform(0.0, 0.8)),
+        "second": et.PrunerGroup("filters", BLOCKS[4:], sparsity=et.Uniform(0.0, 0.8)),
+    }},
+    target=et.Minimise("latency_ratio"),
+    training=et.Retraining(epochs=3, lr=0.05, batch_size=50, precision="f32"),
+    retraining=et.Retraining(epochs={EPOCHS}, lr=0.02, batch_size=50, precision="f32"),
+    benchmark=et.Benchmark(runs=20, max_s=0.5),
+    search=et.Search("hyperopt", trials={TRIALS}, seed=0),
+)
+"""
+
+
+def entries(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def untimed(record: Record) -> dict[str, float]:
+    return {name: record.metrics[name] for name in ("top1", "top5", "loss", "parameters", "macs")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_study_comes_through_whatever_dies(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    study = tmp_path / "chaos.py"
+    study.write_text(STUDY)
+    undisturbed_s, _ = run_undisturbed(study, tmp_path / "undisturbed")
+
+    chance = random.Random(SEED)
+    to_kill = [kind for kind, times in KILLS.items() for _ in range(times)]
+    chance.shuffle(to_kill)
+    moments = sorted(chance.uniform(0.05, 0.95) * undisturbed_s for _ in to_kill)
+    killed: Counter[str] = Counter()
+    with machines() as there:
+        began = time.monotonic()
+        driver = Driver(there, study, tmp_path / "disturbed")
+        kill = {
+            "worker": there.killer_of("ray::ResourceTrainable"),
+            "child": there.killer_of("benchmark/runner.py"),
+            "device's actor": there.killer_of("ray::BenchmarkActor"),
+            "queue": there.killer_of("ray::BenchmarkQueue"),
+            "trainer node": there.lose_a_trainer,
+            "device node": there.lose_the_device_host,
+            "driver, SIGKILL": driver.killer(signal.SIGKILL),
+            "driver, SIGINT": driver.killer(signal.SIGINT),
+            "driver, SIGTERM": driver.killer(signal.SIGTERM),
+        }
+        for gap, kind in zip(np.diff(moments, prepend=0.0), to_kill, strict=True):
+            time.sleep(gap)  # from the last kill, however long that took: else those that are late come all at once
+            while driver.process.poll() is None and not kill[kind](chance):
+                time.sleep(0.2)
+            killed[kind] += driver.process.poll() is None
+        code = driver.wait(max(60.0, 4 * undisturbed_s))
+        disturbed_s = time.monotonic() - began
+        said = driver.said()
+
+    assert code == 0, said
+    ratio = disturbed_s / undisturbed_s
+    again = Counter(record.attempts for record in Results(tmp_path / "disturbed").trials())
+    print(
+        f"\n{TRIALS} trials, {killed.total()} kills ({', '.join(f'{kind}: {n}' for kind, n in killed.items())}): "
+        f"{disturbed_s:.0f} s, undisturbed {undisturbed_s:.0f} s, ratio {ratio:.2f}; "
+        f"trials by attempts: {dict(sorted(again.items()))}"
+    )
+    assert killed.total() >= 20
+    written = entries(tmp_path / "disturbed" / "trials.jsonl")
+    assert sorted(entry["trial"] for entry in written) == list(range(1, TRIALS + 1)), said
+    disturbed, whole = (
+        {record.trial: record for record in Results(tmp_path / name).trials()} for name in ("disturbed", "undisturbed")
+    )
+    unfinished = {record.name: record.reason for record in disturbed.values() if record.status != "finished"}
+    assert not unfinished, said
+    assert not list((tmp_path / "disturbed" / "checkpoints").glob("*"))
+    # The first points do not depend on results, so that they are the same; and so is what came of them.
+    for trial in range(1, TRIALS // 4 + 1):
+        assert disturbed[trial].sparsities == whole[trial].sparsities
+        assert untimed(disturbed[trial]) == untimed(whole[trial])
+        assert [entry["epoch"] for entry in disturbed[trial].curve] == list(range(1, EPOCHS + 1))
+    assert "Traceback" not in said

@@ -1,0 +1,59 @@
+import base64
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_tune.report.cards import cards, pack
+from edge_tune.report.data import read
+from tests.studies import write_study
+
+
+def unpacked(column: dict[str, str]) -> Any:
+    return np.frombuffer(base64.b64decode(column["bdata"]), dtype=np.dtype("<" + column["dtype"]))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32, np.uint16])
+def test_pack_is_read_back_as_it_was(kind: type) -> None:
+    column = np.array([0, 1, 65535], dtype=kind)
+    assert unpacked(pack(column)).tolist() == column.tolist()
+    assert pack(column.astype(column.dtype.newbyteorder(">"))) == pack(column)
+
+
+def test_cards_hold_every_record_baselines_first(tmp_path: Path) -> None:
+    write_study(tmp_path, 40, epochs=3)
+    (study,) = read([tmp_path])
+    packed = cards(study)
+    assert unpacked(packed["trial"]).tolist() == [record.trial for record in study.records]
+    begins = unpacked(packed["curves"]["begins"])
+    assert unpacked(packed["attempts"]).tolist() == [record.attempts for record in study.records]
+    for row, record in enumerate(study.records):
+        for metric, column in packed["metrics"].items():
+            expected = record.metrics.get(metric, math.nan)
+            assert unpacked(column)[row] == pytest.approx(expected, rel=1e-6, nan_ok=True)
+        curve = unpacked(packed["curves"]["top1"])[begins[row] : begins[row + 1]] / 100
+        assert curve.tolist() == pytest.approx([epoch["top1"] for epoch in record.curve], abs=0.0051)
+        for place, weight in enumerate(packed["weights"]):
+            kept = {cut["weight"]: cut["kept"] for cut in record.plan}.get(weight, 0)
+            assert unpacked(packed["kept"][place])[row] == kept
+        ending = packed["ending"]["words"][unpacked(packed["ending"]["codes"])[row]]
+        assert ending == {"stopped": "stopped as hopeless"}.get(record.status, record.status)
+        assert packed["reasons"].get(row) == record.reason
+
+
+def test_cards_keep_large_whole_numbers_exact(tmp_path: Path) -> None:
+    write_study(tmp_path, 2)
+    (study,) = read([tmp_path])
+    macs = unpacked(cards(study)["metrics"]["macs"])
+    assert macs.tolist() == [record.metrics["macs"] for record in study.records]
+    assert max(macs) > 2**24  # where 32 bits would round
+
+
+def test_cards_say_which_weights_a_group_prunes(tmp_path: Path) -> None:
+    write_study(tmp_path, 2)
+    packed = cards(read([tmp_path])[0])
+    names = {group: [packed["weights"][place] for place in places] for group, places in packed["groups"].items()}
+    assert names["layer_2"] == ["layer2.1.conv1.weight"]
+    assert len(names["layer_1"]) == 9

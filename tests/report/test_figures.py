@@ -1,0 +1,111 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from edge_tune.report import bars, figures, style
+from edge_tune.report.data import StudyData, read
+from edge_tune.results import Record
+from tests.studies import record, write_files, write_study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyData:
+    write_study(tmp_path, 60, epochs=2)
+    return read([tmp_path])[0]
+
+
+def traces(figure: go.Figure, name: str) -> list[Any]:
+    return [trace for trace in figure.data if trace.name == name]
+
+
+def test_points_of_trials_carry_their_row_in_the_cards(study: StudyData) -> None:
+    first = 100
+    figure = figures.pareto([study], style.Axes.of([study]), [first])
+    shown = 0
+    for trace in figure.data:
+        for x, y, row in zip(trace.x, trace.y, trace.customdata, strict=True):
+            mine = study.records[row - first + len(study.baselines)]
+            expected = 1.0 if mine.trial == 0 else mine.metrics["latency_ratio"]
+            assert (x, y) == pytest.approx((expected, mine.metrics["top1"]), rel=1e-6)
+            shown += 1
+    assert shown > len(study.front)
+
+
+def test_bars_on_the_front_are_the_intervals(study: StudyData) -> None:
+    (front,) = traces(figures.pareto([study], style.Axes.of([study]), [2]), "Pareto front")
+    assert front.error_x.array == pytest.approx([0.01] * len(study.front))
+    assert front.error_x.arrayminus == pytest.approx([0.01] * len(study.front))
+
+
+def test_axes_hold_every_trial_of_all_studies(study: StudyData) -> None:
+    wide = replace(study, trials=[*study.trials, Record(trial=99, metrics={"latency_ratio": 3.0, "top1": 5.0})])
+    axes = style.Axes.of([study, wide])
+    assert axes.ratio[0] < min(t.metrics["latency_ratio"] for t in study.trials if t.metrics)
+    assert axes.ratio[1] > 3.0
+    assert axes.top1[0] < 0
+    assert axes.top1[1] > 100
+
+
+def test_best_so_far_falls_at_every_better_trial_and_reaches_to_the_last(study: StudyData) -> None:
+    expected, best = [], np.inf
+    finished = [t for t in study.trials if t.status == "finished"]
+    for trial in finished:
+        if trial.metrics["latency_ratio"] < best:
+            best = trial.metrics["latency_ratio"]
+            expected.append((trial.trial, best))
+    by_trial, by_hour = traces(figures.best_over_time([study], [2]), "best so far")
+    steps = list(zip(by_trial.x, by_trial.y, strict=True))
+    assert steps[: len(expected)] == [pytest.approx(step, rel=1e-6) for step in expected]
+    assert steps[-1] == pytest.approx((study.trials[-1].trial, best), rel=1e-6)
+    assert by_hour.y.tolist() == by_trial.y.tolist()  # one after another, so the order is the same
+
+
+def test_best_so_far_of_studies_of_one_target_has_the_same_axes(tmp_path: Path) -> None:
+    for name, target in (("a", "latency_ratio"), ("b", "latency_ratio"), ("c", "latency_ms")):
+        write_study(tmp_path / name, 10, target=target)
+    for names, shared in (("ab", True), ("ac", False)):
+        figure = figures.best_over_time(read([tmp_path / name for name in names]), [2, 14])
+        assert (next(figure.select_yaxes(row=1, col=1)).matches == "y3") == shared  # y3 is the second row's
+        assert next(figure.select_xaxes(row=1, col=1)).matches == "x3"  # both rows: the same trials below each other
+
+
+def test_many_trials_are_drawn_by_webgl(tmp_path: Path) -> None:
+    for count, kind in ((20, "scatter"), (style.MANY + 1, "scattergl")):
+        folder = tmp_path / str(count)
+        write_files(folder, [], [record(n, {"layer_1": 0.5, "layer_2": 0.5}, "a") for n in range(2, count + 2)])
+        (study,) = read([folder])
+        figure = figures.before_and_after(study, style.Axes.of([study]), 0)
+        assert figure.data[-1].type == kind
+
+
+def test_shares_by_layer_sum_to_the_ratio() -> None:
+    # A reorder for conv1 counts as conv1's: 1 + 2 of 4 ms, and 1 of 4.
+    layers = [{"name": "conv1", "ms": 1.0}, {"name": "conv1", "ms": 2.0}, {"name": "fc", "ms": 1.0}]
+    found = bars.shares_by_layer(Record(trial=1, layers=layers), 0.6)
+    assert found == pytest.approx({"conv1": 45.0, "fc": 15.0})
+    assert bars.shares_by_layer(Record(trial=1), 0.6) == {}
+
+
+def test_endings_over_search_add_up_to_all(study: StudyData) -> None:
+    figure = bars.endings_over_search(study)
+    assert np.sum([trace.y for trace in figure.data], axis=0) == pytest.approx([100.0] * 10)
+    hopeless = traces(figure, "stopped as hopeless")[0].y
+    first_six = [trial.stopped_by == "hopeless" for trial in study.trials[:6]]
+    assert hopeless[0] == pytest.approx(100 * sum(first_six) / 6)
+
+
+def test_endings_of_fewer_than_ten_trials_have_a_bar_each(tmp_path: Path) -> None:
+    write_study(tmp_path, 3)
+    figure = bars.endings_over_search(read([tmp_path])[0])
+    assert list(figure.data[0].x) == ["2", "3", "4"]
+
+
+def test_every_colour_has_a_dark_one() -> None:
+    assert style.LIGHT.keys() == style.DARK.keys()
+    assert style.STAGE_COLORS.keys() == style.DARK_STAGE_COLORS.keys()
+    colors = [*style.LIGHT.values(), *style.STAGE_COLORS.values()]
+    assert len(set(colors)) == len(colors) - 1  # measure is the accent

@@ -1,0 +1,145 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_tune.objective_text import parse
+from edge_tune.ranking import Row
+from edge_tune.report import data, verdict
+from edge_tune.results import Record
+from tests.studies import record, write_files
+
+RATIOS = {name: {"ratio": 0.6, "low": 0.57, "high": 0.63} for name in ("latency_ratio", "total_latency_ratio")}
+METRICS = {"top1": 90.0, "top5": 99.0, "latency_ms": 2.0, "latency_ratio": 1.0, "throughput_fps": 400.0}
+UNPRUNED = Row(name="unpruned", trial=0, metrics=METRICS, test={"top1": 88.0})
+CHOSEN = Row(
+    name="best: trial_0003",
+    trial=3,
+    metrics={"top1": 81.0, "top5": 99.0, "latency_ms": 1.0, "latency_ratio": 0.6, "throughput_fps": 600.0},
+    test={"top1": 66.0},
+    ratios=RATIOS,
+)
+
+
+def study(tmp_path: Path, trials: list[Record], baselines: list[Record] | None = None) -> data.StudyData:
+    unpruned = record(0, {}, "a", baseline="unpruned")
+    write_files(tmp_path, baselines if baselines is not None else [unpruned], trials)
+    return data.read([tmp_path])[0]
+
+
+def even(trial: int, sparsity: float, **changes: Any) -> Record:
+    return record(trial, {"layer_1": sparsity, "layer_2": sparsity}, "a", **changes)
+
+
+def test_changes_by_hand() -> None:
+    found = verdict.changes(CHOSEN, UNPRUNED)
+    assert found["val_top1"] == verdict.Change(81.0, pytest.approx(-10.0), -9.0)
+    assert found["test_top1"] == verdict.Change(66.0, pytest.approx(-25.0), -22.0)
+    assert found["throughput_fps"].percent == pytest.approx(50.0)
+    assert found["latency_ms"].percent == pytest.approx(-50.0)
+    # By the ratio, measured in turns, the latency fell by 40 %, whatever the milliseconds of other moments say.
+    ratio = found["latency_ratio"]
+    assert (ratio.percent, ratio.low, ratio.high) == pytest.approx((-40.0, -43.0, -37.0))
+    assert "parameters" not in found
+
+
+def test_change_from_a_schedule_is_the_quotient_of_the_ratios() -> None:
+    schedule = replace(UNPRUNED, trial=1, ratios={"latency_ratio": {"ratio": 0.75, "low": 0.75, "high": 0.75}})
+    found = verdict.changes(CHOSEN, schedule)
+    # Against a ratio that is known exactly, the interval is the chosen network's own, over 0.75.
+    change = found["latency_ratio"]
+    expected = [100 * (bound / 0.75 - 1) for bound in (0.6, 0.57, 0.63)]
+    assert [change.percent, change.low, change.high] == pytest.approx(expected)
+    assert "total_latency_ratio" not in found
+
+
+def test_sentences_say_what_was_found(tmp_path: Path) -> None:
+    baselines = [record(0, {}, "a", baseline="unpruned"), even(1, 0.5, baseline="off_the_shelf")]
+    # ratio = 1 - 0.6 * sparsity, top1 = 98 - 95 * sparsity ** 2 (tests/studies.py), intervals of 0.01 either way
+    found = verdict.sentences(study(tmp_path, [even(2, 0.6), even(3, 0.4)], baselines))
+    assert found == [
+        "trial_0002 is 1.56 times as fast as the unpruned network (latency_ratio 0.640, 95 % interval 0.630 to 0.650), "
+        "at 63.80 % top1 on the validation split, 34.20 points below the unpruned network on validation.",
+        "Against off_the_shelf, its latency is 8.6 % lower (95 % interval \N{MINUS SIGN}10.5 to \N{MINUS SIGN}6.6 %), "
+        "and its validation top1 lies 10.45 points below it.",
+        "0 of 2 trials beat off_the_shelf in both latency_ratio and validation top1.",
+    ]
+
+
+def test_sentences_name_the_trials_that_beat_a_schedule_and_how_surely(tmp_path: Path) -> None:
+    schedule = even(1, 0.5, baseline="off_the_shelf")
+    worse = replace(schedule, metrics={**schedule.metrics, "top1": 40.0})
+    close, clear = even(2, 0.51), even(3, 0.6)  # intervals from 0.684 and from 0.63 on; the schedule's from 0.69
+    found = verdict.sentences(study(tmp_path, [close, clear], [record(0, {}, "a", baseline="unpruned"), worse]))
+    assert found[-1] == (
+        "2 of 2 trials beat off_the_shelf in both latency_ratio and validation top1: trial_0003, trial_0002; "
+        "1 by more than their intervals overlap."
+    )
+    found = verdict.sentences(study(tmp_path, [clear], [record(0, {}, "a", baseline="unpruned"), worse]))
+    assert found[-1].endswith("validation top1: trial_0003, by more than their intervals overlap.")
+
+
+def test_sentences_do_not_claim_a_difference_within_the_noise(tmp_path: Path) -> None:
+    found = verdict.sentences(study(tmp_path, [even(2, 0.01)]))
+    assert found[0].startswith(
+        "trial_0002 cannot be told from the unpruned network by its latency (latency_ratio 0.994"
+    )
+
+
+@pytest.mark.parametrize(("target", "said"), [("latency_ms", True), ("latency_ratio", False)])
+def test_sentences_say_when_the_milliseconds_misled(tmp_path: Path, target: str, said: bool) -> None:
+    slow, fast = even(2, 0.2), even(3, 0.6)
+    lucky = replace(slow, metrics={**slow.metrics, "latency_ms": 0.1})  # measured while the host was idle
+    write_files(tmp_path, [record(0, {}, "a", baseline="unpruned")], [lucky, fast], target=target)
+    found = verdict.sentences(data.read([tmp_path])[0])
+    warning = "By latency_ratio, trial_0003 is faster: 0.640, 95 % interval 0.630 to 0.650, at 63.80 % validation top1."
+    assert any(text.endswith(warning) for text in found) == said
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.25, "+1.2"), (-3.0, "\N{MINUS SIGN}3.0"), (-0.01, "+0.0")])
+def test_signed_shows_a_minus_as_wide_as_a_plus_and_none_of_zero(value: float, text: str) -> None:
+    assert verdict.signed(value, 1) == text
+
+
+def test_sentences_on_a_study_without_a_choice(tmp_path: Path) -> None:
+    assert verdict.sentences(study(tmp_path, [])) == ["No trial has come to an end yet, so there is nothing to choose."]
+    ruined = even(2, 0.9, collapsed="why")
+    assert verdict.sentences(study(tmp_path, [ruined]))[0].startswith(
+        "None of the 1 trials finished better than chance"
+    )
+
+
+def test_sentences_begin_with_what_the_objective_chose(tmp_path: Path) -> None:
+    study(tmp_path, [even(2, 0.6), even(3, 0.4)])
+    (chosen,) = data.read([tmp_path], parse("maximise top1"))
+    first, second = verdict.sentences(chosen)
+    assert first.startswith("maximise top1: trial_0003, top1 82.8")
+    assert second.startswith("trial_0003 is 1.32 times as fast")
+    (none,) = data.read([tmp_path], parse("maximise top1 where top1 > 99"))
+    assert verdict.sentences(none)[1] == "So no network is chosen."
+
+
+def test_rows_take_their_test_figures_from_the_summary(tmp_path: Path) -> None:
+    schedule = even(1, 0.5, baseline="off_the_shelf", epochs=2)
+    one = study(tmp_path, [even(2, 0.6, epochs=2)], [record(0, {}, "a", baseline="unpruned"), schedule])
+    tested = [
+        {"name": "off_the_shelf, 2 epochs", "test": {"top1": 80.5}},
+        {"name": "best: trial_0002", "test": {"top1": 70}},
+    ]
+    rows = verdict.rows(replace(one, summary={"rows": tested}))
+    assert [(row.name, row.test.get("top1")) for row in rows] == [
+        ("unpruned", None),
+        ("off_the_shelf, not retrained", None),
+        ("off_the_shelf, 2 epochs", 80.5),
+        ("best: trial_0002", 70),
+    ]
+    assert rows[1].metrics == schedule.pruned
+    assert rows[2].metrics == schedule.metrics
+
+
+def test_endings_line_counts(tmp_path: Path) -> None:
+    trials = [even(2, 0.1), even(3, 0.2), even(4, 0.3, status="stopped", stopped_by="time_limit")]
+    assert (
+        verdict.endings_line(study(tmp_path, trials)) == "3 trials: 2 finished, 1 stopped at the time limit of a trial."
+    )

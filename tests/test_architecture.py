@@ -1,0 +1,164 @@
+"""The map of modules: a module imports only what stands above it, and few may know torch, ray or openvino."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "edge_tune"
+ORDER = [
+    "errors",
+    "experiment",
+    "__init__",  # the names an experiment file uses
+    "loading",
+    "convert.__init__",
+    "convert.reading",
+    "convert.command",
+    "convert.distiller",
+    "convert.decays",
+    "convert.parameters",
+    "convert.wandb",
+    "convert.conversion",
+    "convert.source",
+    "convert.__main__",
+    "benchmark.__init__",
+    "benchmark.statistics",
+    "results",
+    "ranking",
+    "objective",
+    "objective_text",
+    "tables",
+    "console",
+    "card",
+    "plots",
+    "hparams",
+    "tensorboard",
+    "report.__init__",
+    "report.statistics",
+    "report.timeline",
+    "report.data",
+    "report.verdict",
+    "report.style",
+    "report.figures",
+    "report.bars",
+    "report.cards",
+    "report.blocks",
+    "report.comparison",
+    "report.findings",
+    "report.account",
+    "report.sections",
+    "report.page",
+    "report.__main__",
+    "models",
+    "images",
+    "datasets",
+    "pruning",
+    "evaluation",
+    "retraining",
+    "export",
+    "train",
+    "benchmark.runner",
+    "benchmark.cores",
+    "benchmark.child",
+    "benchmark.measurement",
+    "benchmark.backend",
+    "benchmark.names",
+    "benchmark.layers",
+    "benchmark.granule",
+    "benchmark.__main__",
+    "benchmark.probe",
+    "benchmark.checks",
+    "benchmark.stick",
+    "doctor",
+    "benchmark.actor",
+    "benchmark.devices",
+    "stopping",
+    "checkpoint",
+    "study",
+    "trial",
+    "simulation",
+    "conclusion",
+    "stored",
+    "search",
+    "cluster",
+    "session",
+    "run",
+]
+MAY_IMPORT = {
+    "torch": {
+        "models",
+        "images",
+        "pruning",
+        "evaluation",
+        "retraining",
+        "export",
+        "train",
+        "checkpoint",
+        "study",
+        "trial",
+        "conclusion",
+    },
+    "torch_pruning": {"pruning"},
+    "ray": {"benchmark.actor", "benchmark.devices", "stopping", "search", "cluster"},
+    "hyperopt": {"search"},
+    "plotly": {"report.style", "report.figures", "report.bars", "report.blocks", "report.page"},
+    "yaml": {"convert.reading"},
+    "openvino": set(),  # the runner alone imports it, by name, whichever generation there is
+}
+
+
+def path_of(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
+def imports(module: str) -> set[str]:
+    """Every module that is imported anywhere in a file, ours by its name below edge_tune."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path_of(module).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{module} imports relatively"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_order_lists_every_module() -> None:
+    files = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in ROOT.rglob("*.py")}
+    assert files == set(ORDER)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_module_imports_only_what_stands_above_it(module: str) -> None:
+    ours = {name.removeprefix("edge_tune.") for name in imports(module) if name.startswith("edge_tune.")}
+    known = ours & set(ORDER)
+    lazily = {"run": {"session"}, "export": {"stored"}}  # torch and ray take seconds; a command in a module of few
+    assert known - lazily.get(module, set()) <= set(ORDER[: ORDER.index(module)])
+
+
+@pytest.mark.parametrize("library", MAY_IMPORT)
+def test_library_is_known_to_few_modules(library: str) -> None:
+    users = {module for module in ORDER if library in {name.partition(".")[0] for name in imports(module)}}
+    assert users == MAY_IMPORT[library]
+
+
+def test_runner_stands_alone() -> None:
+    assert not {name for name in imports("benchmark.runner") if name.startswith(("edge_tune", "torch", "ray"))}
+
+
+def test_only_the_command_lines_print() -> None:
+    def prints(module: str) -> bool:
+        calls = (node.func for node in ast.walk(ast.parse(path_of(module).read_text())) if isinstance(node, ast.Call))
+        return any(isinstance(function, ast.Name) and function.id == "print" for function in calls)
+
+    assert {module for module in ORDER if prints(module)} == {
+        "run",
+        "train",
+        "stored",
+        "doctor",
+        "convert.__main__",
+        "benchmark.__main__",
+        "benchmark.granule",
+        "benchmark.layers",
+        "report.__main__",
+    }

@@ -1,0 +1,136 @@
+"""Joining Ray: on this machine, or a cluster of several nodes that all run here."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster as Nodes
+
+import edge_tune as et
+from edge_tune import cluster
+from edge_tune.benchmark.cores import usable_cpus
+from edge_tune.errors import BenchmarkError, ExperimentError
+
+ROOT = Path(__file__).parents[1]
+FAKE = et.Benchmark(device="fake")
+
+
+def where_am_i() -> str:
+    return ray.get_runtime_context().get_node_id()
+
+
+def refuse() -> None:
+    raise BenchmarkError("no stick")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A head that trains nothing, a trainer and a host of two devices."""
+    with pytest.MonkeyPatch.context() as patch:
+        there: Any = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
+        there.trainer = there.add_node(num_cpus=3)
+        there.device_host = there.add_node(num_cpus=1, resources={"ncs": 2})
+        patch.setenv("RAY_ADDRESS", there.address)
+        yield there
+        there.shutdown()
+
+
+@pytest.fixture
+def here(nodes: Any) -> Iterator[cluster.Cluster]:
+    with cluster.joined(FAKE) as here:
+        yield here
+
+
+def test_joined_cluster_says_what_it_offers(here: cluster.Cluster, nodes: Any) -> None:
+    host = here.nodes[0].host
+    assert str(here) == f"Ray 2.60.0 at {nodes.address}: 3 nodes, 4 cores for trials, 2 devices (ncs on {host})"
+    assert here.trials_at_once(cpus_per_trial=1) == 4
+    assert here.trials_at_once(cpus_per_trial=2) == 1  # the host of the devices has room for none
+    with pytest.raises(ExperimentError, match=r"cpus_per_trial must be at most .*, 3 on .*, but got 4; lower it"):
+        here.trials_at_once(cpus_per_trial=4)
+    assert [node["devices"] for node in here.entry()["nodes"]].count(2) == 1
+    assert here.wait_for_devices(lambda _: None) == 2
+
+
+def test_on_device_node_runs_where_the_device_is_and_raises_what_is_raised_there(
+    here: cluster.Cluster, nodes: Any
+) -> None:
+    assert here.on_device_node(where_am_i) == nodes.device_host.node_id
+    with pytest.raises(BenchmarkError, match=r"^no stick$"):
+        here.on_device_node(refuse)
+
+
+def test_on_each_node_answers_for_each(here: cluster.Cluster) -> None:
+    answers = here.on_each_node(where_am_i)
+    assert [node.id for node, _ in answers] == [answer for _, answer in answers]
+    assert len({answer for _, answer in answers}) == 3
+
+
+def test_wait_for_devices_gives_up_with_what_the_nodes_offer(
+    here: cluster.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "DEVICE_WAIT_S", 1.0)
+    said: list[str] = []
+    other = cluster.Cluster(here.where, "myriads")
+    expected = r"offer the resource 'myriads'.* after 1 s there is none\. .*: CPU, .*--resources='\{\"myriads\": 1\}'"
+    with pytest.raises(ExperimentError, match=expected):
+        other.wait_for_devices(said.append)
+    assert said == ["Waiting up to 1 s for a node that offers the resource 'myriads'."]
+
+
+def test_check_agreement_names_the_nodes_that_differ(here: cluster.Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.check_agreement()
+    told = iter([("2.14.1", "a"), ("2.14.1", "a"), ("2.13.0", "a")])
+
+    def answers(function: object) -> list[tuple[cluster.Node, dict[str, str]]]:
+        mine = cluster.versions()
+        return [(node, {**mine, "torch": torch}) for node, (torch, _) in zip(here.nodes, told, strict=True)]
+
+    monkeypatch.setattr(cluster.Cluster, "on_each_node", lambda self, function: answers(function))
+    with pytest.raises(ExperimentError, match=r"the same torch, but got 2\.14\.1 on .*, 2\.13\.0 on .*; run `ray up`"):
+        here.check_agreement()
+
+
+def test_joined_says_that_no_cluster_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with (
+        pytest.raises(ExperimentError, match=r"RAY_ADDRESS: .* must answer at '127\.0\.0\.1:1', but got: .*unset RAY_"),
+        cluster.joined(FAKE),
+    ):
+        pass
+
+
+def test_joined_on_this_machine_keeps_a_core_to_measure_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with cluster.joined(et.Benchmark(device="CPU")) as here:
+        (node,) = here.nodes
+        assert (node.cpus, node.devices) == (max(1, len(usable_cpus()) - 1), 1)
+        assert str(here).startswith("Ray 2.60.0 on this machine: 1 node, ")
+
+
+def test_sigterm_is_taken_as_ctrl_c(tmp_path: Path) -> None:
+    script = (
+        "import time\n"
+        "from edge_tune import cluster\n"
+        "import edge_tune as et\n"
+        "with cluster.joined(et.Benchmark(device='fake')):\n"
+        "    try:\n"
+        "        print('joined', flush=True)\n"
+        "        for _ in range(600):\n"
+        "            time.sleep(0.1)  # between two, as in Tune's loop, a signal that another thread got is seen\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('interrupted', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "joined\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("interrupted\n", 0)

@@ -1,0 +1,98 @@
+from dataclasses import replace
+
+import pytest
+
+import edge_tune as et
+from edge_tune import console
+from edge_tune.ranking import Row, Standing, Verdict
+from edge_tune.results import Record
+
+METRICS = {
+    "latency_ratio": 0.5,
+    "latency_ms": 2.0,
+    "total_latency_ms": 2.5,
+    "throughput_fps": 450.0,
+    "top1": 90.0,
+    "top5": 99.0,
+    "loss": 0.5,
+    "parameters": 12345.0,
+    "macs": 1e6,
+}
+TEST = {"top1": 89.5, "top5": 98.75, "loss": 0.6}
+
+
+def ratios(ratio: float, low: float, high: float) -> dict[str, dict[str, float]]:
+    return {name: {"ratio": ratio, "low": low, "high": high} for name in ("latency_ratio", "total_latency_ratio")}
+
+
+UNPRUNED = Row(name="unpruned", trial=0, metrics=METRICS, test=TEST, ratios=ratios(1.001, 0.992, 1.015))
+BEST = Row(
+    name="best: trial_0007",
+    trial=7,
+    metrics={**METRICS, "latency_ms": 1.5},
+    test=TEST,
+    device_test_top1=89.25,
+    ratios=ratios(0.75, 0.744, 0.757),
+)
+RECORD = Record(
+    trial=7,
+    status="finished",
+    metrics=METRICS,
+    sparsities={"layer_1": 0.25, "layer_2": 0.5},
+    structures={"layer_1": "filters", "layer_2": "channels"},
+    seconds={"prune": 0.5, "measure": 1.25},
+)
+
+
+def test_trial_line_says_what_came_of_which_point() -> None:
+    line = console.trial_line(RECORD, et.Minimise("latency_ms"))
+    expected = "top1 90.00, latency 2.000 ms, 1.8 s (layer_1 0.25 layer_2 0.50 layer_2 channels)"
+    assert line == f"trial_0007 finished: {expected}"
+    assert "throughput_fps 450," in console.trial_line(RECORD, et.Maximise("throughput_fps"))
+
+
+@pytest.mark.parametrize(
+    ("status", "text"), [("stopped", "stopped, hopeless: why:"), ("failed", "failed: hopeless: why (")]
+)
+def test_trial_line_gives_the_reason(status: str, text: str) -> None:
+    record = Record(trial=7, status=status, reason="hopeless: why", metrics=METRICS, sparsities={"a": 0.5})  # type: ignore[arg-type]
+    assert text in console.trial_line(record, et.Minimise("latency_ms"))
+
+
+def test_progress_line_counts() -> None:
+    hopeless = Record(trial=8, status="stopped", stopped_by="hopeless")
+    standing = Standing(et.Maximise("top1"), [RECORD, hopeless])
+    line = console.progress_line(standing, total=9, running=2, seconds_left=600.0)
+    assert line == "[2/9 done, 2 running, 1 hopeless, best top1 90 (trial_0007), about 10 min left]"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(59.4, "59 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_duration_is_as_a_person_says_it(seconds: float, text: str) -> None:
+    assert console.duration(seconds) == text
+
+
+def test_verdict_table_is_aligned_markdown_with_ratios_to_unpruned() -> None:
+    same = replace(UNPRUNED, name="same", ratios=ratios(0.99, 0.985, 0.995))
+    lines = console.verdict_table([UNPRUNED, BEST, same]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == list(console.COLUMNS)
+    noise, best, tie = "1 (1.5 % noise)", "0.750 [0.744, 0.757]", "0.990 [0.985, 0.995] not distinguishable"
+    assert cells[2] == ["unpruned", "90.00", "89.50", "98.75", "2.000", noise, "2.500", noise, "450", "12,345"]
+    assert cells[3][4:] == ["1.500", best, "2.500", best, "450", "12,345"]
+    assert cells[4][5] == cells[4][7] == tie
+
+
+def test_verdict_lines_say_how_the_trials_ended_and_what_the_device_answers() -> None:
+    verdict = Verdict(
+        rows=[UNPRUNED, BEST],
+        chosen=7,
+        better_in_both={"unpruned": [7], "off_the_shelf": [7, 9]},
+        endings={"finished": 5, "hopeless": 2, "asha": 1, "failed": 0},
+    )
+    assert console.verdict_lines(verdict) == [
+        console.RATIOS,
+        "2 of 8 trials beat off_the_shelf in both latency and val_top1.",
+        "Trials: 5 finished, 2 stopped as hopeless, 1 stopped by ASHA, 0 failed.",
+        "On the device the exported network has test_top1 89.25; in PyTorch 89.50.",
+    ]

@@ -1,0 +1,258 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR, StepLR
+
+import edge_tune as et
+from edge_tune.errors import ExperimentError
+from edge_tune.loading import as_json, goal_from_json, load_experiment
+from tests.networks import BLOCKS, experiment
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+@pytest.mark.parametrize(
+    ("epoch", "lr"), [(0, 0.1), (9, 0.1), (10, 0.1), (11, 0.095), (69, 0.00484945)]
+)  # 0.95**60 = 0.0460698 by hand, / 0.95 * 0.1
+def test_exponential_decays_without_a_jump(epoch: int, lr: float) -> None:
+    recipe = et.Retraining(epochs=70, lr=0.1, decay=et.Exponential(gamma=0.95, from_epoch=10))
+    assert recipe.lr_at(epoch) == pytest.approx(lr, rel=1e-6)
+
+
+def test_step_falls_every_so_many_epochs() -> None:
+    recipe = et.Retraining(epochs=9, lr=0.8, decay=et.Step(gamma=0.5, every_epochs=3, from_epoch=1))
+    assert [recipe.lr_at(epoch) for epoch in range(9)] == [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2]
+
+
+def test_multi_step_falls_at_its_milestones() -> None:
+    recipe = et.Retraining(epochs=7, lr=0.8, decay=et.MultiStep(gamma=0.5, milestones=[2, 5, 5]))
+    assert [recipe.lr_at(epoch) for epoch in range(7)] == [0.8, 0.8, 0.4, 0.4, 0.4, 0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("decay", "scheduler"),
+    [
+        (et.Exponential(gamma=0.9), lambda sgd: ExponentialLR(sgd, gamma=0.9)),
+        (et.Step(gamma=0.1, every_epochs=4), lambda sgd: StepLR(sgd, step_size=4, gamma=0.1)),
+        (et.MultiStep(gamma=0.3, milestones=[3, 7]), lambda sgd: MultiStepLR(sgd, milestones=[3, 7], gamma=0.3)),
+    ],
+)
+def test_decays_from_epoch_0_are_those_of_torch(
+    decay: et.Exponential | et.Step | et.MultiStep, scheduler: Callable[[SGD], LRScheduler]
+) -> None:
+    sgd = SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = scheduler(sgd)
+    recipe = et.Retraining(epochs=12, lr=0.1, decay=decay)
+    for epoch in range(12):
+        assert recipe.lr_at(epoch) == pytest.approx(sgd.param_groups[0]["lr"], rel=1e-9)
+        sgd.step()
+        schedule.step()
+
+
+def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
+    recipe = et.Retraining(epochs=8, lr=0.4, decay=et.Cosine())
+    assert recipe.lr_at(0) == pytest.approx(0.4)
+    assert recipe.lr_at(4) == pytest.approx(0.2)
+    assert recipe.lr_at(7) == pytest.approx(0.4 * math.sin(math.pi / 16) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"model": ""}, r"model: must be the name of a network"),
+        ({"dataset": 3}, r"dataset: must be a name, a path or a Data, but got 3"),
+        ({"dataset": et.Data("digits", image_size=2)}, r"dataset: image_size must be .* at least 8, but got 2"),
+        ({"dataset": et.Data("digits", validation_fraction=1.0)}, r"0 < fraction < 1, but got 1.0"),
+        ({"pruner_groups": {}}, r"pruner_groups: must hold at least one group"),
+        ({"pruner_groups": {"a/b": BLOCKS["first"]}}, r"pruner_groups\['a/b'\]: a label must consist of"),
+        *(
+            (
+                {"pruner_groups": {label: BLOCKS["first"]}},
+                rf"\['{label}'\]: a label must be none of \['trial', 'attempt', 'status'\], but got '{label}'",
+            )
+            for label in ("trial", "attempt", "status")
+        ),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup("filters", [], sparsity=et.Uniform(0, 0.5))}},
+            r"pruner_groups\['a'\]: weights must name at least one weight, but got none",
+        ),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup("filters", "x.weight", sparsity=et.Uniform(0, 0.5))}},
+            r"weights must be a list of names, but got the text 'x.weight'",
+        ),
+        ({"pruner_groups": {"a": BLOCKS["first"], "b": BLOCKS["first"]}}, r"in one group only, .* already in 'a'"),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup("rows", ["w"], sparsity=et.Uniform(0, 0.5))}},  # type: ignore[arg-type]
+            r"structure must be one of \['filters', 'channels'\] .* but got 'rows'",
+        ),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Uniform(0, 1))}},
+            r"0 <= low <= high < 1, but got Uniform\(0, 1\)",
+        ),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Uniform(-0.1, 0.5))}},
+            r"but got Uniform\(-0.1, 0.5\)",
+        ),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Choice([0.5, 1.0]))}},
+            r"at least 0 and below 1, but got 1.0",
+        ),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Uniform(0.5, 0.5))}},
+            r"must leave something to search",
+        ),
+        ({"target": et.Minimise("speed")}, r"target: metric must be one of \['top1', .*\], but got 'speed'"),
+        ({"target": "latency_ms"}, r"target: must be Minimise\(metric\) or Maximise\(metric\)"),
+        ({"retraining": et.Retraining(epochs=-1, lr=0.1)}, r"retraining: epochs must be .* at least 0, but got -1"),
+        ({"retraining": et.Retraining(epochs=1, lr=0)}, r"retraining: lr must be above 0, but got 0"),
+        (
+            {"retraining": et.Retraining(epochs=1, lr=0.1, decay=et.Exponential(gamma=1.5))},
+            r"0 < gamma <= 1, but got 1.5",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=1, lr=0.1, decay=et.Step(gamma=0.1, every_epochs=0))},
+            r"retraining: every_epochs must be a whole number of at least 1, but got 0",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=1, lr=0.1, decay=et.Step(gamma="0.1", every_epochs=1))},  # type: ignore[arg-type]
+            r"retraining: gamma must hold 0 < gamma <= 1, but got '0.1'",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=1, lr=0.1, decay=et.MultiStep(gamma=0.1, milestones=[]))},
+            r"retraining: milestones must name at least one epoch, but got none",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=1, lr=0.1, decay=et.MultiStep(gamma=0.1, milestones=[30, 4.5]))},  # type: ignore[list-item]
+            r"retraining: each of milestones must be a whole number of at least 0, but got 4.5",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=1, lr=0.1, decay=0.95)},  # type: ignore[arg-type]
+            r"retraining: decay must be Exponential, Step, MultiStep, Cosine or None, but got 0.95",
+        ),
+        ({"stopping": [et.Asha(et.Maximise("accuracy"))]}, r"stopping, Asha: metric must be one of"),
+        ({"stopping": [et.Hopeless(), et.Hopeless(after_epochs=2)]}, r"at most one rule of a kind"),
+        ({"benchmark": et.Benchmark(runs=0)}, r"benchmark: runs must be a whole number of at least 1, but got 0"),
+        ({"benchmark": et.Benchmark(align=0)}, r"benchmark: align must be a whole number of at least 1, but got 0"),
+        ({"benchmark": et.Benchmark(align=True)}, r"align must be a whole number of at least 1, but got True"),
+        ({"benchmark": et.Benchmark(align="always")}, r"align must be one of \['auto'\], but got 'always'"),  # type: ignore[arg-type]
+        ({"benchmark": et.Benchmark(device="fake", align="auto")}, r"'fake', a formula without steps, but got 'auto'"),
+        ({"benchmark": et.Benchmark(max_s=0)}, r"benchmark: max_s must be above 0, but got 0"),
+        ({"benchmark": et.Benchmark(python="")}, r"benchmark: python must be the path of an interpreter or None"),
+        (
+            {"benchmark": et.Benchmark(retries=-1)},
+            r"benchmark: retries must be a whole number of at least 0, but got -1",
+        ),
+        ({"keep_weights": "some"}, r"keep_weights must be one of \['best', 'front', 'all'\], but got 'some'"),
+        ({"search": et.Search("bayes", trials=3)}, r"search: method must be one of .* but got 'bayes'"),  # type: ignore[arg-type]
+        (
+            {"search": et.Search("grid", trials=3)},
+            r"a grid needs Choice\(\[...\]\) as sparsity, but \['first', 'second'\] have a range",
+        ),
+        ({"search": et.Search("random", trials=0)}, r"trials must be a whole number of at least 1, but got 0"),
+        ({"baselines": {"b": {"first": 0.5}}}, r"baselines\['b'\]: .* lacks the group 'second'"),
+        ({"baselines": {"b": {"first": 0.5, "second": 0.5, "x": 0}}}, r"has no group 'x'"),
+        ({"baselines": {"b": {"first": 0.995, "second": 0.5}}}, r"must lie within Uniform.*, but got 0.995"),
+        ({"pruner_groups": None}, r"pruner_groups: must be a dict of label -> PrunerGroup, but got None"),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Uniform("0.1", 0.9))}},  # type: ignore[arg-type]
+            r"0 <= low <= high < 1, but got Uniform\('0.1', 0.9\)",
+        ),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Choice(0.5))}},  # type: ignore[arg-type]
+            r"sparsity must be a list of values, but got Choice\(0.5\)",
+        ),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup(None, ["w"], sparsity=et.Uniform(0, 0.5))}},  # type: ignore[arg-type]
+            r"structure must be one of .* but got None",
+        ),
+        (
+            {"pruner_groups": {"a": et.PrunerGroup("filters", None, sparsity=et.Uniform(0, 0.5))}},  # type: ignore[arg-type]
+            r"weights must be a list of names, but got None",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=1, lr=0.1, decay=et.Exponential(gamma="x"))},  # type: ignore[arg-type]
+            r"0 < gamma <= 1, but got 'x'",
+        ),
+        ({"training": 3}, r"training: must be a Retraining or None, but got 3"),
+        ({"stopping": None}, r"stopping: must be a list of Asha and Hopeless rules, but got None"),
+        (
+            {"search": et.Search("random", trials=3, seed=2**32)},
+            r"search: seed must be at most 4294967295, but got 4294967296",
+        ),
+        ({"baselines": None}, r"baselines: must be a dict of name -> label -> sparsity, but got None"),
+        ({"baselines": {1: {"first": 0.5, "second": 0.5}}}, r"baselines\[1\]: a name must consist of .* but got 1"),
+        ({"baselines": {"b": 0.5}}, r"baselines\['b'\]: must be a dict of label -> sparsity, but got 0.5"),
+        ({"baselines": {"trial_0002": {"first": 0.5, "second": 0.5}}}, r"\['trial_0002'\]: trials are named so"),
+        ({"baselines": {"unpruned": {"first": 0.5, "second": 0.5}}}, r"'unpruned' is measured anyway"),
+    ],
+)
+def test_experiment_refuses_what_cannot_run(changes: dict[str, object], problem: str) -> None:
+    baselines = {} if "pruner_groups" in changes else {"half": {"first": 0.5, "second": 0.5}}
+    with pytest.raises(ExperimentError, match=problem) as error:
+        experiment(**{"baselines": baselines, **changes})
+    assert len(error.value.problems) == 1
+
+
+def test_experiment_raises_all_problems_together() -> None:
+    with pytest.raises(ExperimentError, match="model: must be") as error:
+        experiment(model="", target=et.Minimise("speed"), search=et.Search("random", trials=0))
+    assert [problem.split(":")[0] for problem in error.value.problems] == ["model", "target", "search"]
+
+
+def test_pruner_group_drops_a_leading_module() -> None:
+    group = et.PrunerGroup("filters", ["module.layer1.0.conv1.weight"], sparsity=et.Uniform(0, 0.5))
+    assert group.weights == ("layer1.0.conv1.weight",)
+
+
+@pytest.mark.parametrize("name", ["resnet56_latency", "resnet56_top1", "resnet56_no_retraining"])
+def test_shipped_experiment_loads_with_the_schedule_of_the_dissertation(name: str) -> None:
+    shipped = load_experiment(EXPERIMENTS / f"{name}.py")
+    assert [len(group.weights) for group in shipped.pruner_groups.values()] == [9, 6, 1, 6]
+    assert shipped.baselines == {"off_the_shelf": {"layer_1": 0.7, "layer_2": 0.6, "layer_3.1": 0.2, "layer_3.2": 0.4}}
+    assert shipped.target == (et.Maximise("top1") if name == "resnet56_top1" else et.Minimise("latency_ratio"))
+    assert shipped.retraining.epochs == (0 if name == "resnet56_no_retraining" else 70)
+    assert shipped.rule(et.Hopeless) == et.Hopeless(after_epochs=0 if name == "resnet56_no_retraining" else 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("import edge_tune as et\nexperiment = (", r"study.py:2: SyntaxError: '\(' was never closed"),
+        ("x = 1\ny = undefined\n", r"study.py:2: NameError: name 'undefined' is not defined"),
+        ("x = 1\n", r"study.py: must define `experiment = et.Experiment\(...\)`, but got no such name"),
+        ("experiment = 3\n", r"but got 3"),
+    ],
+)
+def test_load_experiment_names_the_line(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "study.py"
+    file.write_text(text)
+    with pytest.raises(ExperimentError, match=problem):
+        load_experiment(file)
+
+
+def test_load_experiment_refuses_a_missing_file_and_a_name_ray_would_refuse(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"none.py: an experiment must be a Python file, but there is none"):
+        load_experiment(tmp_path / "none.py")
+    (tmp_path / "my study!.py").write_text("")
+    with pytest.raises(ExperimentError, match=r"must consist of letters, .* but got 'my study!'; rename"):
+        load_experiment(tmp_path / "my study!.py")
+
+
+def test_as_json_tells_goals_of_equal_metric_apart() -> None:
+    smallest, largest = experiment(target=et.Minimise("top1")), experiment(target=et.Maximise("top1"))
+    assert as_json(smallest) != as_json(largest)
+    assert as_json(smallest) == as_json(replace(smallest))
+
+
+def test_goal_from_json_takes_back_what_as_json_wrote() -> None:
+    for goal in (et.Minimise("latency_ratio"), et.Maximise("top1")):
+        assert goal_from_json(as_json(experiment(target=goal))["target"]) == goal
+    with pytest.raises(
+        ExperimentError, match=r"must be a Minimise or Maximise of a metric, but got \{'type': 'Search'\}"
+    ):
+        goal_from_json({"type": "Search"})

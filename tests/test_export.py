@@ -1,0 +1,33 @@
+import json
+from pathlib import Path
+
+import onnx
+import torch
+
+from edge_tune import export, pruning
+from edge_tune.experiment import Point
+from edge_tune.results import write_atomically
+from tests.networks import BLOCKS
+from tests.test_pruning import SHAPE, trained_small
+
+
+def test_to_onnx_writes_opset_13_with_a_static_batch_of_one() -> None:
+    model = onnx.load_from_string(export.to_onnx(trained_small(), SHAPE))
+    onnx.checker.check_model(model)
+    assert [entry.version for entry in model.opset_import] == [13]
+    (given,), (out,) = model.graph.input, model.graph.output
+    assert (given.name, [dim.dim_value for dim in given.type.tensor_type.shape.dim]) == ("input", [1, *SHAPE])
+    assert (out.name, [dim.dim_value for dim in out.type.tensor_type.shape.dim]) == ("output", [1, 5])
+
+
+def test_load_network_gives_back_the_pruned_network(tmp_path: Path) -> None:
+    model = trained_small()
+    plan = pruning.make_plan(
+        model, BLOCKS, Point({"first": 0.7, "second": 0.2}, {"first": "filters", "second": "filters"})
+    )
+    pruned = pruning.prune(model, plan, SHAPE)
+    description = export.describe("tests.networks:small", 5, SHAPE, plan)
+    write_atomically(tmp_path / "plan.json", json.dumps(description).encode())
+    write_atomically(tmp_path / "weights.pt", export.to_bytes(pruned))
+    images = torch.randn(3, *SHAPE)
+    torch.testing.assert_close(export.load_network(tmp_path)(images), pruned(images), rtol=0, atol=0)

@@ -1,0 +1,216 @@
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+
+import edge_tune as et
+from edge_tune import models, pruning
+from edge_tune.errors import ExperimentError, PruningError
+from edge_tune.experiment import Point, Structure
+from edge_tune.loading import load_experiment
+from edge_tune.pruning import Cut
+from tests.networks import Small
+from tests.test_experiment import EXPERIMENTS
+
+SHAPE = (3, 16, 16)
+
+
+def point(sparsities: Mapping[str, float], structure: Structure = "filters") -> Point:
+    return Point(sparsities, dict.fromkeys(sparsities, structure))
+
+
+def trained_small(seed: int = 0) -> nn.Module:
+    """Small with batch-norm statistics that are not the initial ones."""
+    torch.manual_seed(seed)
+    model = Small(5)
+    model.train()
+    with torch.no_grad():
+        for _ in range(5):
+            model(torch.randn(16, *SHAPE))
+    return model.eval()
+
+
+def group(structure: Structure, *weights: str) -> dict[str, et.PrunerGroup]:
+    return {"g": et.PrunerGroup(structure, weights, sparsity=et.Uniform(0.0, 0.99))}
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 10, 16, 20, 32, 64, 100])
+def test_kept_count_agrees_with_exact_arithmetic(slices: int) -> None:
+    for percent in range(100):
+        exact = slices - math.floor(Fraction(percent, 100) * slices)
+        assert pruning.kept_count(percent / 100, slices) == max(1, exact)
+
+
+@pytest.mark.parametrize(("slices", "sparsity", "kept"), [(16, 0.7, 5), (32, 0.6, 13), (64, 0.4, 39), (16, 0.95, 1)])
+def test_kept_count_rounds_the_removed_slices_down_as_distiller_does(slices: int, sparsity: float, kept: int) -> None:
+    assert pruning.kept_count(sparsity, slices) == kept
+
+
+@pytest.mark.parametrize("granule", [1, 2, 3, 4, 8, 16, 32, 100])
+@pytest.mark.parametrize("slices", [1, 2, 3, 10, 16, 20, 32, 64, 100])
+def test_kept_count_is_the_aligned_width_nearest_to_what_is_asked(slices: int, granule: int) -> None:
+    aligned = [width for width in range(1, slices + 1) if width % granule == 0 or width == slices]
+    for percent in range(100):
+        asked = pruning.kept_count(percent / 100, slices)
+        nearest = min(aligned, key=lambda width: (abs(width - asked), -width))
+        assert pruning.kept_count(percent / 100, slices, granule) == nearest
+
+
+@pytest.mark.parametrize("granule", [1, 5, 8, 16])
+def test_kept_count_never_rises_with_sparsity_and_leaves_a_granule(granule: int) -> None:
+    for slices in range(1, 130):
+        kept = [pruning.kept_count(step / 997, slices, granule) for step in range(997)]
+        assert kept == sorted(kept, reverse=True)
+        assert kept[0] == slices
+        assert kept[-1] == min(granule, slices)
+
+
+def test_make_plan_records_what_was_asked_and_what_is_done() -> None:
+    plan = pruning.make_plan(Small(5), group("filters", "block1.conv1.weight"), point({"g": 0.8}), granule=4)
+    assert plan == (Cut("block1.conv1.weight", "filters", sparsity=0.8, before=8, kept=4),)
+    assert pruning.prune(Small(5), plan, SHAPE).block1.conv1.out_channels == 4
+
+
+@pytest.mark.parametrize(
+    ("sparsities", "weights"),
+    [((0.0, 0.0, 0.0, 0.0), 851_504), ((0.6, 0.5, 0.1, 0.3), 634_640), ((0.7, 0.6, 0.2, 0.4), 570_704)],
+)
+def test_prune_gives_the_parameter_counts_that_distiller_published(sparsities: tuple[float, ...], weights: int) -> None:
+    groups = load_experiment(EXPERIMENTS / "resnet56_latency.py").pruner_groups
+    model = models.build("resnet56_cifar", 10)
+    plan = pruning.make_plan(model, groups, point(dict(zip(groups, sparsities, strict=True))))
+    pruned = pruning.prune(model, plan, (3, 32, 32))
+    assert sum(weight.numel() for weight in pruned.parameters() if weight.dim() > 1) == weights
+
+
+def test_prune_of_filters_equals_silencing_the_lowest_l1_filters() -> None:
+    model = trained_small()
+    plan = pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": 0.5}))
+    pruned = pruning.prune(model, plan, SHAPE)
+    silenced = trained_small()
+    l1 = silenced.block1.conv1.weight.detach().abs().flatten(1).sum(1)
+    for filter_ in sorted(range(8), key=l1.__getitem__)[:4]:
+        silenced.block1.bn1.weight.data[filter_] = 0
+        silenced.block1.bn1.bias.data[filter_] = 0
+    images = torch.randn(4, *SHAPE)
+    torch.testing.assert_close(pruned(images), silenced(images))
+    assert pruned.block1.conv1.weight.shape == (4, 8, 3, 3)
+    assert pruned.block1.conv2.weight.shape == (8, 4, 3, 3)
+
+
+def test_prune_of_channels_equals_zeroing_the_lowest_l1_channels() -> None:
+    model = trained_small()
+    plan = pruning.make_plan(model, group("channels", "block2.conv2.weight"), point({"g": 0.25}, "channels"))
+    pruned = pruning.prune(model, plan, SHAPE)
+    zeroed = trained_small()
+    l1 = zeroed.block2.conv2.weight.detach().abs().sum(dim=(0, 2, 3))
+    zeroed.block2.conv2.weight.data[:, sorted(range(8), key=l1.__getitem__)[:2]] = 0
+    images = torch.randn(4, *SHAPE)
+    torch.testing.assert_close(pruned(images), zeroed(images))
+    assert pruned.block2.conv1.weight.shape == (6, 8, 3, 3)
+
+
+def test_prune_of_a_residual_stream_removes_the_same_filters_from_all_tied_weights() -> None:
+    tied = group("filters", "stem.weight", "block1.conv2.weight", "block2.conv2.weight")
+    model = trained_small()
+    pruned = pruning.prune(model, pruning.make_plan(model, tied, point({"g": 0.5})), SHAPE)
+    l1 = sum(
+        w.detach().abs().flatten(1).sum(1)
+        for w in (model.stem.weight, model.block1.conv2.weight, model.block2.conv2.weight)
+    )
+    kept = sorted(sorted(range(8), key=l1.__getitem__)[4:])
+    torch.testing.assert_close(pruned.stem.weight, model.stem.weight[kept])
+    torch.testing.assert_close(pruned.block1.conv2.weight, model.block1.conv2.weight[kept])
+    torch.testing.assert_close(pruned.fc.weight, model.fc.weight[:, kept])
+    assert pruned.fc.out_features == 5
+
+
+def test_prune_leaves_the_model_it_was_given_alone() -> None:
+    model = trained_small()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    pruning.prune(model, pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": 0.9})), SHAPE)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_prune_works_on_a_model_whose_parameters_are_frozen() -> None:
+    model = trained_small().requires_grad_(False)
+    plan = pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": 0.5}))
+    assert pruning.prune(model, plan, SHAPE).block1.conv1.out_channels == 4
+
+
+def test_prune_ranks_before_the_first_removal() -> None:
+    both = group("filters", "block1.conv1.weight") | {
+        "h": et.PrunerGroup("filters", ["block2.conv1.weight"], sparsity=et.Uniform(0, 0.99))
+    }
+    model = trained_small()
+    together = pruning.prune(model, pruning.make_plan(model, both, point({"g": 0.5, "h": 0.5})), SHAPE)
+    alone = pruning.prune(model, pruning.make_plan(model, both, point({"h": 0.5})), SHAPE)
+    torch.testing.assert_close(together.block2.conv1.weight, alone.block2.conv1.weight)
+
+
+def test_prune_refuses_weights_tied_to_one_outside_the_plan() -> None:
+    model = trained_small()
+    plan = pruning.make_plan(model, group("filters", "block1.conv2.weight"), point({"g": 0.5}))
+    with pytest.raises(PruningError, match=r"'block1.conv2.weight' are tied .* of 2 weights .*stem.weight.*; add them"):
+        pruning.prune(model, plan, SHAPE)
+
+
+def test_prune_refuses_tied_weights_that_keep_different_counts() -> None:
+    model = trained_small()
+    names = ("stem.weight", "block1.conv2.weight", "block2.conv2.weight")
+    plan = tuple(Cut(name, "filters", 0.5, 8, kept) for name, kept in zip(names, (4, 5, 4), strict=True))
+    with pytest.raises(PruningError, match=r"keep as many filters, but got 4 and 5; put both in one group"):
+        pruning.prune(model, plan, SHAPE)
+
+
+def test_prune_refuses_two_cuts_of_the_same_structure() -> None:
+    model = trained_small()
+    plan = (Cut("block1.conv1.weight", "filters", 0.5, 8, 4), Cut("block1.conv2.weight", "channels", 0.5, 8, 4))
+    with pytest.raises(PruningError, match=r"must not remove what 'block1.conv1.weight' removes already"):
+        pruning.prune(model, plan, SHAPE)
+
+
+def test_digest_is_equal_for_equal_networks_only() -> None:
+    model = trained_small()
+    plans = [
+        pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": sparsity}))
+        for sparsity in (0.5, 0.51, 0.75)
+    ]
+    assert pruning.digest(plans[0]) == pruning.digest(plans[1]) != pruning.digest(plans[2])
+    assert pruning.plan_from_json(pruning.plan_as_json(plans[1])) == plans[1]
+
+
+@pytest.mark.parametrize(
+    ("structure", "weights", "problem"),
+    [
+        ("filters", ("block1.conv3.weight",), r"\['g'\]: a weight must be one of the network's, but got 'block1.conv3"),
+        ("filters", ("fc.weight",), r"'fc.weight' has shape \[5, 8\]; remove it"),
+        ("filters", ("block1.bn1.weight",), r"'block1.bn1.weight' has shape \[8\]"),
+        ("filters", ("block1.conv2.weight",), r"\['g'\], filters: .* tied by an addition"),
+        (("filters", "channels"), ("block1.conv1.weight",), r"\['g'\], channels: .* tied by an addition"),
+    ],
+)
+def test_check_groups_says_which_group_cannot_be_pruned(
+    structure: Structure, weights: tuple[str, ...], problem: str
+) -> None:
+    with pytest.raises(ExperimentError, match=problem):
+        pruning.check_groups(trained_small(), group(structure, *weights), SHAPE)
+
+
+def test_check_groups_refuses_two_groups_that_remove_the_same_structure() -> None:
+    groups = group("filters", "block1.conv1.weight") | {
+        "h": et.PrunerGroup(["filters", "channels"], ["block1.conv2.weight"], sparsity=et.Uniform(0, 0.5))
+    }
+    with pytest.raises(ExperimentError, match=r"\['h'\], filters: .* tied"):
+        pruning.check_groups(trained_small(), groups, SHAPE)
+    groups["h"] = et.PrunerGroup("channels", ["block1.conv2.weight"], sparsity=et.Uniform(0, 0.5))
+    with pytest.raises(ExperimentError, match=r"\['h'\]: must remove something of its own, but 'g' removes"):
+        pruning.check_groups(trained_small(), groups, SHAPE)
+
+
+def test_size_counts_what_a_convolution_multiplies() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Flatten())
+    assert pruning.size(model, SHAPE) == (4 * 3 * 9, 4 * 3 * 9 * 16 * 16)

@@ -1,0 +1,76 @@
+import random
+
+import pytest
+
+import edge_tune as et
+from edge_tune import ranking
+from edge_tune.experiment import KeepWeights
+from edge_tune.results import Record
+
+
+def record(trial: int, latency_ms: float, top1: float, **changes: object) -> Record:
+    metrics = {"latency_ms": latency_ms, "latency_ratio": latency_ms / 4, "top1": top1}
+    return Record(**{"trial": trial, "status": "finished", "metrics": metrics, **changes})  # type: ignore[arg-type]
+
+
+FAST = record(1, 1.0, 60.0)
+GOOD = record(2, 2.0, 90.0)
+COLLAPSED = record(3, 0.1, 10.0, collapsed="all in one class")
+STOPPED = record(4, 0.2, 95.0, status="stopped", stopped_by="asha")
+FAILED = Record(trial=5, status="failed", reason="x")
+ALL = [FAST, GOOD, COLLAPSED, STOPPED, FAILED]
+
+
+def test_best_never_is_a_trial_that_collapsed_stopped_or_failed() -> None:
+    assert ranking.best(ALL, et.Minimise("latency_ms")) is FAST
+    assert ranking.best(ALL, et.Maximise("top1")) is GOOD
+    assert ranking.best([COLLAPSED, STOPPED, FAILED], et.Minimise("latency_ms")) is None
+
+
+def test_best_is_the_earliest_of_equals() -> None:
+    assert ranking.best([FAST, record(9, 1.0, 80.0)], et.Minimise("latency_ms")) is FAST
+
+
+def test_pareto_front_agrees_with_brute_force() -> None:
+    generator = random.Random(0)
+    records = [record(n, generator.randrange(8), generator.randrange(8)) for n in range(60)]
+
+    def beats(a: Record, b: Record) -> bool:
+        faster, better = b.metrics["latency_ms"] - a.metrics["latency_ms"], a.metrics["top1"] - b.metrics["top1"]
+        return faster >= 0 and better >= 0 and (faster > 0 or better > 0)
+
+    expected = [r for r in records if not any(beats(other, r) for other in records)]
+    assert ranking.pareto_front(records, ranking.FRONT) == expected
+    assert 1 < len(expected) < 60
+
+
+def test_better_in_both_needs_both_to_be_strictly_better() -> None:
+    baseline = record(0, 1.5, 70.0, baseline="half")
+    trials = [FAST, GOOD, record(6, 1.4, 71.0), record(7, 1.5, 99.0), record(8, 1.0, 70.0), STOPPED, FAILED]
+    assert [trial.trial for trial in ranking.better_in_both(trials, baseline)] == [6]
+
+
+def test_endings_count_each_trial_once() -> None:
+    hopeless = record(6, 1.0, 10.0, status="stopped", stopped_by="hopeless")
+    assert ranking.endings([*ALL, hopeless]) == {"finished": 3, "hopeless": 1, "asha": 1, "time_limit": 0, "failed": 1}
+
+
+@pytest.mark.parametrize(("keep", "trials"), [("best", {0, 1}), ("front", {0, 1, 2}), ("all", {0, 1, 2, 3, 6})])
+def test_kept_are_the_baselines_and_the_best_the_front_or_all_that_finished(
+    keep: KeepWeights, trials: set[int]
+) -> None:
+    baseline, dominated = record(0, 3.0, 91.0, baseline="unpruned"), record(6, 2.5, 80.0)
+    kept = ranking.Standing(et.Minimise("latency_ms"), [baseline, *ALL, dominated], keep).kept
+    assert {one.trial for one in kept} == trials
+
+
+def test_standing_is_what_ranking_all_records_at_once_gives() -> None:
+    generator = random.Random(1)
+    standing, records = ranking.Standing(et.Maximise("top1")), []
+    for n in range(1, 60):
+        hopeless = {"status": "stopped", "stopped_by": "hopeless"} if n % 7 == 0 else {}
+        records.append(record(n, generator.randrange(9), generator.randrange(9), **hopeless))
+        standing.add(records[-1])
+        assert standing.best == ranking.best(records, et.Maximise("top1"))
+        assert standing.kept[1:] == ranking.pareto_front(records, ranking.FRONT) or standing.best is None
+    assert (standing.ended, standing.hopeless) == (59, 8)

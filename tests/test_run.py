@@ -1,0 +1,308 @@
+"""The command as a person runs it: real Ray, real OpenVINO, and everything that can be mistyped."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import openvino
+import pytest
+import torch
+import torchvision
+
+import edge_tune as et
+from edge_tune import datasets, stored
+from edge_tune.evaluation import evaluate
+from edge_tune.export import load_network
+from edge_tune.results import Record, Results
+from edge_tune.run import main
+from edge_tune.session import identity
+from tests.networks import experiment as make
+from tests.networks import small, write_image_folder
+
+ROOT = Path(__file__).parents[1]
+FILE = """
+import edge_tune as et
+from tests.networks import BLOCKS, experiment as make
+
+experiment = make({changes})
+"""
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def write(changes: str = "", name: str = "study.py", text: str | None = None) -> str:
+    Path(name).write_text(FILE.format(changes=changes) if text is None else text)
+    return name
+
+
+def ended(folder: str) -> list[Record]:
+    return Results(Path(folder)).trials()
+
+
+GROUP = (
+    'pruner_groups={{"g": et.PrunerGroup("filters", {weights}, sparsity=et.Uniform({low}, {high}))}}, baselines={{}}'
+)
+
+
+def group(weights: object, low: float = 0.0, high: float = 0.9) -> str:
+    return GROUP.format(weights=weights, low=low, high=high)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "problem"),
+    [
+        ("", ["--trials", "0"], r"study.py with these options: search: trials must be .* at least 1, but got 0"),
+        ("", ["--epochs", "-1"], r"retraining: epochs must be a whole number of at least 0, but got -1"),
+        ("", ["--data", "nowhere/images"], r"nowhere/images: .*"),
+        ("", ["--weights", "none.pt"], r"none.pt: .*"),
+        ("", ["--device", "GPUX"], r"benchmark: .*'?CPU'?.*GPUX"),
+        ("benchmark=et.Benchmark(threads=4096)", [], r"benchmark: threads must be at most .* cores .*, but got 4096"),
+        (
+            "",
+            ["--device=CPU", "--device-python=no/python"],
+            r"benchmark: no/python: the interpreter must start, but got",
+        ),
+        (
+            "",
+            ["--resume", "--results", "none"],
+            r"none: --resume needs a study that was started here, but there is none",
+        ),
+        ("", ["--resume"], r"--resume: needs a study to go on with, but results/study-\*/ holds none"),
+        ('target=et.Minimise("speed")', [], r"study.py: target: metric must be one of .* but got 'speed'"),
+        (group(["block1.conv9.weight"]), [], r"\['g'\]: a weight must be one of the network's, but got 'block1.conv9"),
+        (group([]), [], r"\['g'\]: weights must name at least one weight, but got none"),
+        (group(["block1.conv1.weight"], high=1.0), [], r"0 <= low <= high < 1, but got Uniform\(0.0, 1.0\)"),
+        (group(["block1.conv2.weight"]), [], r"must be in the same group, but are not: .*stem.weight"),
+        ('pruner_groups={**BLOCKS, "third": BLOCKS["first"]}, baselines={}', [], r"must be in one group only"),
+        ('model="resnet57_cifar"', [], r"resnet57_cifar"),
+        ('model="tests.networks:tiny"', [], r"tests.networks.*tiny"),
+        ("retraining=et.Retraining(epochs=1)", [], r"study.py:5: TypeError: .*'lr'"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_nothing_is_started(
+    changes: str, options: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(changes)
+    assert main([file, *options]) == 2
+    output = capsys.readouterr()
+    assert re.search(problem, output.err), output.err
+    assert len(output.err.strip().splitlines()) == 1
+    assert output.out == ""
+    assert not Path("results").exists()
+    assert not Path("none").exists()
+
+
+def test_bad_experiment_file_is_named_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["none.py"]) == 2
+    assert main([write(text="experiment = (")]) == 2
+    assert main([write(name="my study.py")]) == 2
+    missing, syntax, name = capsys.readouterr().err.splitlines()
+    assert missing.startswith("none.py: an experiment must be a Python file")
+    assert syntax.startswith("study.py:1: SyntaxError")
+    assert name.startswith("my study.py: the file's name becomes the study's name")
+
+
+def test_bad_images_and_weights_are_told_apart(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", fail)
+    file = write('dataset=et.Data("digits", image_size=16)')
+    write_image_folder(Path("one"), classes=("cat",))
+    Path("empty/train").mkdir(parents=True)
+    Path("empty/test").mkdir()
+    torch.save(small(7).state_dict(), "seven.pt")
+    for options in (["--data", "one"], ["--data", "empty"], ["--weights", "seven.pt"], ["--data", "cifar10"]):
+        assert main([file, *options]) == 2
+    one, empty, seven, cifar = capsys.readouterr().err.splitlines()
+    assert re.search(r"one.*class", one)
+    assert re.search(r"empty.*class", empty)
+    assert re.search(r"seven.pt.* 7 .* 10", seven)
+    assert re.search(r"cifar10: .* download failed .*not known.* by --data PATH", cifar)
+    assert not Path("results").exists()
+
+
+def test_results_folder_must_be_new_writable_and_of_this_study(capsys: pytest.CaptureFixture[str]) -> None:
+    file = write()
+    Path("file").write_text("")
+    assert main([file, "--results", "file/results"]) == 2
+    Path("old").mkdir()
+    Path("old/run.json").write_text(json.dumps({"identity": {"model": "another"}, "sessions": []}))
+    assert main([file, "--results", "old"]) == 2
+    unwritable, exists = capsys.readouterr().err.splitlines()
+    assert unwritable.startswith("file/results: the results folder must be writable, but got Not a directory")
+    assert exists.startswith("old: the results folder must be new, but holds a study; go on with it by --resume")
+    assert main([file, "--results", "old", "--resume"]) == 2
+    assert (
+        "old: a resumed study must be the one that was started, but got another model, dataset, "
+        in capsys.readouterr().err
+    )
+
+
+def test_what_a_resumed_study_keeps_may_change() -> None:
+    assert identity(make(keep_weights="all")) == identity(make(keep_weights="best"))
+
+
+def test_resume_says_what_is_damaged(capsys: pytest.CaptureFixture[str]) -> None:
+    file = write()
+    Path("old").mkdir()
+    Path("old/trials.jsonl").write_text(Record(trial=2, status="failed").to_json() + "\n")
+    assert main([file, "--results", "old"]) == 2
+    assert main([file, "--results", "old", "--resume"]) == 2
+    exists, lost = capsys.readouterr().err.splitlines()
+    assert exists.startswith("old: the results folder must be new, but holds a study")
+    assert lost.startswith("old/run.json: must be there beside the records of a study, but is not; restore the file")
+
+
+def command(*arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "edge_tune.run", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a process group of its own, as a terminal gives it
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    out, err = process.communicate(timeout=300)
+    return out, err
+
+
+def test_run_takes_images_and_weights_to_a_measured_network() -> None:
+    """The whole of it on a folder of images of another size, with OpenVINO: every promised file is there."""
+    write_image_folder(Path("images"), classes=("bird", "cat", "dog"), images=30, size=24)
+    torch.manual_seed(0)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in small(3).state_dict().items()}}, "start.pt")
+    file = write(
+        'dataset=et.Data("digits", image_size=16, validation_fraction=0.4), benchmark=et.Benchmark(runs=20), '
+        "retraining=et.Retraining(epochs=4, lr=0.05, batch_size=8), "
+        'stopping=[et.Asha(et.Maximise("top1"), grace_epochs=1, reduction_factor=2), et.Hopeless()]'
+    )
+    process = command(file, "--data", "images", "--weights", "start.pt", "--trials", "2", "--results", "out")
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    assert err == ""
+    results = Results(Path("out"))
+    assert [record.name for record in results.baselines()] == ["unpruned", "half"]
+    assert [record.trial for record in results.trials()] == [2, 3]
+    verdict = results.read_json("summary.json")
+    assert [row["name"] for row in verdict["rows"][:3]] == ["unpruned", "half, not retrained", "half, 4 epochs"]
+    assert sum(verdict["endings"].values()) == 2
+    session = results.read_json("run.json")["sessions"][0]
+    assert session["versions"]["ray"] == "2.60.0"
+    assert Path("out/experiment.py").read_text() == Path(file).read_text()
+    assert Path("out/unpruned.onnx").stat().st_size > Path("out/best/model.onnx").stat().st_size
+    chosen = verdict["chosen"]
+    assert chosen is not None, out
+    best = verdict["rows"][-1]
+    assert best["device_test_top1"] == pytest.approx(best["test"]["top1"], abs=2)
+    assert stored.main(["out", str(chosen), "copy"]) == 0
+    written = {file.name: file.read_bytes() for file in Path("out/best").iterdir()}
+    copied = {file.name: file.read_bytes() for file in Path("copy").iterdir()}
+    named = f'"name": "trial_{chosen:04d}"'.encode(), f'"name": "best: trial_{chosen:04d}"'.encode()
+    copied["metrics.json"] = copied["metrics.json"].replace(*named)
+    assert copied.keys() == written.keys()
+    for name in copied.keys() - {"model.xml"}:  # OpenVINO numbers constants by what else its process has read
+        assert copied[name] == written[name], name
+    boards = {run.name for run in Path("out/tensorboard").iterdir()}
+    assert boards == {"00_unpruned", "01_half", "study", "trial_0002", "trial_0003"}
+    network = load_network("out/best")
+    dataset = datasets.load(et.Data("images", image_size=16), seed=0)
+    assert evaluate(network, dataset.test).top1 == best["test"]["top1"]
+    ((images, _),) = dataset.test.batches(len(dataset.test))
+    compiled = openvino.Core().compile_model("out/best/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with torch.no_grad():
+        expected = network(images[:1]).numpy()
+    np.testing.assert_allclose(compiled(images[:1].numpy())[0], expected, rtol=1e-3, atol=1e-4)
+    assert "| network " in out
+    assert "Best network: out/best" in out
+    assert "tensorboard --logdir out/tensorboard" in out
+    assert "Report, for a browser: out/report.html" in out
+    assert Path("out/report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C after the second trial: its records stay, --resume adds the rest, no trial runs twice."""
+    file = write("search=et.Search('hyperopt', trials=4, seed=1), retraining=et.Retraining(epochs=0, lr=0.1)")
+    process = command(file, "--results", "cut")
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if line.startswith("[2/5"):
+            os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches the whole group
+            break
+    rest, err = finish(process)
+    out = "".join(seen) + rest
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in out + err
+    assert re.search(r"Interrupted: \d of 5 trials are recorded in cut\.\nTo go on: .*--results=cut --resume\n", rest)
+    before = Path("cut/trials.jsonl").read_text()
+
+    # From here on in this process, which has already imported all that it needs.
+    assert main([file, "--results", "cut", "--resume"]) == 0
+    assert Path("cut/trials.jsonl").read_text().startswith(before)
+    assert main([file, "--results", "whole"]) == 0
+    assert [record.trial for record in ended("cut")] == [2, 3, 4, 5]
+    assert [record.sparsities for record in ended("cut")] == [record.sparsities for record in ended("whole")]
+    assert [record.metrics for record in ended("cut")] == [record.metrics for record in ended("whole")]
+
+    assert main([file, "--results", "cut", "--resume", "--trials", "5"]) == 0
+    assert [record.trial for record in ended("cut")] == [2, 3, 4, 5, 6]
+
+    capsys.readouterr()
+    assert main([file, "--results", "cut", "--resume", "--trials", "2"]) == 0
+    assert "0 of 6 trials to run" in capsys.readouterr().out
+    Path("cut/networks/half.pt").unlink()
+    assert main([file, "--results", "cut", "--resume"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "cut/networks/half.pt: must hold the weights of half, whose record is kept"
+    )
+
+
+def test_run_goes_on_when_a_trial_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """A learning rate that diverges fails each trial; each leaves a record with its reason."""
+    file = write("retraining=et.Retraining(epochs=1, lr=1e20, batch_size=32, precision='f32')")
+    assert main([file, "--trials", "2", "--results", "out"]) == 0
+    out = capsys.readouterr().out
+    assert [record.status for record in ended("out")] == ["failed", "failed"]
+    assert all("RetrainingError: epoch 1: the training loss must be finite" in (r.reason or "") for r in ended("out"))
+    assert "No trial finished better than chance" in out
+    assert "2 failed" in out
+
+
+def test_run_ends_a_study_whose_trials_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    file = write("retraining=et.Retraining(epochs=1, lr=1e20, batch_size=32, precision='f32')")
+    assert main([file, "--trials", "9", "--max-failed-trials", "2", "--results", "out"]) == 1
+    err = capsys.readouterr().err
+    assert re.search(
+        r"^2 of 10 trials are recorded in out\. The study was ended: 2 trials failed, .* at 2: half: Ret", err
+    )
+    assert re.search(r"\nTo go on when this is mended: .* --max-failed-trials=2 --results=out --resume\n$", err)
+
+
+@pytest.mark.legacy_openvino
+def test_run_measures_under_the_interpreter_it_is_given() -> None:
+    file = write("retraining=et.Retraining(epochs=0, lr=0.1), benchmark=et.Benchmark(runs=20)")
+    process = command(file, "--trials", "1", "--results", "out", "--device-python", str(ROOT / ".venv-ncs/bin/python"))
+    out, err = finish(process)
+    assert process.returncode == 0, out + err
+    (session,) = Results(Path("out")).read_json("run.json")["sessions"]
+    assert session["device"]["openvino"].startswith("2021.4.2")
+    assert all(record.measurements["pruned"]["openvino"].startswith("2021.4.2") for record in ended("out"))

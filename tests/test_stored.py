@@ -1,0 +1,135 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import openvino
+import pytest
+import torch
+
+from edge_tune import export, pruning, stored
+from edge_tune.export import load_network
+from edge_tune.pruning import Point
+from edge_tune.results import Record, Results, write_atomically
+from tests.networks import BLOCKS
+from tests.test_pruning import SHAPE, trained_small
+
+ROOT = Path(__file__).parents[1]
+PLAN = pruning.make_plan(
+    trained_small(), BLOCKS, Point({"first": 0.5, "second": 0.25}, {"first": "filters", "second": "filters"})
+)
+METRICS = {"top1": 80.0, "latency_ms": 1.0, "latency_ratio": 0.5}
+RATIO = {"ratio": 0.5, "low": 0.49, "high": 0.51}
+MEASURED = {
+    "pruned": {"ratios": {"latency_ratio": {**RATIO, "ratio": 0.6}}},
+    "retrained": {"ratios": {"latency_ratio": RATIO}},
+}
+CHOSEN = Record(
+    trial=4, status="finished", epoch=2, metrics=METRICS, plan=pruning.plan_as_json(PLAN), measurements=MEASURED
+)
+IMAGES = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+def study(folder: Path, device: str = "fake", test: float | None = None) -> Results:
+    """A study of the small network, as far as it is read here: unpruned, one kept, one not, one stopped."""
+    results = Results(folder)
+    results.create()
+    results.write_json("run.json", {"identity": {"model": "tests.networks:small", "benchmark": {"device": device}}})
+    whole, pruned = trained_small(), pruning.prune(trained_small(), PLAN, SHAPE)
+    write_atomically(folder / "unpruned.onnx", export.to_onnx(whole, SHAPE))
+    unpruned = Record(trial=0, baseline="unpruned", status="finished", metrics=METRICS)
+    stopped = Record(trial=6, status="stopped", reason="asha: behind")
+    for record in (unpruned, CHOSEN, Record(trial=5, status="finished"), stopped):
+        results.add(record)
+    write_atomically(results.network_file(unpruned), export.to_bytes(whole))
+    write_atomically(results.network_file(CHOSEN), export.to_bytes(pruned))
+    if test:
+        rows = [{"trial": 4, "test": {"top1": 1.0}}, {"trial": 4, "test": {"top1": test}, "device_test_top1": 7.5}]
+        results.write_json("summary.json", {"rows": rows})
+    return results
+
+
+@pytest.mark.parametrize("trial", ["4", "trial_0004"])
+def test_export_writes_a_kept_network_that_loads_again(trial: str, tmp_path: Path) -> None:
+    study(tmp_path / "study")
+    assert stored.main([str(tmp_path / "study"), trial, str(tmp_path / "deep" / "out")]) == 0
+    files = {file.name for file in (tmp_path / "deep" / "out").iterdir()}
+    assert files == {"plan.json", "weights.pt", "model.onnx", "metrics.json"}
+    expected = pruning.prune(trained_small(), PLAN, SHAPE)(IMAGES)
+    torch.testing.assert_close(load_network(tmp_path / "deep" / "out")(IMAGES), expected, rtol=0, atol=0)
+
+
+def test_export_converts_with_openvino_where_the_study_had_a_device(tmp_path: Path) -> None:
+    study(tmp_path / "study", device="CPU")
+    assert stored.main([str(tmp_path / "study"), "unpruned", str(tmp_path / "out")]) == 0
+    compiled = openvino.Core().compile_model(tmp_path / "out/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with torch.no_grad():
+        expected = trained_small()(IMAGES[:1])
+    torch.testing.assert_close(torch.tensor(compiled(IMAGES[:1].numpy())[0]), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_export_says_what_was_recorded_of_the_network_as_it_is_kept(tmp_path: Path) -> None:
+    stored.write_stored(study(tmp_path / "a", test=88.0), "4", tmp_path / "tested")
+    stored.write_stored(study(tmp_path / "b"), "4", tmp_path / "untested")
+    tested, untested = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("tested", "untested"))
+    assert (tested["name"], tested["metrics"], tested["ratios"]) == ("trial_0004", METRICS, {"latency_ratio": RATIO})
+    assert (tested["test"], tested["device_test_top1"]) == ({"top1": 88.0}, 7.5)
+    assert tested["record"] == json.loads(CHOSEN.to_json())
+    assert untested == {**tested, "test": {}, "device_test_top1": None}
+
+
+@pytest.mark.parametrize(
+    ("results", "trial", "folder", "problem"),
+    [
+        ("nowhere", "4", "out", "nowhere: must be the results folder of a study, but holds no run.json."),
+        ("study", "9", "out", "of one that has ended (unpruned to trial_0006), but got '9'."),
+        (
+            "study",
+            "5",
+            "out",
+            "trial_0005: its weights must be among those kept in study/networks (trial_0004, unpruned)",
+        ),
+        ("study", "6", "out", "trial_0006: only a trial that finished has weights, but this one stopped: asha: behind"),
+        ("study", "4", "study", "study: must be new or empty, but holds files; choose another folder."),
+        ("study", "4", "file/out", "file/out: must be a folder that can be written, but got: Not a directory."),
+        ("bare", "4", "out", "bare/unpruned.onnx: must be there to tell the network's input and output, but is not."),
+    ],
+)
+def test_export_refuses_in_a_sentence_and_leaves_nothing(
+    results: str,
+    trial: str,
+    folder: str,
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study(Path("study"))
+    study(Path("bare"))
+    Path("bare/unpruned.onnx").unlink()
+    Path("file").write_text("")
+    assert stored.main([results, trial, folder]) == 2
+    said = capsys.readouterr()
+    assert (said.out, len(said.err.splitlines())) == ("", 1)
+    assert problem in said.err
+    assert not Path("out").exists()
+
+
+def test_export_ends_with_1_when_the_interpreter_of_the_device_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = study(tmp_path / "study")
+    benchmark = {"device": "MYRIAD", "python": "gone/python"}
+    results.write_json("run.json", {"identity": {"model": "tests.networks:small", "benchmark": benchmark}})
+    assert stored.main([str(results.folder), "4", str(tmp_path / "out")]) == 1
+    assert "gone/python: the interpreter must start, but got" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_export_is_a_command_of_the_module_that_loads_networks(tmp_path: Path) -> None:
+    study(tmp_path / "study")
+    words = [sys.executable, "-m", "edge_tune.export", str(tmp_path / "study"), "unpruned", str(tmp_path / "out")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"unpruned: {tmp_path}/out holds metrics.json, model.onnx")

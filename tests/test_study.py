@@ -1,0 +1,69 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edge_tune as et
+from edge_tune import study
+from edge_tune.benchmark.granule import Verdict
+from edge_tune.errors import ExperimentError
+from edge_tune.images import Split
+from tests.networks import experiment, write_image_folder
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.mark.parametrize(("align", "granule"), [(None, 1), (1, 1), (8, 8)])
+def test_granule_of_is_what_the_settings_say(align: int | None, granule: int) -> None:
+    said: list[str] = []
+    assert study.granule_of(et.Benchmark(align=align), said.append) == granule
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("found", "granule", "sentence"),
+    [
+        (16, 16, "Granule: 16 channels (97% of 1000 resamples agree). Kept counts are multiples of 16."),
+        (1, 1, "Granule: 1, the time rises evenly with the width (97% of 1000 resamples agree). Kept counts are not "),
+        (None, 1, "Granule: no verdict"),
+    ],
+)
+def test_granule_of_is_measured_when_the_settings_say_auto(found: int | None, granule: int, sentence: str) -> None:
+    said: list[str] = []
+    measure = lambda _: Verdict(found, 0.97, {})  # noqa: E731
+    assert study.granule_of(et.Benchmark(align="auto"), said.append, measure) == granule
+    assert said[0].startswith(sentence)
+    assert said[0].endswith(f"Kept counts are {'multiples of 16' if granule > 1 else 'not aligned'}.")
+
+
+def test_prepare_tells_studies_apart_whose_measured_granules_differ() -> None:
+    def digest(found: int, align: str | int | None) -> str:
+        benchmark = et.Benchmark(align=align)  # type: ignore[arg-type]
+        one = study.prepare(
+            study.load(experiment(benchmark=benchmark)), lambda _: None, lambda _: Verdict(found, 0.97, {})
+        )
+        assert one.granule == (found if align == "auto" else align or 1)
+        return one.digest
+
+    assert digest(16, "auto") != digest(8, "auto")
+    assert digest(16, None) == digest(8, 4)
+
+
+def test_images_digest_tells_files_apart_and_names_one_that_a_node_lacks(tmp_path: Path) -> None:
+    files = sorted(write_image_folder(tmp_path).glob("train/*/*.png"))
+    in_memory = study.prepare(study.load(experiment()), lambda _: None)
+    split = Split(tuple(map(str, files)), np.zeros(len(files), dtype=np.int64), 16)
+    streamed = replace(in_memory, train=split)
+    assert (in_memory.streams, streamed.streams) == (False, True)
+    before = study.images_digest(streamed)
+    assert study.images_digest(streamed) == before
+    with files[3].open("ab") as file:
+        file.write(b"x")
+    assert study.images_digest(streamed) != before
+    files[3].unlink()
+    with pytest.raises(ExperimentError, match=r"train/.*\.png: the images must be on each node .* No such file"):
+        study.images_digest(streamed)

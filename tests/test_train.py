@@ -1,0 +1,115 @@
+import importlib
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import edge_tune as et
+from edge_tune import datasets, train
+from tests.networks import experiment
+
+FILE = """
+import edge_tune as et
+from tests.networks import experiment as make
+
+experiment = make()
+"""
+
+NETWORK = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, {width}, 3), nn.Linear({width}, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.conv({forward}).mean(dim=(2, 3)))
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_trained_weights_are_trained_once_and_kept() -> None:
+    one, said = experiment(), list[str]()
+    dataset = datasets.load(one.data, seed=0)
+    first = train.trained_weights(one, dataset, said.append)
+    assert [line.strip().split()[0] for line in said] == ["No", "epoch", "epoch", "val_top1", "Unpruned"]
+    said.clear()
+    again = train.trained_weights(one, dataset, said.append)
+    assert [line.split(":")[0] for line in said] == ["Unpruned weights"]
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_weights_file_differs_by_network_data_recipe_and_seed() -> None:
+    one = experiment()
+    dataset = datasets.load(one.data, seed=0)
+    other_data = datasets.load(replace(one.data, train_images=64), seed=0)
+    files = {
+        train.weights_file(one, dataset),
+        train.weights_file(replace(one, model="tests.networks:Small"), dataset),
+        train.weights_file(one, other_data),
+        train.weights_file(replace(one, training=et.Retraining(epochs=3, lr=0.1)), dataset),
+        train.weights_file(replace(one, search=et.Search("random", trials=3, seed=1)), dataset),
+    }
+    assert len(files) == 5
+    same_but_for_retraining = replace(one, retraining=et.Retraining(epochs=9, lr=0.3), target=et.Maximise("top1"))
+    assert train.weights_file(same_but_for_retraining, dataset) == train.weights_file(one, dataset)
+
+
+def test_weights_file_differs_when_ones_own_network_was_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another shape, or of the same shapes and another forward: neither may have the weights trained before."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    dataset = datasets.load(experiment().data, seed=0)
+    one = experiment(model="my_network:Net")
+    texts = [
+        NETWORK.format(width=4, forward="x"),
+        NETWORK.format(width=8, forward="x"),
+        NETWORK.format(width=4, forward="-x"),
+    ]
+    files = []
+    for text in (*texts, texts[0]):
+        (tmp_path / "my_network.py").write_text(text)
+        monkeypatch.delitem(sys.modules, "my_network", raising=False)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        importlib.invalidate_caches()
+        files.append(train.weights_file(one, dataset))
+    assert len(set(files)) == 3
+    assert files[0] == files[3]
+
+
+def test_training_recipe_is_the_experiments_or_the_data_sets() -> None:
+    own = et.Retraining(epochs=3, lr=0.2)
+    assert train.training_recipe(experiment(training=own)) == own
+    assert train.training_recipe(experiment(training=None)) == train.RECIPES["digits"]
+    assert train.training_recipe(experiment(training=None, dataset="cifar10")) == train.USUAL_RECIPE
+
+
+def test_main_says_where_the_weights_are(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "study.py").write_text(FILE)
+    assert train.main([str(tmp_path / "study.py"), "--train-images", "64", "--seed", "3"]) == 0
+    (file,) = (cache / "weights").iterdir()
+    assert f"Unpruned weights: {file}\n" in capsys.readouterr().out
+    # What `edge_tune.run` with the same options looks for.
+    asked = experiment(
+        dataset=et.Data("digits", image_size=16, train_images=64), search=et.Search("random", trials=1, seed=3)
+    )
+    assert train.weights_file(asked, datasets.load(asked.data, seed=3)) == file
+    assert train.main([str(tmp_path / "study.py"), "--seed", "-1"]) == 2
+    assert "search: seed must be a whole number of at least 0, but got -1" in capsys.readouterr().err
+
+
+def test_main_refuses_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([str(tmp_path / "none.py")]) == 2
+    (tmp_path / "study.py").write_text(FILE)
+    assert train.main([str(tmp_path / "study.py"), "--data", str(tmp_path / "images")]) == 2
+    missing, data = capsys.readouterr().err.splitlines()
+    assert "none.py: an experiment must be a Python file" in missing
+    assert "images" in data
