@@ -9,15 +9,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torchvision
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Data
 from edge_tune.images import Augmentation, Labels, Split
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
 
 MEMORY_LIMIT_BYTES = 2**30
 """Image folders that are larger than this when decoded stream from their files."""
@@ -102,6 +104,8 @@ def _read(data: Data) -> tuple[tuple[str, ...], Split, Split]:
 
 
 def _read_digits(image_size: int) -> tuple[tuple[str, ...], Split, Split]:
+    from sklearn.datasets import load_digits  # only now: it takes most of a second, and trials do without
+
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     labels = digits.target.astype(np.int64)
@@ -112,7 +116,9 @@ def _read_digits(image_size: int) -> tuple[tuple[str, ...], Split, Split]:
 
 
 def _read_cifar(name: str, image_size: int) -> tuple[tuple[str, ...], Split, Split]:
-    kind = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
+    from torchvision.datasets import CIFAR10, CIFAR100  # only now: it takes a second, and trials do without
+
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     folder = cache_folder()
     try:
         train, test = (kind(str(folder), train=is_train, download=True) for is_train in (True, False))
@@ -124,7 +130,7 @@ def _read_cifar(name: str, image_size: int) -> tuple[tuple[str, ...], Split, Spl
     return tuple(train.classes), _from_cifar(train, image_size), _from_cifar(test, image_size)
 
 
-def _from_cifar(part: torchvision.datasets.CIFAR10, image_size: int) -> Split:
+def _from_cifar(part: "CIFAR10", image_size: int) -> Split:
     images = np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))
     return Split(images, np.array(part.targets, dtype=np.int64), image_size)
 

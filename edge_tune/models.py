@@ -17,7 +17,6 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -89,6 +88,8 @@ def build(name: str, num_classes: int) -> nn.Module:
         return _call(name, num_classes)
     if name in CIFAR_RESNETS:
         return CifarResNet(CIFAR_RESNETS[name], num_classes)
+    import torchvision  # only now: it takes a second, in each process
+
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if name in classifiers:
         # Otherwise these two return a tuple of three outputs while they train.

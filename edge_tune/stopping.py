@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from edge_tune.experiment import Asha, Hopeless, Maximise
 from edge_tune.results import Record
@@ -29,7 +29,7 @@ def why_collapsed(evaluation: "Evaluation") -> str | None:
     favourite = max(range(num_classes), key=evaluation.predicted.__getitem__)
     if evaluation.predicted[favourite] == images:
         return f"all {images} validation images are predicted as class {favourite}"
-    if binom.sf(evaluation.correct - 1, images, 1 / num_classes) >= LUCK:
+    if bdtrc(evaluation.correct - 1, images, 1 / num_classes) >= LUCK:  # that guessing does as well or better
         return f"top1 {evaluation.top1:.2f} is what guessing gives on {images} images of {num_classes} classes"
     return None
 
