@@ -1,13 +1,11 @@
-"""From an experiment to Ray Tune: the space, the searcher, the trainable, the loop.
+"""From an experiment to Ray Tune: the space, the searcher, the loop.
 
 A resumed study starts a new Tune run and replays what the records say into the searcher and the
 scheduler: the records are plain files and the only state (docs/decisions.md says why).
 """
 
-import faulthandler
 import itertools
 import json
-import os
 import random
 import re
 import tempfile
@@ -25,29 +23,29 @@ from ray.exceptions import RayError, RayTaskError
 from ray.tune import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.search.hyperopt import HyperOptSearch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from edge_tune.benchmark.cores import training_cpus, usable_cpus
 from edge_tune.benchmark.measurement import Device
 from edge_tune.errors import StudyError
-from edge_tune.experiment import Asha, Choice, Experiment, Goal, Point, PrunerGroup, Uniform
+from edge_tune.experiment import Asha, Choice, Experiment, Point, PrunerGroup, Uniform
 from edge_tune.results import Record, Report, Results
 from edge_tune.stopping import AshaScheduler, StudyLimits, make_scheduler
-
-OBJECTIVE = "objective"
-"""The searcher's metric: the target turned so that smaller is better."""
-
-PENALTY = 1e9
-"""Added to the objective of a trial that did not finish or that collapsed: worse than any other."""
+from edge_tune.trainable import (
+    OBJECTIVE,
+    Checkpoints,
+    Config,
+    PrunedTrial,
+    RunsTrials,
+    baseline_name,
+    objective,
+    split_config,
+    to_point,
+)
 
 LOSSES = 5
 """A trial whose process is lost so often in a row, without an epoch of progress, is what ends it."""
 
 EXCEPTION_LINE = re.compile(r"^[\w.]+: .+$", re.MULTILINE)
 """Where a traceback says what was raised; the message may go on below."""
-
-Config = dict[str, Any]
-"""A point as Ray Tune and HyperOpt see it: flat, label -> sparsity, label:structure -> structure."""
 
 
 def space(groups: Mapping[str, PrunerGroup]) -> dict[str, Any]:
@@ -61,14 +59,6 @@ def space(groups: Mapping[str, PrunerGroup]) -> dict[str, Any]:
         if len(group.structures) > 1:
             parameters[f"{label}:structure"] = tune.choice(list(group.structures))
     return parameters
-
-
-def to_point(config: Config, groups: Mapping[str, PrunerGroup]) -> Point:
-    """Return the point of a config; what was not searched has only one value."""
-    return Point(
-        {label: config.get(label, _first(group)) for label, group in groups.items()},
-        {label: config.get(f"{label}:structure", group.structures[0]) for label, group in groups.items()},
-    )
 
 
 def to_config(point: Point, groups: Mapping[str, PrunerGroup]) -> Config:
@@ -93,12 +83,6 @@ def count_trials(experiment: Experiment) -> int:
     """Return how many trials a study has in all, baselines included; a grid may have fewer than asked."""
     planned = len(planned_points(experiment))
     return planned if experiment.search.method == "grid" else planned + experiment.search.trials
-
-
-def objective(record: Record, target: Goal) -> float:
-    """Return what the searcher minimises: the target, and a penalty unless the record may be best."""
-    loss = target.loss(record.metrics[target.metric])
-    return loss if record.status == "finished" and not record.collapsed else loss + PENALTY
 
 
 class Searcher(HyperOptSearch):
@@ -190,132 +174,6 @@ class Searcher(HyperOptSearch):
         self._hpopt_trials.insert_trial_doc(document)
         self._hpopt_trials.refresh()
         self._live_trial_mapping[trial_id] = (number, document)
-
-
-def split_config(config: Config) -> tuple[int, Config]:
-    """Return a trial's number and its point as HyperOpt knows it."""
-    return config["trial"], {key: value for key, value in config.items() if key not in ("trial", "attempt")}
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """The checkpoints in the results folder, which is on the driver's node, for trials on any node.
-
-    Attributes:
-        node_id: Ray's id of the driver's node.
-        folder: On that node.
-    """
-
-    node_id: str
-    folder: Path
-
-    def of(self, trial: int) -> bytes | None:
-        """Return what trial number `trial` goes on from, if anything."""
-        here = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
-        remote: Any = ray.remote(_content).options(num_cpus=0, scheduling_strategy=here)
-        content: bytes | None = ray.get(remote.remote(Results(self.folder).checkpoint_file(trial)))
-        return content
-
-
-def _content(file: Path) -> bytes | None:
-    return file.read_bytes() if file.is_file() else None
-
-
-class RunsTrials(Protocol):
-    """What runs a study's trials: prunes and retrains, or simulates it."""
-
-    @property
-    def experiment(self) -> Experiment:
-        """What is searched."""
-
-    def set_up(self, threads: int) -> None:
-        """Prepare this process for trials, one after another."""
-
-    def begin(
-        self, point: Point, device: Device, *, trial: int, baseline: str | None, checkpoint: bytes | None
-    ) -> Iterator[Report]:
-        """Begin a trial, or go on with one from a checkpoint."""
-
-    def record_of(self, checkpoint: bytes) -> Record:
-        """Return what a checkpoint knows of its trial."""
-
-
-class PrunedTrial(tune.Trainable):
-    """Ray's view of a trial: a step is a report. One process serves many trials."""
-
-    def setup(  # type: ignore[override]  # tune.with_parameters adds the rest
-        self, config: Config, trials: RunsTrials, device: Device, checkpoints: Checkpoints, alone: bool
-    ) -> None:
-        """Keep what all trials share and begin the first.
-
-        Args:
-            config: The first trial's.
-            trials: The study's; a node fetches them once.
-            device: What measures.
-            checkpoints: Where trials that were interrupted go on from.
-            alone: Whether no other trial runs meanwhile: this one may use all cores, because it waits while its
-                network is measured.
-        """
-        self.trials, self.device, self.checkpoints = trials, device, checkpoints
-        experiment = self.trials.experiment
-        if not alone and experiment.benchmark.device != "fake" and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, training_cpus(experiment.benchmark.threads, _devices_here(experiment)))
-        self.trials.set_up(len(usable_cpus()) if alone else experiment.search.cpus_per_trial)
-        self._begin(config)
-
-    def reset_config(self, new_config: Config) -> bool:
-        """Begin the next trial in the same process, with nothing left of the last."""
-        self._begin(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Go on to the next report."""
-        report = next(self.reports)
-        if report.record.status != "running":
-            faulthandler.cancel_dump_traceback_later()
-        return as_result(report, self.trials.experiment.target)
-
-    def _begin(self, config: Config) -> None:
-        experiment = self.trials.experiment
-        number = config["trial"]
-        if limit_s := experiment.search.trial_time_limit_s:
-            # Whatever hangs, this ends the process, and the driver learns that it is lost.
-            faulthandler.dump_traceback_later(2 * limit_s + 60, exit=True, file=2)
-        self.reports: Iterator[Report] = self.trials.begin(
-            to_point(config, experiment.pruner_groups),
-            self.device,
-            trial=number,
-            baseline=baseline_name(experiment, number),
-            checkpoint=self.checkpoints.of(number) if config["attempt"] > 1 else None,
-        )
-
-
-def _devices_here(experiment: Experiment) -> int:
-    """Return how many devices this process's node has."""
-    mine = ray.get_runtime_context().get_node_id()
-    (node,) = (node for node in ray.nodes() if node["NodeID"] == mine)  # type: ignore[no-untyped-call]
-    return int(node["Resources"].get(experiment.benchmark.resource, 0))
-
-
-def baseline_name(experiment: Experiment, number: int) -> str | None:
-    """Return the name of the baseline that trial `number` is, or None: they are numbered from 1."""
-    return dict(enumerate(experiment.baselines, 1)).get(number)
-
-
-def as_result(report: Report, target: Goal) -> dict[str, Any]:
-    """Return a report as Ray Tune wants it: flat, every metric in it, the record as one text."""
-    record = report.record
-    return {
-        **record.metrics,
-        "trial": record.trial,
-        "epoch": record.epoch,
-        OBJECTIVE: objective(record, target),
-        "baseline": record.baseline is not None,
-        "record": record.to_json(),
-        "weights": report.weights,
-        "checkpoint": report.checkpoint,
-        "done": record.status != "running",
-    }
 
 
 class Listener(Protocol):
@@ -482,10 +340,6 @@ def run_search(
             tuner.fit()
         except TuneError as error:
             raise StudyError(f"Ray Tune must run the trials, but got: {_in_a_line(error)}") from error
-
-
-def _first(group: PrunerGroup) -> float:
-    return group.sparsity.low if isinstance(group.sparsity, Uniform) else group.sparsity.values[0]
 
 
 def _grid(groups: Mapping[str, PrunerGroup]) -> Iterator[Point]:

@@ -20,11 +20,11 @@ from edge_tune.experiment import Asha, Benchmark, Experiment, Point
 from edge_tune.loading import as_json
 from edge_tune.ranking import Standing, Verdict
 from edge_tune.results import Record, Results, write_atomically
-from edge_tune.search import RunsTrials
 from edge_tune.simulation import Simulation
 from edge_tune.stopping import StudyLimits
 from edge_tune.study import Study, images_digest, load, prepare
 from edge_tune.tensorboard import TensorBoard
+from edge_tune.trainable import RunsTrials
 from edge_tune.trial import Trials
 
 Say = Callable[[str], None]

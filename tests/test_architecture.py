@@ -1,6 +1,8 @@
 """The map of modules: a module imports only what stands above it, and few may know torch, ray or openvino."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,7 @@ ORDER = [
     "simulation",
     "conclusion",
     "stored",
+    "trainable",
     "search",
     "cluster",
     "session",
@@ -99,7 +102,7 @@ MAY_IMPORT = {
         "conclusion",
     },
     "torch_pruning": {"pruning"},
-    "ray": {"benchmark.actor", "benchmark.devices", "stopping", "search", "cluster"},
+    "ray": {"benchmark.actor", "benchmark.devices", "stopping", "trainable", "search", "cluster"},
     "hyperopt": {"search"},
     "plotly": {"report.style", "report.figures", "report.bars", "report.blocks", "report.page"},
     "yaml": {"convert.reading"},
@@ -140,6 +143,14 @@ def test_module_imports_only_what_stands_above_it(module: str) -> None:
 def test_library_is_known_to_few_modules(library: str) -> None:
     users = {module for module in ORDER if library in {name.partition(".")[0] for name in imports(module)}}
     assert users == MAY_IMPORT[library]
+
+
+def test_trial_processes_import_only_what_they_use() -> None:
+    """Each lost process is replaced by one that imports it all again."""
+    code = "import sys, edge_tune.trainable, edge_tune.trial; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert {"torch", "torch_pruning", "ray.tune"} <= set(modules)
+    assert not {"hyperopt", "torchvision", "sklearn", "scipy.stats", "matplotlib", "plotly"} & set(modules)
 
 
 def test_runner_stands_alone() -> None:

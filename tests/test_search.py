@@ -10,12 +10,13 @@ from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError
 from ray.tune.schedulers import FIFOScheduler
 
 import edge_tune as et
-from edge_tune import search
+from edge_tune import search, trainable
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Point
 from edge_tune.results import Record
-from edge_tune.search import PENALTY, Recorder, Searcher
+from edge_tune.search import Recorder, Searcher
 from edge_tune.stopping import StudyLimits
+from edge_tune.trainable import PENALTY
 from tests.networks import BLOCKS, experiment
 
 CHOICES = {
@@ -27,13 +28,13 @@ HALF = {"half": {"first": 0.5, "second": 0.5}}
 
 def finished(number: int, config: Mapping[str, Any], one: et.Experiment, **changes: object) -> Record:
     """The record of a trial whose latency is a bowl with its bottom at 0.3 / 0.6."""
-    point = search.to_point(dict(config), one.pruner_groups)
+    point = trainable.to_point(dict(config), one.pruner_groups)
     latency = sum((s - best) ** 2 for s, best in zip(point.sparsities.values(), (0.3, 0.6), strict=True))
     return Record(
         **{  # type: ignore[arg-type]
             "trial": number,
             "status": "finished",
-            "baseline": search.baseline_name(one, number),
+            "baseline": trainable.baseline_name(one, number),
             "sparsities": point.sparsities,
             "structures": point.structures,
             "metrics": {"latency_ms": latency, "top1": 50.0},
@@ -49,7 +50,7 @@ def run_on(searcher: Searcher, one: et.Experiment, trials: int) -> list[Record]:
         config = searcher.suggest(f"ray_{searcher.next_number}_{len(records)}")
         (trial_id,) = searcher._live_trial_mapping
         record = finished(config.pop("trial"), config, one)
-        searcher.on_trial_complete(trial_id, {search.OBJECTIVE: search.objective(record, one.target)})
+        searcher.on_trial_complete(trial_id, {trainable.OBJECTIVE: trainable.objective(record, one.target)})
         records.append(record)
     return records
 
@@ -106,7 +107,7 @@ def test_searcher_suggests_a_lost_trial_again_before_any_new_one() -> None:
     assert (config["trial"], config["attempt"]) == (3, 1)
     assert again == {**config, "attempt": 2}
     record = finished(again.pop("trial"), again, one)
-    searcher.on_trial_complete("again", {search.OBJECTIVE: search.objective(record, one.target)})
+    searcher.on_trial_complete("again", {trainable.OBJECTIVE: trainable.objective(record, one.target)})
     assert [record, *run_on(searcher, one, 2)] == undisturbed[2:]  # for HyperOpt, nothing happened
 
 
@@ -169,7 +170,7 @@ def test_searcher_ends_when_all_trials_have_ended_and_not_before() -> None:
     assert [config["trial"] for config in configs.values()] == [1, 2, 3]
     assert searcher.suggest("d") is None
     for name in ("a", "b"):
-        searcher.on_trial_complete(name, {search.OBJECTIVE: 1.0})
+        searcher.on_trial_complete(name, {trainable.OBJECTIVE: 1.0})
     searcher.on_trial_complete("c", error=True)
     searcher.run_again("c", configs["c"])
     assert searcher.suggest("e")["attempt"] == 2
@@ -196,7 +197,7 @@ def test_searcher_keeps_away_from_where_networks_collapse() -> None:
             config.pop("trial")
             below = config["first"] < 0.5
             record = finished(number, config, one, collapsed="one class" if below and collapses else None)
-            searcher.on_trial_complete(str(number), {search.OBJECTIVE: search.objective(record, one.target)})
+            searcher.on_trial_complete(str(number), {trainable.OBJECTIVE: trainable.objective(record, one.target)})
             late[collapses] += below and number > 30
     assert late[True] < 0.7 * late[False]
 
@@ -207,10 +208,10 @@ def test_objective_ranks_finished_before_stopped_and_collapsed() -> None:
     stopped = finished(3, {"first": 0.3, "second": 0.6}, one, status="stopped", stopped_by="asha")
     running = finished(4, {"first": 0.3, "second": 0.6}, one, status="running")
     collapsed = finished(5, {"first": 0.3, "second": 0.6}, one, collapsed="one class")
-    assert search.objective(good, one.target) < PENALTY
+    assert trainable.objective(good, one.target) < PENALTY
     for other in (stopped, running, collapsed):
-        assert search.objective(other, one.target) >= PENALTY
-    assert search.objective(good, et.Maximise("top1")) == -50.0
+        assert trainable.objective(other, one.target) >= PENALTY
+    assert trainable.objective(good, et.Maximise("top1")) == -50.0
 
 
 def test_grid_is_the_product_of_the_choices_after_the_baselines() -> None:
@@ -232,6 +233,6 @@ def test_grid_larger_than_the_trials_is_sampled_evenly_by_seed() -> None:
 def test_space_leaves_out_what_is_fixed() -> None:
     groups = {"first": et.PrunerGroup("channels", ["w"], sparsity=et.Uniform(0.3, 0.3)), "second": CHOICES["second"]}
     assert set(search.space(groups)) == {"second", "second:structure"}
-    point = search.to_point({"second": 0.9, "second:structure": "channels"}, groups)
+    point = trainable.to_point({"second": 0.9, "second:structure": "channels"}, groups)
     assert point == Point({"first": 0.3, "second": 0.9}, {"first": "channels", "second": "channels"})
     assert search.to_config(point, groups) == {"second": 0.9, "second:structure": "channels"}
