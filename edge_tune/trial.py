@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -115,11 +116,14 @@ class _Run:
         self.started_at = now()
         self.record: Record
         self.network: nn.Module
-        self.optimiser: torch.optim.Optimizer
+
+    @cached_property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Made only for retraining: the first of a process has PyTorch import its compiler, about a second."""
+        return make_optimiser(self.network, self.study.experiment.retraining)
 
     def begin(self, network: nn.Module, plan: Plan, record: Record) -> None:
         self.network = network
-        self.optimiser = make_optimiser(network, self.study.experiment.retraining)
         self.record = replace(record, plan=pruning.plan_as_json(plan), node=platform.node(), started_at=self.started_at)
 
     def go_on(self, checkpoint: Checkpoint) -> None:
