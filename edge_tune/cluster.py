@@ -173,7 +173,7 @@ class Cluster:
         for node, call in calls:
             try:
                 answers.append((node, _result(call)))
-            except (RayError, ImportError) as error:
+            except (RayError, ImportError, RuntimeError) as error:  # Ray raises the last for what it cannot import
                 if node.id not in {still.id for still in self.nodes}:
                     continue
                 raise ExperimentError(

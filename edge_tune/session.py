@@ -63,8 +63,8 @@ def run(
         with cluster.joined(experiment.benchmark) as here:
             devices = here.wait_for_devices(say)
             here.trials_at_once(experiment.search.cpus_per_trial)
-            _check_device(here, experiment.benchmark)
             here.check_agreement()
+            _check_device(here, experiment.benchmark)
             say(f"{here}. Results: {results.folder}")
             work: _Work
             if loaded is None:

@@ -1,5 +1,7 @@
 """Joining Ray: on this machine, or a cluster of several nodes that all run here."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,6 +97,24 @@ def test_check_agreement_names_the_nodes_that_differ(here: cluster.Cluster, monk
     monkeypatch.setattr(cluster.Cluster, "on_each_node", lambda self, function: answers(function))
     with pytest.raises(ExperimentError, match=r"the same torch, but got 2\.14\.1 on .*, 2\.13\.0 on .*; run `ray up`"):
         here.check_agreement()
+
+
+def test_nodes_that_cannot_import_edge_tune_are_named(nodes: Any, tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text("from tests.networks import experiment as make\n\nexperiment = make()\n")
+    process = subprocess.run(  # from a folder that the nodes do not import from
+        [sys.executable, "-m", "edge_tune.run", "study.py", "--results", "out"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "EDGE_TUNE_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 2
+    assert re.fullmatch(
+        r"node .*: EdgeTune must run on each node of the cluster, from the same path .*No module named 'edge_tune'\n",
+        process.stderr,
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_joined_says_that_no_cluster_answers(monkeypatch: pytest.MonkeyPatch) -> None:
