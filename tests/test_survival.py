@@ -48,10 +48,10 @@ def run(folder: Path, *options: str) -> int:
 def test_time_budget_ends_with_what_there_is_and_resume_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--simulate=0.5", "--epochs=4", "--trials=4"]
-    assert run(tmp_path, *options, "--time-budget=8s") == 0
+    options = ["--simulate=0.75", "--epochs=4", "--trials=4"]  # 9 s of two trials at a time
+    assert run(tmp_path, *options, "--time-budget=6s") == 0
     out = capsys.readouterr().out
-    assert re.search(r"\d of 5 trials are recorded in .*out: the time budget of 8 s is used up\.", out), out
+    assert re.search(r"\d of 5 trials are recorded in .*out: the time budget of 6 s is used up\.", out), out
     assert "| network " in out
     done = Results(tmp_path / "out").trials()
     assert len(done) < 4

@@ -15,7 +15,7 @@ from tests.chaos.cluster import Driver, machines, run_undisturbed
 
 SEED = 0
 TRIALS = 40
-EPOCHS = 16
+EPOCHS = 24
 KILLS = {
     "worker": 5,
     "child": 3,
