@@ -48,8 +48,8 @@ def run(folder: Path, *options: str) -> int:
 def test_time_budget_ends_with_what_there_is_and_resume_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--simulate=0.75", "--epochs=4", "--trials=4"]  # 9 s of two trials at a time
-    assert run(tmp_path, *options, "--time-budget=6s") == 0
+    options = ["--epochs=4", "--trials=4"]
+    assert run(tmp_path, *options, "--simulate=0.75", "--time-budget=6s") == 0  # of 9 s, two trials at a time
     out = capsys.readouterr().out
     assert re.search(r"\d of 5 trials are recorded in .*out: the time budget of 6 s is used up\.", out), out
     assert "| network " in out
@@ -57,7 +57,7 @@ def test_time_budget_ends_with_what_there_is_and_resume_goes_on(
     assert len(done) < 4
     under_way = len(Results(tmp_path / "out").unfinished())
     capsys.readouterr()
-    assert run(tmp_path, *options, "--resume") == 0
+    assert run(tmp_path, *options, "--simulate=0", "--resume") == 0
     found = Results(tmp_path / "out").trials()
     assert [record.trial for record in found] == [2, 3, 4, 5]
     assert [record for record in found if record.trial <= len(done) + 1] == done
@@ -66,7 +66,7 @@ def test_time_budget_ends_with_what_there_is_and_resume_goes_on(
 
 
 def test_trial_whose_process_is_killed_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
-    process = command(tmp_path, "--simulate", "1", "--epochs", "5", "--trials", "1")
+    process = command(tmp_path, "--simulate", "0.5", "--epochs", "5", "--trials", "1")
     checkpoint = tmp_path / "out" / "checkpoints" / "0002.pt"
     deadline = time.monotonic() + 200
     while not checkpoint.exists() and time.monotonic() < deadline:
