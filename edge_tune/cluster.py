@@ -144,7 +144,8 @@ class Cluster:
         Raises:
             ExperimentError: No device became free in time.
         """
-        call = _remote(function).options(num_cpus=0, resources={self.resource: 1}).remote(*arguments)
+        options = {"num_cpus": 0, "resources": {self.resource: 1}, "num_returns": "streaming"}
+        call = _remote(_announced).options(**options).remote(function, *arguments)
         started, _ = ray.wait([call], timeout=DEVICE_WAIT_S)
         if not started:
             ray.cancel(call, force=True)
@@ -152,7 +153,8 @@ class Cluster:
                 f"benchmark: a device must be free, but each node that offers {self.resource!r} has been busy for "
                 f"{DEVICE_WAIT_S:g} s; wait for the other study on this cluster."
             )
-        return cast(Result, _result(call))
+        _result(next(call))
+        return cast(Result, _result(next(call)))
 
     def on_each_node(self, function: Callable[..., Result], *arguments: Any) -> list[tuple[Node, Result]]:
         """Return each node and what a function returns there; a node that is lost meanwhile is left out.
@@ -270,6 +272,12 @@ def versions() -> dict[str, str]:
 def counted(number: int, thing: str) -> str:
     """Return "1 node", "2 nodes"."""
     return f"{number} {thing}{'s'[: number != 1]}"
+
+
+def _announced(function: Callable[..., Result], *arguments: Any) -> Iterator[Result | None]:
+    """Yield once when this begins, so that waiting for a device is told from using it; then what a function returns."""
+    yield None
+    yield function(*arguments)
 
 
 def _remote(function: Callable[..., Result]) -> Any:

@@ -100,7 +100,10 @@ def _read(data: Data) -> tuple[tuple[str, ...], Split, Split]:
         return _read_digits(data.image_size)
     if data.name in ("cifar10", "cifar100"):
         return _read_cifar(data.name, data.image_size)
-    return _read_folder(Path(data.name).expanduser().absolute(), data.image_size)
+    try:
+        return _read_folder(Path(data.name).expanduser().absolute(), data.image_size)
+    except (OSError, RuntimeError) as error:  # it may not be read, its name is too long, there is no ~user
+        raise ExperimentError(f"{data.name}: an image folder must be readable, but got: {error}") from error
 
 
 def _read_digits(image_size: int) -> tuple[tuple[str, ...], Split, Split]:

@@ -19,7 +19,11 @@ def load_experiment(path: Path) -> Experiment:
         ExperimentError: The file is missing, does not run, or holds no valid experiment. A
             failure inside the file names its line.
     """
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        raise ExperimentError(f"{path}: an experiment must be a file that can be read, but got {error}.") from error
+    if not is_file:
         raise ExperimentError(f"{path}: an experiment must be a Python file, but there is none; see experiments/.")
     if not NAME.fullmatch(path.stem):
         raise ExperimentError(

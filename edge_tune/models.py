@@ -11,6 +11,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -121,8 +122,12 @@ def read_weights(source: str) -> dict[str, Tensor]:
     Raises:
         ExperimentError: There is no such file, or it holds no plain tensors.
     """
-    path = _local_path(source)
-    if not path.is_file():
+    try:
+        path = _local_path(source)
+        is_file = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # it may not be read, there is no ~user, no such URL
+        raise ExperimentError(f"{source}: weights must be a file or a URL, but got: {error}; check both.") from error
+    if not is_file:
         raise ExperimentError(f"{source}: weights must be a file or a URL, but got no such file; check the path.")
     content = _load_tensors(path, source)
     for key in ("state_dict", "model"):
@@ -260,7 +265,7 @@ def _local_path(source: str) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(source, str(path), checksum and checksum[1], progress=False)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, HTTPException) as error:
             raise ExperimentError(
                 f"{source}: weights must be downloaded once, but the download failed ({error}); "
                 f"check the URL and the network, or give a file."

@@ -10,12 +10,13 @@ layers/           where the time goes in those, one CSV a trial
 """
 
 import csv
+import fcntl
 import io
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -119,8 +120,8 @@ class Results:
         Raises:
             ExperimentError: They cannot.
         """
-        self._created = [folder for folder in (self.networks, *self.networks.parents) if not folder.exists()]
         try:
+            self._created = [folder for folder in (self.networks, *self.networks.parents) if not folder.exists()]
             self.networks.mkdir(parents=True, exist_ok=True)
             probe = self.folder / ".writable"
             probe.write_text("")
@@ -130,6 +131,26 @@ class Results:
                 f"{self.folder}: the results folder must be writable, but got {error.strerror}; "
                 f"choose another with --results."
             ) from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other commands from running the same study meanwhile; the system lets go when this process ends.
+
+        Raises:
+            ExperimentError: Another one runs it.
+        """
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ExperimentError(
+                    f"{self.folder}: a study must be run by one command at a time, but another one runs it now; wait "
+                    f"for it, or stop it first."
+                ) from error
+            yield
+        finally:
+            os.close(folder)
 
     def discard_if_empty(self) -> None:
         """Remove the folders that `create` made if nothing was written to them."""
@@ -270,7 +291,10 @@ def now() -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, sees all of it or none."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(path)
 
 

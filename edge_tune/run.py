@@ -4,12 +4,14 @@ python -m edge_tune.run experiments/resnet56_latency.py
 """
 
 import argparse
+import math
 import os
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +24,8 @@ from edge_tune.loading import load_experiment
 from edge_tune.results import Results
 
 REPORT = "report.html"
+STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
+"""When a study began, as the name of its folder ends: another study's name may begin with this one's."""
 UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -99,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--simulate",
-        type=float,
+        type=_epoch_seconds,
         metavar="SECONDS",
         help="try out the study by formulas, without images, network or device; an epoch takes so many seconds",
     )
@@ -183,6 +187,14 @@ def _seconds(text: str) -> float:
     return float(number) * UNITS_S[unit]
 
 
+def _epoch_seconds(text: str) -> float:
+    """Return the seconds that an epoch of a simulated trial takes."""
+    with suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number of seconds of at least 0, such as 0.5, but got {text!r}")
+
+
 def _replaced(part: Any, **values: Any) -> Any:
     return replace(part, **{name: value for name, value in values.items() if value is not None})
 
@@ -193,7 +205,7 @@ def _results_folder(given: argparse.Namespace) -> Path:
         return Path(given.results)
     study = given.experiment.stem
     if given.resume:
-        folders = sorted(path.parent for path in Path("results").glob(f"{study}-*/run.json"))
+        folders = sorted(path.parent for path in Path("results").glob(f"{study}-{STARTED}/run.json"))
         if not folders:
             raise ExperimentError(
                 f"--resume: needs a study to go on with, but results/{study}-*/ holds none; start one."
@@ -203,9 +215,16 @@ def _results_folder(given: argparse.Namespace) -> Path:
 
 
 def _check_folder(results: Results, *, resume: bool) -> None:
-    if resume and not results.exists():
+    try:
+        exists = results.exists()
+    except OSError as error:
+        raise ExperimentError(
+            f"{results.folder}: the results folder must be accessible, but got {error.strerror}; choose another with "
+            f"--results."
+        ) from error
+    if resume and not exists:
         raise ExperimentError(f"{results.folder}: --resume needs a study that was started here, but there is none.")
-    if not resume and results.exists():
+    if not resume and exists:
         raise ExperimentError(
             f"{results.folder}: the results folder must be new, but holds a study; go on with it by --resume, or "
             f"choose another folder with --results."
@@ -234,7 +253,9 @@ def _commit() -> str | None:
 
 
 def _command(given: argparse.Namespace, results: Results) -> str:
-    shown = {name: f"{value:g}s" if isinstance(value, float) else value for name, value in vars(given).items()}
+    """Return what goes on with the study."""
+    times = {name: f"{value:.15g}s" for name in ("time_budget", "trial_time_limit") if (value := getattr(given, name))}
+    shown = {**vars(given), **times}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in shown.items() if _is_option(name, value)]
     words = [str(given.experiment), *options, f"--results={results.folder}", "--resume"]
     return shlex.join([_tool("python"), "-m", "edge_tune.run", *words])

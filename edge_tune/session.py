@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Protocol
 
 from edge_tune import cluster, conclusion, console, search
@@ -56,8 +57,22 @@ def run(
     """
     check_same(results, identity(experiment))
     if simulated_epoch_s is None:
-        results.check_networks(Standing(experiment.target, [*results.baselines(), *results.trials()]).kept)
+        records = [*results.baselines(), *results.trials()]
+        # The earlier session may have kept no more than these, and more are not needed.
+        results.check_networks(Standing(experiment.target, records, "best").kept)
     results.create()
+    with results.held():
+        return _run(experiment, results, about, source, say, simulated_epoch_s)
+
+
+def _run(
+    experiment: Experiment,
+    results: Results,
+    about: Mapping[str, Any],
+    source: str,
+    say: Say,
+    simulated_epoch_s: float | None,
+) -> Verdict | None:
     try:
         loaded = load(experiment) if simulated_epoch_s is None else None
         with cluster.joined(experiment.benchmark) as here:
@@ -135,12 +150,17 @@ def check_same(results: Results, mine: Mapping[str, Any]) -> None:
     if not results.exists():
         return
     theirs = results.identity()
-    differing = [key for key in mine if mine[key] != theirs.get(key)]
+    differing = [key for key in mine if mine[key] != theirs.get(key) or _keys(mine[key]) != _keys(theirs.get(key))]
     if differing:
         raise ExperimentError(
             f"{results.folder}: a resumed study must be the one that was started, but got another "
             f"{', '.join(differing)}; give the same options or choose another folder with --results."
         )
+
+
+def _keys(value: Any) -> list[str]:
+    """Return the keys of a mapping in their order: it numbers the baselines and shuffles a grid."""
+    return list(value) if isinstance(value, Mapping) else []
 
 
 class _Work(Protocol):
@@ -272,16 +292,25 @@ class _Session:
         if any(record.trial == 0 for record in self.results.baselines()):
             return
         (report,) = self.work.trials.begin(Point({}, {}), self.device, trial=0, baseline="unpruned", checkpoint=None)
-        self.results.add(report.record)
-        if report.weights:
+        if report.weights:  # before the record, so that a record's weights are always there
             write_atomically(self.results.network_file(report.record), report.weights)
+        self.results.add(report.record)
         self.tensorboard.add(report.record)
         self.say(console.trial_line(report.record, self.work.experiment.target))
 
     def _checkpoints(self) -> list[Record]:
         """Return what is known of the trials that an earlier session began and did not end."""
         files = map(self.results.checkpoint_file, self.results.unfinished())
-        return [self.work.trials.record_of(file.read_bytes()) for file in files if file.is_file()]
+        return [self._record_of(file) for file in files if file.is_file()]
+
+    def _record_of(self, checkpoint: Path) -> Record:
+        try:
+            return self.work.trials.record_of(checkpoint.read_bytes())
+        except Exception as error:  # PyTorch raises this and that for a damaged file
+            raise ExperimentError(
+                f"{checkpoint}: must be the checkpoint of a trial, but cannot be read as one ({type(error).__name__}); "
+                f"delete it, and the trial begins anew."
+            ) from error
 
     def _at_once(self) -> int:
         """Return how many trials run at the same time: what is asked, within the CPUs there are."""

@@ -129,11 +129,17 @@ class AshaScheduler(AsyncHyperBandScheduler):
         self._enter(result["trial"], result["epoch"], result[self.rule.goal.metric])
 
     def remember(self, records: Iterable[Record]) -> None:
-        """Enter the epochs of trials into the rungs, as they were before a resume."""
+        """Enter the epochs of trials into the rungs, as they were before a resume.
+
+        Not every epoch measures everything: a metric is what it was last, and after the last epoch the record's own.
+        """
+        metric = self.rule.goal.metric
         for record in records:
+            known: dict[str, float] = dict(record.pruned)
             for entry in record.curve:
-                if self.rule.goal.metric in entry:
-                    self._enter(record.trial, entry["epoch"], entry[self.rule.goal.metric])
+                known |= {**entry, **(record.metrics if entry is record.curve[-1] else {})}
+                if metric in known:
+                    self._enter(record.trial, entry["epoch"], known[metric])
 
     def _enter(self, trial: int, epoch: float, value: float) -> str:
         bracket: Any = self._brackets[0]

@@ -22,7 +22,7 @@ from edge_tune.results import Record, Report, Results
 OBJECTIVE = "objective"
 """The searcher's metric: the target turned so that smaller is better."""
 
-PENALTY = 1e9
+PENALTY = 1e12
 """Added to the objective of a trial that did not finish or that collapsed: worse than any other."""
 
 Config = dict[str, Any]
@@ -121,17 +121,16 @@ class PrunedTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Go on to the next report."""
+        if limit_s := self.trials.experiment.search.trial_time_limit_s:
+            # Whatever hangs, this ends the process, and the driver learns that it is lost.
+            faulthandler.dump_traceback_later(2 * limit_s + 60, exit=True, file=2)
         report = next(self.reports)
-        if report.record.status != "running":
-            faulthandler.cancel_dump_traceback_later()
+        faulthandler.cancel_dump_traceback_later()
         return as_result(report, self.trials.experiment.target)
 
     def _begin(self, config: Config) -> None:
         experiment = self.trials.experiment
         number = config["trial"]
-        if limit_s := experiment.search.trial_time_limit_s:
-            # Whatever hangs, this ends the process, and the driver learns that it is lost.
-            faulthandler.dump_traceback_later(2 * limit_s + 60, exit=True, file=2)
         self.reports: Iterator[Report] = self.trials.begin(
             to_point(config, experiment.pruner_groups),
             self.device,

@@ -221,9 +221,13 @@ class _Run:
         if reason := why_hopeless(experiment.rule(Hopeless), self.record.collapsed, epoch=epoch, epochs=self.epochs):
             return {"stopped_by": "hopeless", "reason": reason}
         limit_s = experiment.search.trial_time_limit_s
-        if epoch < self.epochs and (reason := why_too_long(limit_s, sum(self.seconds.values()))):
+        if epoch < self.epochs and (reason := why_too_long(limit_s, self._worked_s())):
             return {"stopped_by": "time_limit", "reason": reason}
         return {}
+
+    def _worked_s(self) -> float:
+        """Return the seconds of work so far; others were measured while this trial waited for the device."""
+        return sum(seconds for stage, seconds in self.seconds.items() if stage != "queue")
 
     def _size(self) -> Mapping[str, float]:
         if self.record.pruned:

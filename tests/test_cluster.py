@@ -68,6 +68,23 @@ def test_on_device_node_runs_where_the_device_is_and_raises_what_is_raised_there
         here.on_device_node(refuse)
 
 
+def slow() -> str:
+    time.sleep(7)
+    return "done"
+
+
+def test_on_device_node_limits_the_wait_for_a_device_not_the_work_on_it(
+    here: cluster.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "DEVICE_WAIT_S", 5.0)
+    hold: Any = ray.remote(slow)
+    both = hold.options(num_cpus=0, resources={"ncs": 2}).remote()
+    with pytest.raises(ExperimentError, match=r"must be free, but each node that offers 'ncs' has been busy for 5 s"):
+        here.on_device_node(where_am_i)
+    ray.get(both)
+    assert here.on_device_node(slow) == "done"
+
+
 def test_on_each_node_answers_for_each(here: cluster.Cluster) -> None:
     answers = here.on_each_node(where_am_i)
     assert [node.id for node, _ in answers] == [answer for _, answer in answers]

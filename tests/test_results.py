@@ -161,3 +161,12 @@ def test_check_networks_wants_the_weights_of_those_that_finished(tmp_path: Path)
     ) as error:
         results.check_networks([record(3), record(1), record(3)])
     assert len(error.value.problems) == 1
+
+
+def test_a_study_is_held_by_one_command_at_a_time(tmp_path: Path) -> None:
+    with Results(tmp_path).held():
+        expected = r"a study must be run by one command at a time, but another one runs it now; wait"
+        with pytest.raises(ExperimentError, match=expected), Results(tmp_path).held():
+            pass
+    with Results(tmp_path).held():
+        assert list(tmp_path.iterdir()) == []

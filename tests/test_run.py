@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ import torchvision
 
 import edge_tune as et
 from edge_tune import datasets, stored
+from edge_tune import run as command_line
+from edge_tune.errors import ExperimentError
 from edge_tune.evaluation import evaluate
 from edge_tune.export import load_network
 from edge_tune.results import Record, Results
 from edge_tune.run import main
-from edge_tune.session import identity
+from edge_tune.session import check_same, identity
 from tests.networks import experiment as make
 from tests.networks import small, write_image_folder
 
@@ -66,6 +69,12 @@ def group(weights: object, low: float = 0.0, high: float = 0.9) -> str:
         ("", ["--epochs", "-1"], r"retraining: epochs must be a whole number of at least 0, but got -1"),
         ("", ["--data", "nowhere/images"], r"nowhere/images: .*"),
         ("", ["--weights", "none.pt"], r"none.pt: .*"),
+        ("", ["--data", "~nobody9/images"], r"~nobody9/images: an image folder must be readable, but got: .*home"),
+        ("", ["--weights", "~nobody9/x.pt"], r"~nobody9/x.pt: weights must be a file or a URL, but got: .*home"),
+        ("", ["--weights", "https://[x.pt"], r"https://\[x.pt: weights must be a file or a URL, but got: Invalid IPv6"),
+        ("", ["--weights", "http://no host/x.pt"], r"http://no host/x.pt: .* the download failed \(URL can't contain"),
+        ("", ["--data", 300 * "x"], r"xxx: an image folder must be readable, but got: .*too long"),
+        ("", ["--results", 300 * "x"], r"xxx: the results folder must be accessible, but got File name too long"),
         ("", ["--device", "GPUX"], r"benchmark: .*'?CPU'?.*GPUX"),
         ("benchmark=et.Benchmark(threads=4096)", [], r"benchmark: threads must be at most .* cores .*, but got 4096"),
         (
@@ -156,6 +165,40 @@ def test_what_a_resumed_study_keeps_may_change() -> None:
     assert identity(make(keep_weights="all")) == identity(make(keep_weights="best"))
 
 
+def test_baselines_of_a_resumed_study_must_keep_their_order() -> None:
+    """They are numbered by it."""
+    half, most = {"first": 0.5, "second": 0.5}, {"first": 0.9, "second": 0.9}
+    results = Results(Path("old"))
+    results.create()
+    results.write_json("run.json", {"identity": identity(make(baselines={"half": half, "most": most}))})
+    check_same(results, identity(make(baselines={"half": half, "most": most})))
+    with pytest.raises(ExperimentError, match="got another baselines"):
+        check_same(results, identity(make(baselines={"most": most, "half": half})))
+
+
+def test_resume_takes_the_newest_study_of_this_name_and_no_other() -> None:
+    for name in ("mine-20251101-100000", "mine-20251125-100000", "mine-top1-20251130-100000"):
+        Path("results", name).mkdir(parents=True)
+        Path("results", name, "run.json").write_text("{}")
+    given = command_line._parser().parse_args(["mine.py", "--resume"])
+    assert command_line._results_folder(given) == Path("results/mine-20251125-100000")
+
+
+def test_command_to_go_on_can_be_given_as_it_is_printed() -> None:
+    options = ["--simulate=0.5", "--time-budget=300h", "--trial-time-limit=90m", "--trials=7", "--weights=a b.pt"]
+    given = command_line._parser().parse_args(["mine.py", *options])
+    _, _, _, *words = shlex.split(command_line._command(given, Results(Path("out"))))
+    again = vars(command_line._parser().parse_args(words))
+    assert again == {**vars(given), "results": Path("out"), "resume": True}
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1s"])
+def test_simulated_epochs_must_take_a_time(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([write(), f"--simulate={seconds}"])
+    assert f"must be a number of seconds of at least 0, such as 0.5, but got '{seconds}'" in capsys.readouterr().err
+
+
 def test_resume_says_what_is_damaged(capsys: pytest.CaptureFixture[str]) -> None:
     file = write()
     Path("old").mkdir()
@@ -240,7 +283,7 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
 def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C after the second trial: its records stay, --resume adds the rest, no trial runs twice."""
     file = write("search=et.Search('hyperopt', trials=4, seed=1), retraining=et.Retraining(epochs=0, lr=0.1)")
-    process = command(file, "--results", "cut")
+    process = command(file, "--results", "cut", "--keep-weights", "best")
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
@@ -256,7 +299,7 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     before = Path("cut/trials.jsonl").read_text()
 
     # From here on in this process, which has already imported all that it needs.
-    assert main([file, "--results", "cut", "--resume"]) == 0
+    assert main([file, "--results", "cut", "--resume", "--keep-weights", "best"]) == 0
     assert Path("cut/trials.jsonl").read_text().startswith(before)
     assert main([file, "--results", "whole"]) == 0
     assert [record.trial for record in ended("cut")] == [2, 3, 4, 5]

@@ -1,5 +1,6 @@
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import edge_tune as et
 from edge_tune import search, trainable
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Point
-from edge_tune.results import Record
+from edge_tune.results import Record, Report
 from edge_tune.search import Recorder, Searcher
 from edge_tune.stopping import StudyLimits
 from edge_tune.trainable import PENALTY
@@ -212,6 +213,8 @@ def test_objective_ranks_finished_before_stopped_and_collapsed() -> None:
     for other in (stopped, running, collapsed):
         assert trainable.objective(other, one.target) >= PENALTY
     assert trainable.objective(good, et.Maximise("top1")) == -50.0
+    large, tiny = (replace(record, metrics={"macs": macs}) for record, macs in ((good, 2e10), (collapsed, 1e6)))
+    assert trainable.objective(large, et.Minimise("macs")) < trainable.objective(tiny, et.Minimise("macs"))
 
 
 def test_grid_is_the_product_of_the_choices_after_the_baselines() -> None:
@@ -236,3 +239,17 @@ def test_space_leaves_out_what_is_fixed() -> None:
     point = trainable.to_point({"second": 0.9, "second:structure": "channels"}, groups)
     assert point == Point({"first": 0.3, "second": 0.9}, {"first": "channels", "second": "channels"})
     assert search.to_config(point, groups) == {"second": 0.9, "second:structure": "channels"}
+
+
+def test_trial_that_hangs_is_ended_by_the_time_of_one_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A baseline, which no limit stops, may take longer than that in all."""
+    seen: list[object] = []
+    monkeypatch.setattr(trainable.faulthandler, "dump_traceback_later", lambda seconds, **_: seen.append(seconds))
+    monkeypatch.setattr(trainable.faulthandler, "cancel_dump_traceback_later", lambda: seen.append("ended"))
+    one = study(search=et.Search("random", trials=1, trial_time_limit_s=10))
+    trial = object.__new__(trainable.PrunedTrial)
+    trial.trials = SimpleNamespace(experiment=one)  # type: ignore[assignment]
+    trial.reports = iter([Report(finished(1, {"first": 0.1, "second": 0.1}, one))] * 2)
+    trial.step()
+    trial.step()
+    assert seen == [80, "ended", 80, "ended"]

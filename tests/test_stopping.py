@@ -107,6 +107,26 @@ def test_asha_remembers_the_rungs_of_an_earlier_session() -> None:
     assert decide(resumed, "c", 2, 69.0) == "STOP"
 
 
+def test_asha_remembers_a_metric_that_not_every_epoch_measures() -> None:
+    """As a trial reports it: what it was last."""
+    rule = et.Asha(et.Minimise("latency_ratio"), grace_epochs=1, reduction_factor=2)
+    record = Record(
+        trial=1,
+        status="finished",
+        pruned={"latency_ratio": 0.6},
+        curve=[
+            {"epoch": 1, "top1": 50.0},
+            {"epoch": 2, "top1": 60.0, "latency_ratio": 0.5},
+            {"epoch": 9, "top1": 70.0},
+        ],
+        metrics={"top1": 70.0, "latency_ratio": 0.4},
+    )
+    resumed = AshaScheduler(rule, epochs=9)
+    resumed.remember([record])
+    rungs = {rung: list(recorded.values()) for rung, recorded in resumed._brackets[0]._rungs}
+    assert rungs == {8: [-0.4], 4: [], 2: [-0.5], 1: [-0.6]}
+
+
 def test_asha_gives_a_trial_that_is_run_again_one_place_in_its_rung() -> None:
     """2 of 4 pass a rung of the values 50, 60, 70, 80; counted twice, the first attempt would raise the cutoff."""
     scheduler = asha()
