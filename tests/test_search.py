@@ -246,7 +246,7 @@ def test_trial_that_hangs_is_ended_by_the_time_of_one_report(monkeypatch: pytest
     seen: list[object] = []
     monkeypatch.setattr(trainable.faulthandler, "dump_traceback_later", lambda seconds, **_: seen.append(seconds))
     monkeypatch.setattr(trainable.faulthandler, "cancel_dump_traceback_later", lambda: seen.append("ended"))
-    one = study(search=et.Search("random", trials=1, trial_time_limit_s=10))
+    one = experiment(search=et.Search("random", trials=1, trial_time_limit_s=10))
     trial = object.__new__(trainable.PrunedTrial)
     trial.trials = SimpleNamespace(experiment=one)  # type: ignore[assignment]
     trial.reports = iter([Report(finished(1, {"first": 0.1, "second": 0.1}, one))] * 2)
