@@ -120,6 +120,7 @@ def better_in_both(trials: Sequence[Record], baseline: Record) -> list[Record]:
         trial
         for trial in trials
         if trial.status == "finished"
+        and not trial.collapsed
         and baseline.status == "finished"
         and all(goal.is_better(trial.metrics[goal.metric], baseline.metrics[goal.metric]) for goal in FRONT)
     ]
@@ -129,5 +130,6 @@ def endings(trials: Sequence[Record]) -> dict[str, int]:
     """Count the trials by how they ended: finished, failed, or the rule that stopped them."""
     counts = {"finished": 0, "hopeless": 0, "asha": 0, "time_limit": 0, "failed": 0}
     for trial in trials:
-        counts[trial.stopped_by or trial.status] += 1
+        ending = trial.stopped_by or trial.status
+        counts[ending] = counts.get(ending, 0) + 1  # a newer version may know other rules
     return counts

@@ -27,7 +27,7 @@ from ray.tune.search.hyperopt import HyperOptSearch
 from edge_tune.benchmark.measurement import Device
 from edge_tune.errors import StudyError
 from edge_tune.experiment import Asha, Choice, Experiment, Point, PrunerGroup, Uniform
-from edge_tune.results import Record, Report, Results
+from edge_tune.results import Record, Report, Results, now
 from edge_tune.stopping import AshaScheduler, StudyLimits, make_scheduler
 from edge_tune.trainable import (
     OBJECTIVE,
@@ -252,7 +252,7 @@ class Recorder(tune.Callback):
     def _end(self, record: Record, weights: bytes | None) -> None:
         self.losses.pop(record.trial, None)
         with self._writing():
-            self.listener.on_end(record, weights)
+            self.listener.on_end(replace(record, ended_at=record.ended_at or now()), weights)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

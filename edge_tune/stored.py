@@ -47,7 +47,7 @@ def write_stored(results: Results, trial: str, folder: Path) -> Record:
     record = find(results, trial)
     weights = _weights(results, record)
     _check_free(folder)
-    experiment = results.read_json("run.json")["identity"]
+    experiment = results.identity()
     network = _description(results, experiment["model"], record)
     model = export.to_onnx(export.rebuild(network, weights), tuple(network["input_shape"]))
     ir = _converted(model, experiment["benchmark"])

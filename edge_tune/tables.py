@@ -72,7 +72,8 @@ def summary(
     """
     trials = [record for record in records if not record.baseline]
     baselines = [record for record in records if record.baseline]
-    chosen = best(_with(trials, target.metric), target)
+    found = ranking.records[:1] if ranking else [best(_with(trials, target.metric), target)]
+    chosen = found[0] if found else None
     on_both = _with(trials, *(goal.metric for goal in FRONT))
     return {
         "target": {"goal": type(target).__name__.lower(), "metric": target.metric},

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -74,3 +75,10 @@ def test_standing_is_what_ranking_all_records_at_once_gives() -> None:
         assert standing.best == ranking.best(records, et.Maximise("top1"))
         assert standing.kept[1:] == ranking.pareto_front(records, ranking.FRONT) or standing.best is None
     assert (standing.ended, standing.hopeless) == (59, 8)
+
+
+def test_a_collapsed_network_beats_nothing() -> None:
+    """One that names the same class for all images may be faster and a chance more than right."""
+    baseline, lucky = record(1, 3.0, 9.8, baseline="off_the_shelf"), record(2, 1.0, 10.5)
+    assert ranking.better_in_both([lucky], baseline) == [lucky]
+    assert ranking.better_in_both([replace(lucky, collapsed="one class")], baseline) == []

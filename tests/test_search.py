@@ -127,6 +127,7 @@ class Heard:
         self.ends.append("lost")
 
     def on_end(self, record: Record, weights: bytes | None) -> None:
+        assert record.ended_at  # a trial's own last report need not be its end
         self.ends.append(f"{record.status}: {record.reason}")
 
 

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -153,6 +154,16 @@ def test_summary_says_what_the_study_came_to() -> None:
     assert summary["better_in_both"] == {"unpruned": []}
     assert [entry["trial"] for entry in summary["objective"]["ranking"]] == [2]
     assert summary["objective"]["says"].startswith("maximise top1 where latency_ratio < 0.6: trial_0002, top1 85")
+
+
+def test_summary_chooses_as_the_objective_does() -> None:
+    slower = replace(RETRAINED, trial=9, metrics={**RETRAINED.metrics, "latency_ms": 99.0, "top1": 99.0})
+    studied = [*STUDY, slower]
+    ranking = objective.rank(parse("maximise top1"), studied)
+    assert tables.summary(studied, et.Minimise("latency_ms"))["chosen"]["trial"] == 2
+    assert tables.summary(studied, et.Minimise("latency_ms"), ranking=ranking)["chosen"]["trial"] == 9
+    none = objective.rank(parse("maximise top1 where top1 >= 100"), studied)
+    assert tables.summary(studied, et.Minimise("latency_ms"), ranking=none)["chosen"] is None
 
 
 @pytest.mark.parametrize("records", [[], [Record(trial=7, status="finished", metrics={"top1": 3.0})], [FAILED]])

@@ -18,7 +18,7 @@ import numpy as np
 
 from edge_tune.benchmark.backend import OpenVinoBackend
 from edge_tune.benchmark.cores import measuring_cpus
-from edge_tune.benchmark.names import Names
+from edge_tune.benchmark.names import Names, is_network
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.results import as_csv
@@ -74,12 +74,15 @@ def read_network(path: Path) -> bytes:
     """Return the content of an ONNX file.
 
     Raises:
-        ExperimentError: It cannot be read.
+        ExperimentError: It cannot be read, or holds no network.
     """
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise ExperimentError(f"{path}: must be an ONNX file that can be read, but got: {error.strerror}.") from None
+    if not is_network(content):
+        raise ExperimentError(f"{path}: must be an ONNX network, but cannot be read as one; export it again.")
+    return content
 
 
 def layers_of(evidence: Mapping[str, Any]) -> list[Layer]:

@@ -12,8 +12,17 @@ import re
 from collections.abc import Collection
 
 import onnx
+from google.protobuf.message import DecodeError
 
 NAMELESS = re.compile(r"(?:Group)?Convolution_(\d+)(?!.*Convolution_\d)")
+
+
+def is_network(content: bytes) -> bool:
+    """Tell whether this is the content of an ONNX file."""
+    try:
+        return bool(onnx.load_from_string(content).graph.node)
+    except DecodeError:
+        return False
 
 
 class Names:

@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output", type=Path, metavar="FILE", help="experiment file to write (default: beside the schedule, as .py)"
     )
     given = parser.parse_args(arguments)
-    output = given.output or given.schedule.with_suffix(".py")
     try:
+        output = given.output or _beside(given.schedule)
         notes = _convert(given.schedule, given.sweep, output)
     except ExperimentError as error:
         print(error, file=sys.stderr)
@@ -38,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(note)
     print(f"Written: {output} (notes: {len(notes)}). To run it: {_command(output)}")
     return 0
+
+
+def _beside(schedule: Path) -> Path:
+    if not schedule.name:
+        raise ExperimentError(f"{schedule}: the schedule must be a file; name one.")
+    return schedule.with_suffix(".py")
 
 
 def _convert(schedule: Path, sweep: Path | None, output: Path) -> Sequence[str]:

@@ -53,8 +53,10 @@ def _decay(scheduler: Entry, policy: Policy) -> Decay | None:
     if class_name == "StepLR" and (size := whole(scheduler.plain("step_size"))):
         return Step(gamma=gamma, every_epochs=size, from_epoch=0 if start < size else start)
     if class_name == "MultiStepLR" and isinstance(scheduler.plain("milestones"), list):
-        given = [whole(milestone) for milestone in scheduler.plain("milestones")]
-        milestones = sorted(max(start + 1, milestone) for milestone in given if milestone is not None)
+        given = [milestone for one in scheduler.plain("milestones") if (milestone := whole(one)) is not None]
+        if len(given) < len(scheduler.plain("milestones")):
+            return None
+        milestones = sorted(max(start + 1, milestone) for milestone in given)
         reached = [milestone for milestone in milestones if milestone <= end]
         return MultiStep(gamma=gamma, milestones=reached) if reached else None
     return None

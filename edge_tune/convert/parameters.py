@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 
 from edge_tune.convert.command import KINDS, Setting
 from edge_tune.convert.reading import Entry, number
@@ -31,8 +32,8 @@ def read_parameters(
     ranges: dict[str, Range] = {}
     settings: dict[str, Setting] = {}
     parameters = list(_flat(sweep))
-    for name, parameter in parameters:
-        found = [label for label in labels if label == name] or [label for label in labels if _same(label, name)]
+    for name, inner, parameter in parameters:
+        found = next(filter(None, ([one for one in labels if is_named(one)] for is_named in _ways(name, inner))), [])
         setting = SETTING_WORDS.get(letters(name.rpartition(".")[2]))
         if len(found) == 1 and found[0] not in ranges:
             if read := _read_range(name, parameter, method, notes):
@@ -55,7 +56,7 @@ def read_parameters(
     if not ranges:
         raise ExperimentError(
             f"{(sweep.get('parameters') or sweep).place}: parameters must give a range to at least one of the pruners "
-            f"{list(labels)}, but got {[name for name, _ in parameters]}; name a parameter after its pruner."
+            f"{list(labels)}, but got {[name for name, *_ in parameters]}; name a parameter after its pruner."
         )
     return ranges, settings
 
@@ -65,13 +66,20 @@ def letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _flat(entry: Entry) -> Iterator[tuple[str, Entry]]:
-    """Yield each parameter, those of nested ones as "outer.inner"."""
+def _flat(entry: Entry) -> Iterator[tuple[str, str, Entry]]:
+    """Yield the name of each parameter, that of a nested one as "outer.inner", its own name, and the parameter."""
     for name, parameter in entry.named("parameters"):
         if parameter.get("parameters"):
-            yield from ((f"{name}.{inner}", found) for inner, found in _flat(parameter))
+            yield from ((f"{name}.{nested}", inner, found) for nested, inner, found in _flat(parameter))
         else:
-            yield name, parameter
+            yield name, name, parameter
+
+
+def _ways(name: str, inner: str) -> Iterator[Callable[[str], bool]]:
+    """Yield what tells whether a parameter names a label, the surest first."""
+    for one in (name, inner):
+        yield one.__eq__
+        yield partial(_same, parameter=one)
 
 
 def _same(label: str, parameter: str) -> bool:
@@ -105,9 +113,15 @@ def _read_range(name: str, parameter: Entry, method: Method, notes: list[str]) -
         return _choice(name, parameter, [round(count * step, 10) for count in steps], notes)
     if distribution not in (None, "uniform"):
         notes.append(
-            f"{parameter.place}: {distribution} of {name!r} becomes uniform without steps: a sparsity becomes a whole "
-            f"number of filters or channels anyway."
+            f"{parameter.place}: {distribution} of {name!r} becomes uniform without steps: EdgeTune knows no other, "
+            f"and a sparsity becomes a whole number of filters or channels anyway."
         )
+    if min(low, high) > LIMIT or max(low, high) < 0:
+        notes.append(
+            f"{parameter.place}: the range of {name!r} must hold sparsities, fractions from 0 to {LIMIT}, but got "
+            f"{parameter.plain('min')} to {parameter.plain('max')}; Uniform(0.0, {LIMIT}) is taken, narrow it."
+        )
+        return Uniform(0.0, LIMIT)
     if not (0 <= low <= high <= LIMIT):
         low, high = sorted((min(max(low, 0.0), LIMIT), min(max(high, 0.0), LIMIT)))
         notes.append(

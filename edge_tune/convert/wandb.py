@@ -154,4 +154,6 @@ def _read_early_terminate(sweep: Entry, notes: list[str]) -> Iterator[Asha]:
         f"{rule.place}: hyperband becomes et.Asha, which compares top1 after epochs; W&B compares the sweep's metric "
         f"after steps it was logged at."
     )
+    if whole(given := rule.plain("eta")) is None and given is not None:
+        notes.append(f"{rule.place}: eta must be a whole number in et.Asha, but got {given!r}; {eta} is taken.")
     yield Asha(Maximise("top1"), grace_epochs=grace, reduction_factor=eta)

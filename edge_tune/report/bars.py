@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from edge_tune.report.data import StudyData, ending_text, number
 from edge_tune.report.statistics import Importance, bin_means
-from edge_tune.report.style import LIGHT, MARKS, STAGE_COLORS, Axes, styled
+from edge_tune.report.style import LIGHT, MARKS, STAGE_COLORS, Axes, spacing, styled
 from edge_tune.results import Record
 
 
@@ -32,7 +32,9 @@ def importance(found: Mapping[str, Importance]) -> go.Figure:
 def trials_by_latency(studies: Sequence[StudyData], axes: Axes) -> go.Figure:
     """Return how many trials there are in each 0.02-wide bin of latency_ratio, one panel a study."""
     names = [study.label for study in studies] if len(studies) > 1 else None
-    figure = make_subplots(1, len(studies), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=names)
+    figure = make_subplots(
+        1, len(studies), shared_yaxes=True, horizontal_spacing=spacing(len(studies), 0.03), subplot_titles=names
+    )
     highest = 0.0
     for panel, study in enumerate(studies, start=1):
         ratio = study.columns.metric("latency_ratio")

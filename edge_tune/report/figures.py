@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from edge_tune.report.data import StudyData, ending_text, interval, number
 from edge_tune.report.statistics import Floats, Ints, Mask, best_so_far, bin_means
-from edge_tune.report.style import LIGHT, MANY, MARKS, WORDS, Axes, Mark, f4, padded, rows_of, styled
+from edge_tune.report.style import LIGHT, MANY, MARKS, WORDS, Axes, Mark, f4, padded, rows_of, spacing, styled
 
 
 def pareto(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -> go.Figure:
@@ -22,7 +22,9 @@ def pareto(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) 
         first_rows: Row of each study's first trial in the cards; its baselines stand before.
     """
     names = [study.label for study in studies] if len(studies) > 1 else None
-    figure = make_subplots(1, len(studies), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=names)
+    figure = make_subplots(
+        1, len(studies), shared_yaxes=True, horizontal_spacing=spacing(len(studies), 0.03), subplot_titles=names
+    )
     for number_, (study, first) in enumerate(zip(studies, first_rows, strict=True), start=1):
         _add_pareto(figure, study, first, number_)
     figure.update_xaxes(title="latency_ratio (unpruned = 1)", range=list(axes.ratio))
@@ -150,7 +152,7 @@ def sparsity_matrix(study: StudyData, metrics: Sequence[tuple[str, Floats]], fir
         len(labels),
         shared_xaxes=True,
         shared_yaxes=True,
-        horizontal_spacing=0.02,
+        horizontal_spacing=spacing(len(labels), 0.02),
         vertical_spacing=0.16 / len(metrics),
         column_titles=labels,
     )
@@ -169,7 +171,9 @@ def sparsity_matrix(study: StudyData, metrics: Sequence[tuple[str, Floats]], fir
 def latency_bins(study: StudyData, axes: Axes) -> go.Figure:
     """Return the mean latency_ratio of the trials in each 0.02-wide bin of each group's sparsity."""
     labels = list(study.columns.sparsities)
-    figure = make_subplots(1, len(labels), shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=labels)
+    figure = make_subplots(
+        1, len(labels), shared_yaxes=True, horizontal_spacing=spacing(len(labels), 0.02), subplot_titles=labels
+    )
     for column, label in enumerate(labels, start=1):
         bins = bin_means(study.columns.sparsities[label], study.columns.metric("latency_ratio"))
         figure.add_scatter(

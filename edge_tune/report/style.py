@@ -122,6 +122,11 @@ def f4(values: Any) -> Any:
     return np.asarray(values, dtype=np.float32)
 
 
+def spacing(panels: int, asked: float) -> float:
+    """Return the room between panels side by side, as a share of the plot; many get less than `asked`."""
+    return min(asked, 0.2 / panels)
+
+
 def styled(
     figure: go.Figure, height: int, *, legend: bool = False, margin: Mapping[str, int] | None = None
 ) -> go.Figure:

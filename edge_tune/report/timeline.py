@@ -22,6 +22,7 @@ def seconds_by_node(records: Sequence[Record], session_starts: Sequence[str]) ->
     """
     nodes = sorted({record.node for record in records if record.node})
     sessions = [[span for span, _ in session] for session in _sessions(records, session_starts)]
+    spans = {trial: span for session in _sessions(records, session_starts) for span, trial in session}
     found = {}
     for node in nodes:
         mine = [record for record in records if record.node == node]
@@ -30,9 +31,9 @@ def seconds_by_node(records: Sequence[Record], session_starts: Sequence[str]) ->
         for record in mine:
             for stage, seconds in record.seconds.items():
                 stages[stage] += seconds
-            if (span := _span(record)) is not None:
+            if (span := spans.get(record.trial)) is not None:
                 other += max(0.0, span[1] - span[0] - sum(record.seconds.values()))
-        busy = _union(span for span in map(_span, mine) if span)
+        busy = _union(spans[record.trial] for record in mine if record.trial in spans)
         idle = sum(_length(session) for session in sessions) - busy
         found[node] = {**stages, OTHER: other, IDLE: max(0.0, idle)}
     return found
@@ -51,13 +52,17 @@ def hours_of_work(records: Sequence[Record], session_starts: Sequence[str]) -> d
 
 
 def _sessions(records: Sequence[Record], session_starts: Sequence[str]) -> list[list[tuple[Span, int]]]:
-    """Return the span and number of each trial, by the session that ran it; sessions without one are left out."""
+    """Return the span and number of each trial, by the session in which it ended; those without one are left out.
+
+    What an earlier session began and a later one ended counts from the latter's start.
+    """
     starts = sorted(time for time in map(_time, session_starts) if time is not None)
     sessions: dict[int, list[tuple[Span, int]]] = {}
     for record in records:
         if (span := _span(record)) is not None:
-            session = int(np.searchsorted(starts, span[0], side="right"))
-            sessions.setdefault(session, []).append((span, record.trial))
+            session = int(np.searchsorted(starts, span[1], side="right"))
+            start = max([span[0], *starts[max(0, session - 1) : session]])
+            sessions.setdefault(session, []).append(((start, span[1]), record.trial))
     return [sessions[number] for number in sorted(sessions)]
 
 

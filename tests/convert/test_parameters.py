@@ -25,13 +25,12 @@ def test_parameter_is_matched_to_the_pruner_it_is_named_after(tmp_path: Path, na
 
 
 def test_nested_parameters_are_found(tmp_path: Path) -> None:
-    nested = "pruning: {parameters: {layer_3.1: {values: [0.1]}}}\n  retraining: {parameters: {lr: {value: 1e-2}}}"
+    nested = "pruning: {parameters: {layer_3.9: {values: [0.1]}}}\n  retraining: {parameters: {lr: {value: 1e-2}}}"
     with pytest.raises(
-        ExperimentError, match=r"given.yaml:1: parameters must give a range .* got \['pruning.layer_3.1'"
+        ExperimentError, match=r"given.yaml:1: parameters must give a range .* got \['pruning.layer_3.9'"
     ):
         sweep(tmp_path, nested)
-    nested = nested.replace("pruning:", "pruners:")
-    found, notes = sweep(tmp_path, nested)
+    found, notes = sweep(tmp_path, nested.replace("3.9", "3.1"))
     assert (found.ranges, notes) == ({"layer_3.1": et.Choice([0.1])}, [])
     assert found.settings["lr"].value == 0.01
 
@@ -58,6 +57,11 @@ def test_nested_parameters_are_found(tmp_path: Path) -> None:
             "given.yaml:2: the range of 'layer_3.1' must hold .* got 0 to 1; 0",
         ),
         ("{min: -1, max: 0.4}", et.Uniform(0.0, 0.4), "given.yaml:2: the range of 'layer_3.1' must hold"),
+        (
+            "{min: 10, max: 90}",
+            et.Uniform(0.0, 0.99),
+            "given.yaml:2: the range of 'layer_3.1' must hold sparsities, fractions from 0 to 0.99, but got 10 to 90",
+        ),
         ("{min: 0.4, max: 0.1}", et.Uniform(0.1, 0.4), "given.yaml:2: the range of 'layer_3.1' must hold"),
         (
             "{min: 0, max: 0.9, q: 0.1, distribution: q_uniform}",

@@ -125,3 +125,10 @@ def test_method_and_cap_that_are_missing_are_noted(
     start, _, end = note.partition(".*")
     assert said.startswith(start)
     assert end in said
+
+
+def test_hyperband_of_a_fraction_becomes_whole_and_is_noted(tmp_path: Path) -> None:
+    rest = f"method: bayes\n{QUIET}early_terminate: {{type: hyperband, min_iter: 3, eta: 2.5}}\n"
+    found, (_, said) = sweep(tmp_path, "layer_3.1: {min: 0.1, max: 0.3}", rest)
+    assert found.stopping == (et.Asha(et.Maximise("top1"), grace_epochs=3, reduction_factor=3),)
+    assert said == "given.yaml:6: eta must be a whole number in et.Asha, but got 2.5; 3 is taken."

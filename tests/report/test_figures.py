@@ -109,3 +109,18 @@ def test_every_colour_has_a_dark_one() -> None:
     assert style.STAGE_COLORS.keys() == style.DARK_STAGE_COLORS.keys()
     colors = [*style.LIGHT.values(), *style.STAGE_COLORS.values()]
     assert len(set(colors)) == len(colors) - 1  # measure is the accent
+
+
+def test_a_plot_has_room_for_the_groups_of_every_convolution(study: StudyData) -> None:
+    """As many as ResNet-110 has in its blocks; plotly refuses panels whose gaps take more than there is."""
+    sparsity = next(iter(study.columns.sparsities.values()))
+    many = replace(study)
+    labels = [f"group_{number}" for number in range(108)]
+    vars(many)["columns"] = replace(study.columns, sparsities=dict.fromkeys(labels, sparsity))
+    for figure in (
+        figures.sparsity_matrix(many, [("top1", study.columns.metric("top1"))], 0),
+        figures.latency_bins(many, style.Axes.of([study])),
+    ):
+        lefts = sorted(axis.domain[0] for axis in figure.select_xaxes())
+        assert len(lefts) == 108
+        assert np.diff(lefts).min() > 0

@@ -49,3 +49,12 @@ def test_records_without_times_are_left_out(record: Record) -> None:
 def test_stages_of_lists_what_took_time_with_the_rest_last() -> None:
     found = timeline.seconds_by_node(TWO_NODES, [at(0)])
     assert timeline.stages_of(found) == ["evaluate", "measure", "wait", timeline.OTHER, timeline.IDLE]
+
+
+def test_a_trial_that_an_earlier_session_began_counts_in_the_one_that_ended_it() -> None:
+    """Trial 2 was under way when the first session was killed, at 60 s."""
+    records = [trial(1, 0, 36), trial(2, 40, 396, retrain=50.0), trial(3, 400, 432)]
+    sessions = [at(0), at(360)]
+    assert timeline.hours_of_work(records, sessions) == pytest.approx({1: 0.01, 2: 0.02, 3: 0.03})
+    node = timeline.seconds_by_node(records, sessions)["a"]
+    assert (node["retrain"], node[timeline.OTHER], node[timeline.IDLE]) == (50.0, 36.0 + 32.0, 4.0)
