@@ -133,3 +133,11 @@ def test_export_is_a_command_of_the_module_that_loads_networks(tmp_path: Path) -
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"unpruned: {tmp_path}/out holds metrics.json, model.onnx")
+
+
+def test_export_says_what_a_copied_study_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study(tmp_path / "study")
+    (tmp_path / "study" / "run.json").unlink()
+    assert stored.main([str(tmp_path / "study"), "4", str(tmp_path / "out")]) == 2
+    assert "run.json: must be there beside the records of a study, but is not" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -47,6 +47,7 @@ def test_main_writes_a_sweep_where_it_is_told(tmp_path: Path) -> None:
         ),
         (["filter_rank.yaml", "--output", "study.txt"], "study.txt: the experiment file must end in .py"),
         (["my schedule.yaml"], "my schedule.py: the experiment file must end in .py and its name consist of letters"),
+        (["."], ".: the schedule must be a file; name one."),
         (["taken.py"], "taken.py: must hold YAML keys and values, but got none"),
     ],
 )
