@@ -22,12 +22,12 @@ class Formula:
 
     fails_from: int = 10**6
     reference: bytes = bytes(10_000)
+    queue_s: float = 0.25
     asked: list[str | None] = field(default_factory=list)
 
     def measure(self, onnx: bytes, remember: str | None = None) -> Answer:
         self.asked.append(remember)
         if len(self.asked) >= self.fails_from:
             raise BenchmarkError("the stick is gone")
-        return Answer(
-            FakeBackend().measure(onnx, Benchmark(device="fake"), self.reference), 0.25, 0.5, remembered=False
-        )
+        measurement = FakeBackend().measure(onnx, Benchmark(device="fake"), self.reference)
+        return Answer(measurement, self.queue_s, 0.5, remembered=False)
