@@ -25,6 +25,7 @@ from typing import Any, Literal
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Structure
 
+LOCK = ".lock"
 RESTORE = "restore the file, or begin another study with --results"
 
 Metrics = Mapping[str, float]
@@ -137,24 +138,29 @@ class Results:
         """Keep other commands from running the same study meanwhile; the system lets go when this process ends.
 
         Raises:
-            ExperimentError: Another one runs it.
+            ExperimentError: Another one runs it, or the file system cannot tell.
         """
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
+        with (self.folder / LOCK).open("a") as file:  # over NFS, only what is open for writing can be locked
             try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ExperimentError(
                     f"{self.folder}: a study must be run by one command at a time, but another one runs it now; wait "
                     f"for it, or stop it first."
                 ) from error
+            except OSError as error:
+                self.discard_if_empty()
+                raise ExperimentError(
+                    f"{self.folder}: the results folder must be on a file system that locks files, but got "
+                    f"{error.strerror}; choose another with --results."
+                ) from error
             yield
-        finally:
-            os.close(folder)
 
     def discard_if_empty(self) -> None:
         """Remove the folders that `create` made if nothing was written to them."""
         with suppress(OSError):  # not empty
+            if self.folder in self._created:
+                (self.folder / LOCK).unlink(missing_ok=True)
             for folder in self._created:
                 folder.rmdir()
 

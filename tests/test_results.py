@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 from pathlib import Path
@@ -168,5 +169,18 @@ def test_a_study_is_held_by_one_command_at_a_time(tmp_path: Path) -> None:
         expected = r"a study must be run by one command at a time, but another one runs it now; wait"
         with pytest.raises(ExperimentError, match=expected), Results(tmp_path).held():
             pass
-    with Results(tmp_path).held():
-        assert list(tmp_path.iterdir()) == []
+    new = Results(tmp_path / "new")
+    new.create()
+    with new.held():  # again, by the next command
+        new.discard_if_empty()
+    assert not new.folder.exists()
+
+
+def test_a_study_is_not_run_where_files_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("edge_tune.results.fcntl.flock", refuse)
+    expected = r"on a file system that locks files, but got No locks available; choose another with --results"
+    with pytest.raises(ExperimentError, match=expected), Results(tmp_path).held():
+        pass

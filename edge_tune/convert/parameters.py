@@ -2,8 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator
-from functools import partial
+from collections.abc import Collection, Iterator
 
 from edge_tune.convert.command import KINDS, Setting
 from edge_tune.convert.reading import Entry, number
@@ -33,7 +32,7 @@ def read_parameters(
     settings: dict[str, Setting] = {}
     parameters = list(_flat(sweep))
     for name, inner, parameter in parameters:
-        found = next(filter(None, ([one for one in labels if is_named(one)] for is_named in _ways(name, inner))), [])
+        found = _named(labels, name) or _named(labels, inner)
         setting = SETTING_WORDS.get(letters(name.rpartition(".")[2]))
         if len(found) == 1 and found[0] not in ranges:
             if read := _read_range(name, parameter, method, notes):
@@ -75,11 +74,9 @@ def _flat(entry: Entry) -> Iterator[tuple[str, str, Entry]]:
             yield name, name, parameter
 
 
-def _ways(name: str, inner: str) -> Iterator[Callable[[str], bool]]:
-    """Yield what tells whether a parameter names a label, the surest first."""
-    for one in (name, inner):
-        yield one.__eq__
-        yield partial(_same, parameter=one)
+def _named(labels: Collection[str], parameter: str) -> list[str]:
+    """Return the pruners that a parameter is named after: exactly, or else nearly."""
+    return [label for label in labels if label == parameter] or [label for label in labels if _same(label, parameter)]
 
 
 def _same(label: str, parameter: str) -> bool:

@@ -21,8 +21,9 @@ def seconds_by_node(records: Sequence[Record], session_starts: Sequence[str]) ->
         session_starts: When each session of the study began, ISO 8601.
     """
     nodes = sorted({record.node for record in records if record.node})
-    sessions = [[span for span, _ in session] for session in _sessions(records, session_starts)]
-    spans = {trial: span for session in _sessions(records, session_starts) for span, trial in session}
+    sessions = _sessions(records, session_starts)
+    spans = {trial: span for session in sessions for span, trial in session}
+    there = sum(_length([span for span, _ in session]) for session in sessions)
     found = {}
     for node in nodes:
         mine = [record for record in records if record.node == node]
@@ -34,8 +35,7 @@ def seconds_by_node(records: Sequence[Record], session_starts: Sequence[str]) ->
             if (span := spans.get(record.trial)) is not None:
                 other += max(0.0, span[1] - span[0] - sum(record.seconds.values()))
         busy = _union(spans[record.trial] for record in mine if record.trial in spans)
-        idle = sum(_length(session) for session in sessions) - busy
-        found[node] = {**stages, OTHER: other, IDLE: max(0.0, idle)}
+        found[node] = {**stages, OTHER: other, IDLE: max(0.0, there - busy)}
     return found
 
 
