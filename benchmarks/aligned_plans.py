@@ -23,9 +23,11 @@ from torch import nn
 from edge_tune import export, models, pruning
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.runner import pin
+from edge_tune.couplings import Couplings, couplings
 from edge_tune.experiment import Point, PrunerGroup
 from edge_tune.loading import load_experiment
-from edge_tune.pruning import Plan, Shape
+from edge_tune.pruning import Plan
+from edge_tune.tracing import Shape
 
 ROOT = Path(__file__).parents[1]
 SHAPE: Shape = (3, 32, 32)
@@ -49,13 +51,14 @@ def main() -> None:
     models.load_weights(model, models.read_weights(str(given.weights)), str(given.weights))
     study = load_experiment(ROOT / "experiments/resnet56_latency.py")
     compile_ = compiler(given.precision)
+    coupled = couplings(model, SHAPE)
     unpruned = compile_(model)
     print(f"{hardware()}, OpenVINO {ov.get_version()}, {given.precision}, 1 thread, {time.ctime()}")
     print(f"granule {given.granule}, {given.rounds} rounds of {RUNS_A_TURN} runs; [95 % interval of the ratio]")
     gains = []
     for name, sparsities in points(study.pruner_groups, study.baselines, given.points, given.seed):
-        plans = three_plans(model, study.pruner_groups, sparsities, given.granule)
-        pruned = [pruning.prune(model, plan, SHAPE) for plan in plans]
+        plans = three_plans(model, coupled, study.pruner_groups, sparsities, given.granule)
+        pruned = [pruning.prune(model, plan, coupled) for plan in plans]
         macs = [pruning.size(network, SHAPE)[1] / 1e6 for network in pruned]
         asked, aligned, equal, reference = in_turns(
             [*(compile_(network) for network in pruned), unpruned], given.rounds, given.seed
@@ -82,13 +85,17 @@ def points(
 
 
 def three_plans(
-    model: nn.Module, groups: Mapping[str, PrunerGroup], sparsities: Mapping[str, float], granule: int
+    model: nn.Module,
+    coupled: Couplings,
+    groups: Mapping[str, PrunerGroup],
+    sparsities: Mapping[str, float],
+    granule: int,
 ) -> tuple[Plan, Plan, Plan]:
     """Return the plan as asked, aligned, and unaligned with the MACs of the aligned one."""
 
     def plan(factor: float, granule: int = 1) -> Plan:
         scaled = {label: min(0.999, factor * sparsity) for label, sparsity in sparsities.items()}
-        return pruning.make_plan(model, groups, Point(scaled, dict.fromkeys(groups, "filters")), granule)
+        return pruning.make_plan(model, groups, Point(scaled, dict.fromkeys(groups, "filters")), coupled, granule)
 
     aligned = plan(1.0, granule)
     factors = np.linspace(0, 1 / max(sparsities.values()), 400)

@@ -38,8 +38,8 @@ def top1_by_epoch(prepared: study.Study) -> list[float]:
     experiment = prepared.experiment
     point = Point(experiment.baselines["off_the_shelf"], dict.fromkeys(experiment.pruner_groups, "filters"))
     network = prepared.network()
-    plan = pruning.make_plan(network, experiment.pruner_groups, point)
-    network = pruning.prune(network, plan, prepared.input_shape)
+    plan = pruning.make_plan(network, experiment.pruner_groups, point, prepared.coupled)
+    network = pruning.prune(network, plan, prepared.coupled)
     found = [evaluate(network, prepared.validation).top1]
     torch.manual_seed(0)
     recipe, augmentation = experiment.retraining, prepared.augmentation

@@ -29,6 +29,7 @@ from edge_tune.benchmark.backend import OpenVinoBackend, check_device
 from edge_tune.benchmark.cores import measuring_cpus, training_cpus
 from edge_tune.benchmark.measurement import Measurement
 from edge_tune.benchmark.statistics import paired_ratio
+from edge_tune.couplings import couplings
 from edge_tune.errors import BenchmarkError, EdgeTuneError
 from edge_tune.experiment import Benchmark, Point
 from edge_tune.loading import load_experiment
@@ -101,8 +102,9 @@ def networks(weights: str | None) -> tuple[bytes, bytes]:
     if weights:
         models.load_weights(network, models.read_weights(weights), weights)
     point = Point(experiment.baselines["off_the_shelf"], dict.fromkeys(experiment.pruner_groups, "filters"))
-    plan = pruning.make_plan(network, experiment.pruner_groups, point)
-    return export.to_onnx(network, IMAGE), export.to_onnx(pruning.prune(network, plan, IMAGE), IMAGE)
+    coupled = couplings(network, IMAGE)
+    plan = pruning.make_plan(network, experiment.pruner_groups, point, coupled)
+    return export.to_onnx(network, IMAGE), export.to_onnx(pruning.prune(network, plan, coupled), IMAGE)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def _baseline_rows(study: Study, dataset: Dataset, results: Results, record: Rec
     if record.status != "finished":
         return
     plan = pruning.plan_from_json(record.plan)
-    network = pruning.prune(study.network(), plan, study.input_shape)
+    network = pruning.prune(study.network(), plan, study.coupled)
     label = f"{record.name}, not retrained" if plan else record.name
     yield Row(
         name=label,

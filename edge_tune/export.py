@@ -16,8 +16,10 @@ from torch import nn
 from torch.jit._trace import TracerWarning
 
 from edge_tune import models
-from edge_tune.pruning import Plan, Shape, plan_as_json, plan_from_json, prune
+from edge_tune.couplings import couplings
+from edge_tune.pruning import Plan, plan_as_json, plan_from_json, prune
 from edge_tune.results import write_atomically
+from edge_tune.tracing import Shape
 
 
 def to_onnx(model: nn.Module, input_shape: Shape) -> bytes:
@@ -53,7 +55,8 @@ def to_bytes(model: nn.Module) -> bytes:
 def rebuild(network: dict[str, Any], weights: bytes) -> nn.Module:
     """Return the pruned network that `describe` and `to_bytes` describe, in eval mode."""
     whole = models.build(network["model"], network["num_classes"])
-    pruned = prune(whole, plan_from_json(network["plan"]), tuple(network["input_shape"]))
+    plan = plan_from_json(network["plan"])
+    pruned = prune(whole, plan, couplings(whole, tuple(network["input_shape"])))
     pruned.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
     return pruned.eval()
 

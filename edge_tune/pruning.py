@@ -1,6 +1,6 @@
 """From a point of the search space to a smaller network.
 
-point (label -> sparsity, structure) -> plan (weight -> kept count) -> `prune` -> nn.Module
+point (label -> sparsity, structure) -> plan (weight -> the slices that stay) -> `prune` -> nn.Module
 
 Filters and channels are the structures so far; another one is another `StructureKind` here.
 """
@@ -9,53 +9,70 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from edge_tune import oracle, slicing
+from edge_tune.couplings import Atoms, Couplings, Kind, Side, couplings
 from edge_tune.errors import ExperimentError, PruningError
-from edge_tune.experiment import Point, PrunerGroup, Structure
-
-Shape = tuple[int, int, int]
+from edge_tune.experiment import Choice, Point, PrunerGroup, Structure, Uniform
+from edge_tune.tracing import IMAGE, OUTPUT, Shape, is_depthwise
 
 
 @dataclass(frozen=True)
 class StructureKind:
-    """What to remove from a weight [C_out, C_in, K_h, K_w]: which slices, how ranked, how removed."""
+    """What to remove from a weight [C_out, C_in / groups, K_h, K_w]: which slices, and how they are ranked."""
 
-    dim: int
-    prune_function: Callable[..., Any]
+    kind: Kind
 
-    def scores(self, weight: Tensor) -> Tensor:
-        """Return the L1 norm of each slice of `weight`, [C_dim]."""
-        others = [dim for dim in range(weight.dim()) if dim != self.dim]
-        return weight.detach().abs().sum(dim=others)
+    def side(self, weight: str) -> Side:
+        """Return where the slices of a weight are."""
+        return Side(weight.rpartition(".")[0], self.kind)
+
+    def scores(self, layer: nn.Conv2d) -> Tensor:
+        """Return the L1 norm of each slice of a layer's weight, [C_out] or [C_in]."""
+        weight = layer.weight.detach().abs()
+        if self.kind == "out":
+            return weight.sum(dim=(1, 2, 3))
+        return torch.cat([rows.sum(dim=(0, 2, 3)) for rows in weight.chunk(layer.groups)])
 
 
-KINDS: dict[Structure, StructureKind] = {
-    "filters": StructureKind(0, tp.prune_conv_out_channels),
-    "channels": StructureKind(1, tp.prune_conv_in_channels),
-}
+KINDS: dict[Structure, StructureKind] = {"filters": StructureKind("out"), "channels": StructureKind("in")}
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What happens to one weight: `before` slices, `kept` of them stay.
+    """What happens to one weight.
 
     Attributes:
         sparsity: What was asked; `1 - kept / before` is what is done.
+        before: How many slices there were.
+        slices: Which of them stay, ascending.
     """
 
     weight: str
     structure: Structure
     sparsity: float
     before: int
-    kept: int
+    slices: tuple[int, ...]
+
+    @property
+    def kept(self) -> int:
+        """How many slices stay."""
+        return len(self.slices)
+
+    @property
+    def side(self) -> Side:
+        """Where the slices are."""
+        return KINDS[self.structure].side(self.weight)
 
 
 Plan = tuple[Cut, ...]
@@ -80,81 +97,90 @@ def kept_count(sparsity: float, slices: int, granule: int = 1) -> int:
     return narrower if narrower and kept - narrower < wider - kept else wider
 
 
-def make_plan(model: nn.Module, groups: Mapping[str, PrunerGroup], point: Point, granule: int = 1) -> Plan:
-    """Return the kept count, aligned to `granule`, of every weight in the groups that `point` speaks of."""
-    weights = dict(model.named_parameters())
-    return tuple(
-        Cut(
-            weight=name,
-            structure=point.structures[label],
-            sparsity=point.sparsities[label],
-            before=(before := weights[name].shape[KINDS[point.structures[label]].dim]),
-            kept=kept_count(point.sparsities[label], before, granule),
-        )
-        for label in point.sparsities
-        for name in groups[label].weights
+def make_plan(
+    model: nn.Module, groups: Mapping[str, PrunerGroup], point: Point, coupled: Couplings, granule: int = 1
+) -> Plan:
+    """Return which slices stay of every weight in the groups that `point` speaks of: those with the largest L1 norms.
+
+    Weights that are tied to each other lose the same slices, ranked by their summed L1 norms. Where a layer counts its
+    slices in groups, or some tied weights have only a part of the others' slices, each part loses the same share.
+
+    Args:
+        coupled: What must be removed together in `model`.
+        granule: Kept counts are multiples of it, as `kept_count` has it.
+
+    Raises:
+        PruningError: A weight is tied to one outside the plan or to what must stay.
+
+    Source: Li et al., ICLR 2017, arXiv:1608.08710, section 3.1; ranks are taken once, before any removal.
+    """
+    cuts = []
+    for label, sparsity in point.sparsities.items():
+        for weight in groups[label].weights:
+            structure = point.structures[label]
+            before = len(coupled.atoms[KINDS[structure].side(weight)])
+            cuts.append(Cut(weight, structure, sparsity, before, tuple(range(before))))
+    removed = np.array(
+        [atom for family in _families(cuts, coupled) for atom in _lowest(model, family, coupled, granule)],
+        dtype=np.int64,
     )
+    return tuple(_without(cut, removed, coupled) for cut in cuts)
 
 
 def digest(plan: Plan) -> str:
     """Return a short text that is equal for plans that give the same network shapes."""
-    kept = sorted((cut.weight, cut.structure, cut.kept) for cut in plan)
+    kept = sorted((cut.weight, cut.structure, cut.kept) for cut in plan if cut.kept < cut.before)
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
 
 
 def plan_as_json(plan: Plan) -> list[dict[str, Any]]:
     """Return the plan as plain JSON types; `plan_from_json` takes it back."""
-    return [asdict(cut) for cut in plan]
+    return [{**asdict(cut), "kept": cut.kept, "slices": list(cut.slices)} for cut in plan]
 
 
 def plan_from_json(cuts: Sequence[Mapping[str, Any]]) -> Plan:
     """Return the plan that `plan_as_json` wrote."""
-    return tuple(Cut(**cut) for cut in cuts)
+    return tuple(
+        Cut(cut["weight"], cut["structure"], cut["sparsity"], cut["before"], tuple(cut["slices"])) for cut in cuts
+    )
 
 
-def prune(model: nn.Module, plan: Plan, input_shape: Shape) -> nn.Module:
-    """Return a copy of `model` without the lowest-L1 slices of each weight in `plan`.
+def prune(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:
+    """Return a copy of `model`, in inference mode and trainable, without the slices that do not stay.
 
-    Weights tied by a residual addition lose the same slices, ranked by their summed L1 norms.
+    What it computes is compared with `model`, in which the inputs that come from removed slices are zero.
 
     Args:
-        input_shape: (C, H, W) of one image; traces how the layers depend on each other.
+        coupled: What must be removed together in `model`.
 
     Raises:
-        PruningError: A residual addition ties a weight to one outside the plan, two cuts remove
-            the same structure, or the pruned network does not run.
-
-    Source: Li et al., ICLR 2017, arXiv:1608.08710, section 3.1; ranks are taken once, before any
-    removal. Removal: Fang et al., CVPR 2023, arXiv:2301.12900 (torch-pruning).
+        PruningError: The plan does not fit the network, or what is left does not compute the same.
     """
+    removed = _removed(plan, coupled)
     pruned = copy.deepcopy(model).eval().requires_grad_(True)
-    cuts = {cut.weight: cut for cut in plan if cut.kept < cut.before}
-    try:
-        graph = _dependencies(pruned, input_shape)
-        removals = [(tied, _lowest(pruned, tied, cuts)) for tied in _tied_sets(pruned, graph, cuts)]
-        for tied, slices in removals:
-            _remove(pruned, graph, cuts[tied[0]], slices)
-        with torch.no_grad():
-            pruned(torch.zeros(1, *input_shape))
-    except PruningError:
-        raise
-    except Exception as error:  # torch-pruning fails in its own ways on layers that it does not know
-        raise PruningError(
-            f"{', '.join(cuts)}: cannot be pruned in this network, torch-pruning or the pruned network fails with "
-            f"{type(error).__name__}: {error}; remove these weights."
-        ) from error
-    _check_widths(pruned, plan)
+    for side, stays in coupled.stays(removed).items():
+        _keep(pruned, side, torch.from_numpy(stays.nonzero()[0]))
+    if len(removed):
+        oracle.check(model, pruned, removed, coupled, _named(plan))
     return pruned
 
 
-def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shape: Shape) -> None:
+def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shape: Shape) -> Couplings:
     """Check, before anything starts, that every weight exists and that each group can be pruned.
+
+    Each structure of each group is pruned alone, in the middle of its range and at its end, with made-up weights that
+    let no wrong slice pass unseen. Returns what must be removed together in `model`.
 
     Raises:
         ExperimentError: One sentence for each weight or group that cannot be pruned.
     """
     ExperimentError.raise_if(_weight_problems(model, groups))
-    ExperimentError.raise_if(_removal_problems(model, groups, input_shape))
+    try:
+        coupled = couplings(copy.deepcopy(model), input_shape)
+    except PruningError as error:
+        raise ExperimentError(f"model: {error}") from error
+    ExperimentError.raise_if(_removal_problems(model, groups, coupled))
+    return coupled
 
 
 def size(model: nn.Module, input_shape: Shape) -> tuple[int, int]:
@@ -163,103 +189,181 @@ def size(model: nn.Module, input_shape: Shape) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in model.parameters()), int(macs)
 
 
-def _dependencies(model: nn.Module, input_shape: Shape) -> Any:
-    try:
-        with torch.enable_grad():
-            return tp.DependencyGraph().build_dependency(model, example_inputs=torch.zeros(1, *input_shape))
-    except Exception as error:  # torch-pruning fails in its own ways on layers that it does not know
-        raise PruningError(
-            f"torch-pruning cannot trace how the layers of this network depend on each other: "
-            f"{type(error).__name__}: {error}; choose another network."
-        ) from error
+Family = list[Cut]
+"""Cuts that remove the same: they are tied to each other."""
 
 
-def _conv_of(model: nn.Module, weight: str) -> nn.Conv2d:
-    module = model.get_submodule(weight.rpartition(".")[0])
-    assert isinstance(module, nn.Conv2d)
-    return module
-
-
-def _tied_sets(model: nn.Module, graph: Any, cuts: Mapping[str, Cut]) -> list[list[str]]:
-    """Return the weights that must lose the same slices, as lists; each cut is in one of them."""
-    owner: dict[tuple[str, bool], str] = {}
-    tied_sets: list[list[str]] = []
-    for cut in cuts.values():
-        if any(cut.weight in tied for tied in tied_sets):
+def _families(cuts: Iterable[Cut], coupled: Couplings) -> list[Family]:
+    """Return the cuts that remove anything, those that are tied to each other together."""
+    families: list[tuple[Family, set[int]]] = []
+    for cut in cuts:
+        if kept_count(cut.sparsity, cut.before) == cut.before:
             continue
-        tied = []
-        for name, is_output in _touched(graph, cut):
-            if (name, is_output) in owner:
-                raise PruningError(
-                    f"{cut.weight!r} ({cut.structure}) must not remove what {owner[name, is_output]!r} removes "
-                    f"already (a side of {name!r}); keep one of the two."
-                )
-            owner[name, is_output] = cut.weight
-            if is_output == (cut.structure == "filters") and not _is_depthwise(_conv_of(model, name)):
-                tied.append(name)
-        _check_tied(cut, tied, cuts)
-        tied_sets.append(tied)
-    return tied_sets
+        members, atoms = [cut], set(coupled.atoms[cut.side].tolist())
+        for family in [family for family in families if not atoms.isdisjoint(family[1])]:
+            families.remove(family)
+            members, atoms = family[0] + members, family[1] | atoms
+        families.append((members, atoms))
+    return [members for members, _ in families]
 
 
-def _touched(graph: Any, cut: Cut) -> Iterator[tuple[str, bool]]:
-    """Yield each convolution's weight that a cut makes smaller, and whether on its output side."""
-    conv = _conv_of(graph.model, cut.weight)
-    names = {module: f"{name}.weight" for name, module in graph.model.named_modules()}
-    group = graph.get_pruning_group(conv, KINDS[cut.structure].prune_function, list(range(cut.before)))
-    sides = (
-        (names[dependency.target.module], bool(graph.is_out_channel_pruning_fn(dependency.handler)))
-        for dependency, _ in group
-        if isinstance(dependency.target.module, nn.Conv2d)
+def _lowest(model: nn.Module, family: Family, coupled: Couplings, granule: int) -> list[int]:
+    """Return the atoms to remove: of each part of what is tied, those with the lowest L1 norms."""
+    _check_family(model, family, coupled)
+    scores: dict[int, float] = defaultdict(float)
+    for cut in family:
+        layer = model.get_submodule(cut.side.name)
+        assert isinstance(layer, nn.Conv2d)
+        of_slices = KINDS[cut.structure].scores(layer).double().tolist()
+        for atom, score in zip(coupled.atoms[cut.side].tolist(), of_slices, strict=True):
+            scores[atom] += score
+    parts = _parts(family, coupled)
+    fewest = min(
+        len({part for part, atoms in enumerate(parts) if set(coupled.atoms[cut.side].tolist()) & set(atoms)})
+        for cut in family
     )
-    yield from dict.fromkeys(sides)
+    sparsity = family[0].sparsity
+    return [
+        atom
+        for atoms in parts
+        for atom in sorted(atoms, key=scores.__getitem__)[
+            : len(atoms) - kept_count(sparsity, len(atoms), -(-granule // fewest))
+        ]
+    ]
 
 
-def _is_depthwise(conv: nn.Conv2d) -> bool:
-    """Tell whether the filters of a convolution only follow its input, with nothing to decide."""
-    return conv.groups == conv.in_channels and conv.groups > 1
+def _parts(family: Family, coupled: Couplings) -> list[list[int]]:
+    """Return the atoms of a family in parts that must each lose the same share.
+
+    A grouped layer has as many slices in each of its groups; and a weight that has only some of the slices that are
+    tied keeps its share of them.
+    """
+    own = {cut.side for cut in family}
+    places: dict[int, list[tuple[Side, int]]] = {
+        atom: [] for cut in family for atom in coupled.atoms[cut.side].tolist()
+    }
+    for side in sorted(coupled.sides_of(places)):
+        if side in own or side in coupled.parts:
+            for slice_, atom in enumerate(coupled.atoms[side].tolist()):
+                if atom in places:
+                    places[atom].append((side, coupled.part_of(side, slice_)))
+    parts: dict[frozenset[tuple[Side, int]], list[int]] = defaultdict(list)
+    for atom, where in places.items():
+        parts[frozenset(where)].append(atom)
+    return list(parts.values())
 
 
-def _check_tied(cut: Cut, tied: Sequence[str], cuts: Mapping[str, Cut]) -> None:
-    outside = [name for name in tied if name not in cuts or cuts[name].structure != cut.structure]
-    if outside:
-        raise PruningError(
-            f"the {cut.structure} of {cut.weight!r} are tied by an addition or a product to those of {len(outside)} "
-            f"weights that must be in the same group, but are not: {', '.join(outside)}; add them or remove "
-            f"{cut.weight!r}."
-        )
-    unequal = [name for name in tied if cuts[name].kept != cut.kept]
-    if unequal:
-        raise PruningError(
-            f"{cut.weight!r} is tied to {unequal[0]!r} and must keep as many {cut.structure}, but got "
-            f"{cut.kept} and {cuts[unequal[0]].kept}; put both in one group."
-        )
-
-
-def _lowest(model: nn.Module, tied: Sequence[str], cuts: Mapping[str, Cut]) -> list[int]:
-    """Return the slices to remove: the lowest L1 norms, summed over the tied weights."""
-    cut = cuts[tied[0]]
-    kind = KINDS[cut.structure]
-    scores = torch.stack([kind.scores(_conv_of(model, name).weight) for name in tied]).sum(dim=0)
-    order = torch.argsort(scores, stable=True)
-    return sorted(order[: cut.before - cut.kept].tolist())
-
-
-def _remove(model: nn.Module, graph: Any, cut: Cut, slices: list[int]) -> None:
-    group = graph.get_pruning_group(_conv_of(model, cut.weight), KINDS[cut.structure].prune_function, slices)
-    if not graph.check_pruning_group(group):
-        raise PruningError(f"{cut.weight!r}: keeping {cut.kept} of {cut.before} {cut.structure} would empty a layer.")
-    group.prune()
-
-
-def _check_widths(model: nn.Module, plan: Plan) -> None:
-    for cut in plan:
-        width = _conv_of(model, cut.weight).weight.shape[KINDS[cut.structure].dim]
-        if width != cut.kept:
+def _check_family(model: nn.Module, family: Family, coupled: Couplings) -> None:
+    """Raise a PruningError unless what is tied can be removed by these cuts."""
+    first, *others = family
+    for cut in others:
+        if cut.structure != first.structure:
             raise PruningError(
-                f"{cut.weight!r} must keep {cut.kept} of {cut.before} {cut.structure}, but got {width}; "
-                f"it cannot be pruned this way, remove it from its group."
+                f"{cut.weight!r} ({cut.structure}) must not remove what {first.weight!r} ({first.structure}) removes "
+                f"already; keep one of the two."
             )
+        if cut.sparsity != first.sparsity:
+            raise PruningError(
+                f"{cut.weight!r} is tied to {first.weight!r} and must lose the same {cut.structure}, but got the "
+                f"sparsities {cut.sparsity:g} and {first.sparsity:g}; put both in one group."
+            )
+    _check_removable(family, coupled)
+    _check_complete(model, family, coupled)
+
+
+def _check_removable(family: Family, coupled: Couplings) -> None:
+    atoms = np.unique(np.concatenate([coupled.atoms[cut.side] for cut in family]))
+    weights = ", ".join(repr(cut.weight) for cut in family)
+    structure = family[0].structure
+    if np.isin(atoms, coupled.atoms[Side(OUTPUT, "end")]).any():
+        raise PruningError(
+            f"the {structure} of {weights} make the network's output, which must stay whole; remove them."
+        )
+    if np.isin(atoms, coupled.atoms[Side(IMAGE, "end")]).any():
+        raise PruningError(
+            f"the {structure} of {weights} are the image's channels, or are added to them, and must stay; remove them."
+        )
+    made = np.concatenate([own for side, own in coupled.atoms.items() if side.kind == "out"])
+    if not np.isin(atoms, made).all():
+        raise PruningError(
+            f"{(~np.isin(atoms, made)).sum()} of the {len(atoms)} {structure} of {weights} come from no layer that "
+            f"could leave them out; remove the weights."
+        )
+    if len(atoms) == 1:
+        raise PruningError(f"the {structure} of {weights} can only be removed all together; remove the weights.")
+
+
+def _check_complete(model: nn.Module, family: Family, coupled: Couplings) -> None:
+    """Raise a PruningError if a convolution is tied to the family that is not in it: all of them at once."""
+    kind, tied = family[0].side.kind, {cut.side for cut in family}
+    while True:
+        atoms = np.unique(np.concatenate([coupled.atoms[side] for side in tied])).tolist()
+        more = {side for side in coupled.sides_of(atoms) if side.kind == kind and _can_be_named(model, side.name)}
+        if more <= tied:
+            break
+        tied |= more
+    if outside := sorted(f"{side.name}.weight" for side in tied - {cut.side for cut in family}):
+        weights = ", ".join(repr(cut.weight) for cut in family)
+        raise PruningError(
+            f"the {family[0].structure} of {weights} are tied to those of {len(outside)} weights that must be in the "
+            f"same group, but are not: {', '.join(outside)}; add them or remove {weights}."
+        )
+
+
+def _can_be_named(model: nn.Module, layer: str) -> bool:
+    module = model.get_submodule(layer)
+    return isinstance(module, nn.Conv2d) and not is_depthwise(module)
+
+
+def _without(cut: Cut, removed: Atoms, coupled: Couplings) -> Cut:
+    kept = (~np.isin(coupled.atoms[cut.side], removed)).nonzero()[0]
+    return Cut(cut.weight, cut.structure, cut.sparsity, cut.before, tuple(kept.tolist()))
+
+
+def _removed(plan: Plan, coupled: Couplings) -> Atoms:
+    """Return the atoms that a plan removes.
+
+    Raises:
+        PruningError: The plan is not one of this network, or leaves a part of what must go together.
+    """
+    removed: list[Atoms] = [np.zeros(0, dtype=np.int64)]
+    for cut in plan:
+        atoms = coupled.atoms.get(cut.side)
+        if atoms is None or len(atoms) != cut.before or not set(cut.slices) <= set(range(cut.before)):
+            raise PruningError(
+                f"{cut.weight!r} must be a weight of the network with {cut.before} {cut.structure}, of which the plan "
+                f"keeps some, but got {'no such weight' if atoms is None else f'{len(atoms)}'}; use the plan with the "
+                f"network it was made for."
+            )
+        removed.append(np.delete(atoms, cut.slices))
+    gone = np.unique(np.concatenate(removed))
+    for cut in plan:
+        if _without(cut, gone, coupled).slices != cut.slices or not cut.kept:
+            raise PruningError(
+                f"{cut.weight!r} must keep at least one of its {cut.structure}, and lose those that the weights tied "
+                f"to it lose, but the plan says otherwise; use the plan as it was written."
+            )
+    return gone
+
+
+def _keep(model: nn.Module, side: Side, kept: Tensor) -> None:
+    if side.kind == "out":
+        slicing.keep_outputs(model.get_submodule(side.name), kept)
+    elif side.kind == "in":
+        slicing.keep_inputs(model.get_submodule(side.name), kept)
+    elif side.kind == "passing":
+        slicing.keep_channels(model.get_submodule(side.name), kept)
+    else:
+        slicing.keep_elements(model, side.name, kept)
+
+
+def _named(plan: Plan) -> str:
+    """Return the weights of a plan that lose something, for a sentence."""
+    return ", ".join(
+        f"{cut.weight!r} ({cut.structure}, {cut.kept} of {cut.before} kept)"
+        for cut in plan
+        if cut.kept < cut.before
+    )
 
 
 def _weight_problems(model: nn.Module, groups: Mapping[str, PrunerGroup]) -> Iterator[str]:
@@ -269,10 +373,17 @@ def _weight_problems(model: nn.Module, groups: Mapping[str, PrunerGroup]) -> Ite
             place = f"pruner_groups[{label!r}]"
             if name not in weights:
                 yield f"{place}: a weight must be one of the network's, but got {name!r}; {_hint(name, weights)}."
-            elif not isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Conv2d) or weights[name].dim() != 4:
+                continue
+            layer = model.get_submodule(name.rpartition(".")[0])
+            if not isinstance(layer, nn.Conv2d) or weights[name].dim() != 4:
                 yield (
                     f"{place}: a weight must be a convolution's [C_out, C_in, K_h, K_w], but {name!r} has shape "
                     f"{list(weights[name].shape)}; remove it."
+                )
+            elif is_depthwise(layer):
+                yield (
+                    f"{place}: a weight must have something to choose from, but {name!r} is a depthwise convolution's, "
+                    f"which loses what the layer before it loses; remove it."
                 )
 
 
@@ -282,32 +393,61 @@ def _hint(name: str, weights: Mapping[str, nn.Parameter]) -> str:
     return f"near it are {', '.join(close)}" if close else "the network has no convolution"
 
 
-def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], shape: Shape) -> Iterator[str]:
-    """Try each structure of each group alone; two groups must then not remove the same thing."""
-    try:
-        graph = _dependencies(copy.deepcopy(model).eval().requires_grad_(True), shape)
-    except PruningError as error:
-        yield f"model: {error}"
-        return
-    owner: dict[tuple[str, bool], str] = {}
+def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+    """Remove from networks that notice; two groups must not remove the same thing."""
+    networks = [oracle.made_up(model, coupled.input_shape, rising=rising) for rising in (True, False)]
+    clashes = list(_clashes(groups, coupled))
+    first = {label: group.structures[0] for label, group in groups.items()}
+    each = [(label, structure) for label, group in groups.items() for structure in group.structures]
+    if not clashes and not _removal_problem(networks, groups, first, coupled):  # the usual case, tried at once
+        each = [(label, structure) for label, structure in each if structure != first[label]]
+    for label, structure in each:
+        if problem := _removal_problem(networks, groups, {label: structure}, coupled):
+            yield f"pruner_groups[{label!r}], {structure}: {problem}"
+    yield from clashes
     for label, group in groups.items():
-        sides: set[tuple[str, bool]] = set()
-        for structure in group.structures:
-            plan = _thinnest(model, groups, label, structure)
-            try:
-                prune(model, plan, shape)
-            except PruningError as error:
-                yield f"pruner_groups[{label!r}], {structure}: {error}"
-                continue
-            sides |= {side for cut in plan for side in _touched(graph, cut)}
-        if clash := next((owner[side] for side in sides if side in owner), None):
+        highest = _middle_and_end(group.sparsity)[-1]
+        before = [len(coupled.atoms[KINDS[kind].side(weight)]) for kind in group.structures for weight in group.weights]
+        if not group.is_fixed and all(kept_count(highest, slices) == slices for slices in before):
+            yield (
+                f"pruner_groups[{label!r}]: must remove something somewhere in its range, but even at {highest:g} all "
+                f"of the at most {max(before)} {group.structures[0]} of a weight stay; raise it or remove the group."
+            )
+
+
+def _clashes(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+    owner: dict[int, str] = {}
+    for label, group in groups.items():
+        sides = [KINDS[structure].side(weight) for structure in group.structures for weight in group.weights]
+        atoms = {atom for side in sides for atom in coupled.atoms[side].tolist()}
+        if clash := next((owner[atom] for atom in sorted(atoms) if atom in owner), None):
             yield (
                 f"pruner_groups[{label!r}]: must remove something of its own, but {clash!r} removes the same filters "
                 f"or channels; take the weights out of one of them."
             )
-        owner.update(dict.fromkeys(sides, label))
+        owner.update(dict.fromkeys(atoms, label))
 
 
-def _thinnest(model: nn.Module, groups: Mapping[str, PrunerGroup], label: str, structure: Structure) -> Plan:
-    """Return the plan that keeps one slice of each weight of one group: the hardest test of it."""
-    return make_plan(model, groups, Point({label: 1 - 1e-12}, {label: structure}))
+def _removal_problem(
+    networks: Sequence[nn.Module],
+    groups: Mapping[str, PrunerGroup],
+    structures: Mapping[str, Structure],
+    coupled: Couplings,
+) -> str | None:
+    """Return why these structures cannot be removed from the networks in the middle and at the end of their ranges."""
+    ranges = {label: _middle_and_end(groups[label].sparsity) for label in structures}
+    try:
+        for network in networks:
+            for place in (0, 1):
+                point = Point({label: sparsities[place] for label, sparsities in ranges.items()}, structures)
+                prune(network, make_plan(network, groups, point, coupled), coupled)
+    except PruningError as error:
+        return str(error)
+    return None
+
+
+def _middle_and_end(sparsity: Uniform | Choice) -> tuple[float, float]:
+    if isinstance(sparsity, Uniform):
+        return (sparsity.low + sparsity.high) / 2, sparsity.high
+    ascending = sorted(sparsity.values)
+    return ascending[len(ascending) // 2], ascending[-1]

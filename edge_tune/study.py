@@ -11,11 +11,12 @@ from torch import nn
 from edge_tune import datasets, export, models, pruning
 from edge_tune.benchmark import granule
 from edge_tune.benchmark.cores import usable_cpus
+from edge_tune.couplings import Couplings
 from edge_tune.datasets import Dataset
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Experiment
 from edge_tune.images import Augmentation, Split
-from edge_tune.pruning import Shape
+from edge_tune.tracing import Shape
 from edge_tune.train import trained_weights
 
 Say = Callable[[str], None]
@@ -28,6 +29,7 @@ class Study:
 
     Attributes:
         weights: The unpruned network's `state_dict`, as the bytes of a file.
+        coupled: What must be removed together in the network.
         digest: Of everything that decides what a trial reports, but for the search itself.
         granule: Every kept count is aligned to it; 1 for as asked.
     """
@@ -39,6 +41,7 @@ class Study:
     augmentation: Augmentation
     input_shape: Shape
     num_classes: int
+    coupled: Couplings
     digest: str
     granule: int = 1
 
@@ -69,11 +72,13 @@ class Loaded:
 
     Attributes:
         network: With the experiment's weights, if it names any.
+        coupled: What must be removed together in it.
     """
 
     experiment: Experiment
     dataset: Dataset
     network: nn.Module
+    coupled: Couplings
 
 
 def load(experiment: Experiment) -> Loaded:
@@ -86,10 +91,10 @@ def load(experiment: Experiment) -> Loaded:
     dataset = datasets.load(experiment.data, seed=experiment.search.seed)
     network = models.build(experiment.model, dataset.num_classes)
     models.check_output(network, dataset.input_shape, dataset.num_classes)
-    pruning.check_groups(network, experiment.pruner_groups, dataset.input_shape)
+    coupled = pruning.check_groups(network, experiment.pruner_groups, dataset.input_shape)
     if experiment.weights:
         models.load_weights(network, models.read_weights(experiment.weights), experiment.weights)
-    return Loaded(experiment, dataset, network)
+    return Loaded(experiment, dataset, network, coupled)
 
 
 def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> Study:
@@ -113,6 +118,7 @@ def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.
         augmentation=dataset.augmentation,
         input_shape=dataset.input_shape,
         num_classes=dataset.num_classes,
+        coupled=loaded.coupled,
         digest=_digest(network, dataset, aligned_to if experiment.benchmark.align == "auto" else None),
         granule=aligned_to,
     )

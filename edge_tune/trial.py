@@ -82,9 +82,9 @@ def run_trial(
     with run.stage("plan"):
         network = study.network()
         granule = 1 if baseline else study.granule  # a baseline is a known schedule, and stays one
-        plan = pruning.make_plan(network, study.experiment.pruner_groups, point, granule)
+        plan = pruning.make_plan(network, study.experiment.pruner_groups, point, study.coupled, granule)
     with run.stage("prune"):
-        network = pruning.prune(network, plan, study.input_shape)
+        network = pruning.prune(network, plan, study.coupled)
     run.begin(network, plan, Record(trial=trial, baseline=baseline, **asdict(point)))
     if checkpoint:
         run.go_on(Checkpoint.from_bytes(checkpoint))

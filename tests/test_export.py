@@ -8,7 +8,7 @@ from edge_tune import export, pruning
 from edge_tune.experiment import Point
 from edge_tune.results import write_atomically
 from tests.networks import BLOCKS
-from tests.test_pruning import SHAPE, trained_small
+from tests.test_pruning import COUPLED, SHAPE, trained_small
 
 
 def test_to_onnx_writes_opset_13_with_a_static_batch_of_one() -> None:
@@ -23,9 +23,9 @@ def test_to_onnx_writes_opset_13_with_a_static_batch_of_one() -> None:
 def test_load_network_gives_back_the_pruned_network(tmp_path: Path) -> None:
     model = trained_small()
     plan = pruning.make_plan(
-        model, BLOCKS, Point({"first": 0.7, "second": 0.2}, {"first": "filters", "second": "filters"})
+        model, BLOCKS, Point({"first": 0.7, "second": 0.2}, {"first": "filters", "second": "filters"}), COUPLED
     )
-    pruned = pruning.prune(model, plan, SHAPE)
+    pruned = pruning.prune(model, plan, COUPLED)
     description = export.describe("tests.networks:small", 5, SHAPE, plan)
     write_atomically(tmp_path / "plan.json", json.dumps(description).encode())
     write_atomically(tmp_path / "weights.pt", export.to_bytes(pruned))

@@ -8,6 +8,7 @@ from torch import nn
 
 import edge_tune as et
 from edge_tune import models, pruning
+from edge_tune.couplings import couplings
 from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.experiment import Point, Structure
 from edge_tune.loading import load_experiment
@@ -16,6 +17,8 @@ from tests.networks import Small
 from tests.test_experiment import EXPERIMENTS
 
 SHAPE = (3, 16, 16)
+COUPLED = couplings(Small(5), SHAPE)
+"""Of Small, whatever its weights are."""
 
 
 def point(sparsities: Mapping[str, float], structure: Structure = "filters") -> Point:
@@ -31,6 +34,11 @@ def trained_small(seed: int = 0) -> nn.Module:
         for _ in range(5):
             model(torch.randn(16, *SHAPE))
     return model.eval()
+
+
+def pruned_by(model: nn.Module, groups: Mapping[str, et.PrunerGroup], at: Point) -> nn.Module:
+    """A Small without what its groups say."""
+    return pruning.prune(model, pruning.make_plan(model, groups, at, COUPLED), COUPLED)
 
 
 def group(structure: Structure, *weights: str) -> dict[str, et.PrunerGroup]:
@@ -69,9 +77,12 @@ def test_kept_count_never_rises_with_sparsity_and_leaves_a_granule(granule: int)
 
 
 def test_make_plan_records_what_was_asked_and_what_is_done() -> None:
-    plan = pruning.make_plan(Small(5), group("filters", "block1.conv1.weight"), point({"g": 0.8}), granule=4)
-    assert plan == (Cut("block1.conv1.weight", "filters", sparsity=0.8, before=8, kept=4),)
-    assert pruning.prune(Small(5), plan, SHAPE).block1.conv1.out_channels == 4
+    model = Small(5)
+    for filter_, weight in enumerate(model.block1.conv1.weight.data):
+        weight.fill_(filter_ % 5)
+    plan = pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": 0.8}), COUPLED, granule=4)
+    assert plan == (Cut("block1.conv1.weight", "filters", sparsity=0.8, before=8, slices=(2, 3, 4, 7)),)
+    assert pruning.prune(model, plan, COUPLED).block1.conv1.out_channels == 4
 
 
 @pytest.mark.parametrize(
@@ -81,15 +92,15 @@ def test_make_plan_records_what_was_asked_and_what_is_done() -> None:
 def test_prune_gives_the_parameter_counts_that_distiller_published(sparsities: tuple[float, ...], weights: int) -> None:
     groups = load_experiment(EXPERIMENTS / "resnet56_latency.py").pruner_groups
     model = models.build("resnet56_cifar", 10)
-    plan = pruning.make_plan(model, groups, point(dict(zip(groups, sparsities, strict=True))))
-    pruned = pruning.prune(model, plan, (3, 32, 32))
+    coupled = couplings(model, (3, 32, 32))
+    plan = pruning.make_plan(model, groups, point(dict(zip(groups, sparsities, strict=True))), coupled)
+    pruned = pruning.prune(model, plan, coupled)
     assert sum(weight.numel() for weight in pruned.parameters() if weight.dim() > 1) == weights
 
 
 def test_prune_of_filters_equals_silencing_the_lowest_l1_filters() -> None:
     model = trained_small()
-    plan = pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": 0.5}))
-    pruned = pruning.prune(model, plan, SHAPE)
+    pruned = pruned_by(model, group("filters", "block1.conv1.weight"), point({"g": 0.5}))
     silenced = trained_small()
     l1 = silenced.block1.conv1.weight.detach().abs().flatten(1).sum(1)
     for filter_ in sorted(range(8), key=l1.__getitem__)[:4]:
@@ -103,8 +114,7 @@ def test_prune_of_filters_equals_silencing_the_lowest_l1_filters() -> None:
 
 def test_prune_of_channels_equals_zeroing_the_lowest_l1_channels() -> None:
     model = trained_small()
-    plan = pruning.make_plan(model, group("channels", "block2.conv2.weight"), point({"g": 0.25}, "channels"))
-    pruned = pruning.prune(model, plan, SHAPE)
+    pruned = pruned_by(model, group("channels", "block2.conv2.weight"), point({"g": 0.25}, "channels"))
     zeroed = trained_small()
     l1 = zeroed.block2.conv2.weight.detach().abs().sum(dim=(0, 2, 3))
     zeroed.block2.conv2.weight.data[:, sorted(range(8), key=l1.__getitem__)[:2]] = 0
@@ -116,7 +126,7 @@ def test_prune_of_channels_equals_zeroing_the_lowest_l1_channels() -> None:
 def test_prune_of_a_residual_stream_removes_the_same_filters_from_all_tied_weights() -> None:
     tied = group("filters", "stem.weight", "block1.conv2.weight", "block2.conv2.weight")
     model = trained_small()
-    pruned = pruning.prune(model, pruning.make_plan(model, tied, point({"g": 0.5})), SHAPE)
+    pruned = pruned_by(model, tied, point({"g": 0.5}))
     l1 = sum(
         w.detach().abs().flatten(1).sum(1)
         for w in (model.stem.weight, model.block1.conv2.weight, model.block2.conv2.weight)
@@ -131,14 +141,13 @@ def test_prune_of_a_residual_stream_removes_the_same_filters_from_all_tied_weigh
 def test_prune_leaves_the_model_it_was_given_alone() -> None:
     model = trained_small()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    pruning.prune(model, pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": 0.9})), SHAPE)
+    pruned_by(model, group("filters", "block1.conv1.weight"), point({"g": 0.9}))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_prune_works_on_a_model_whose_parameters_are_frozen() -> None:
     model = trained_small().requires_grad_(False)
-    plan = pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": 0.5}))
-    assert pruning.prune(model, plan, SHAPE).block1.conv1.out_channels == 4
+    assert pruned_by(model, group("filters", "block1.conv1.weight"), point({"g": 0.5})).block1.conv1.out_channels == 4
 
 
 def test_prune_ranks_before_the_first_removal() -> None:
@@ -146,39 +155,71 @@ def test_prune_ranks_before_the_first_removal() -> None:
         "h": et.PrunerGroup("filters", ["block2.conv1.weight"], sparsity=et.Uniform(0, 0.99))
     }
     model = trained_small()
-    together = pruning.prune(model, pruning.make_plan(model, both, point({"g": 0.5, "h": 0.5})), SHAPE)
-    alone = pruning.prune(model, pruning.make_plan(model, both, point({"h": 0.5})), SHAPE)
+    together = pruned_by(model, both, point({"g": 0.5, "h": 0.5}))
+    alone = pruned_by(model, both, point({"h": 0.5}))
     torch.testing.assert_close(together.block2.conv1.weight, alone.block2.conv1.weight)
 
 
-def test_prune_refuses_weights_tied_to_one_outside_the_plan() -> None:
-    model = trained_small()
-    plan = pruning.make_plan(model, group("filters", "block1.conv2.weight"), point({"g": 0.5}))
-    with pytest.raises(PruningError, match=r"'block1.conv2.weight' are tied .* of 2 weights .*stem.weight.*; add them"):
-        pruning.prune(model, plan, SHAPE)
+def test_make_plan_names_all_weights_that_are_tied_to_one_outside_the_plan() -> None:
+    with pytest.raises(
+        PruningError,
+        match=r"'block1.conv2.weight' are tied to those of 2 weights .*: block2.conv2.weight, stem.weight; add them",
+    ):
+        pruned_by(trained_small(), group("filters", "block1.conv2.weight"), point({"g": 0.5}))
 
 
-def test_prune_refuses_tied_weights_that_keep_different_counts() -> None:
-    model = trained_small()
-    names = ("stem.weight", "block1.conv2.weight", "block2.conv2.weight")
-    plan = tuple(Cut(name, "filters", 0.5, 8, kept) for name, kept in zip(names, (4, 5, 4), strict=True))
-    with pytest.raises(PruningError, match=r"keep as many filters, but got 4 and 5; put both in one group"):
-        pruning.prune(model, plan, SHAPE)
+def test_make_plan_refuses_tied_weights_of_different_sparsities() -> None:
+    two = {
+        "g": et.PrunerGroup("filters", ["stem.weight"], sparsity=et.Uniform(0, 0.99)),
+        "h": et.PrunerGroup("filters", ["block1.conv2.weight", "block2.conv2.weight"], sparsity=et.Uniform(0, 0.99)),
+    }
+    with pytest.raises(PruningError, match=r"same filters, but got the sparsities 0.25 and 0.5; put both in one group"):
+        pruned_by(trained_small(), two, point({"g": 0.5, "h": 0.25}))
 
 
-def test_prune_refuses_two_cuts_of_the_same_structure() -> None:
-    model = trained_small()
-    plan = (Cut("block1.conv1.weight", "filters", 0.5, 8, 4), Cut("block1.conv2.weight", "channels", 0.5, 8, 4))
-    with pytest.raises(PruningError, match=r"must not remove what 'block1.conv1.weight' removes already"):
-        pruning.prune(model, plan, SHAPE)
+def test_make_plan_refuses_two_cuts_of_the_same_structure() -> None:
+    two = group("filters", "block1.conv1.weight") | {
+        "h": et.PrunerGroup("channels", ["block1.conv2.weight"], sparsity=et.Uniform(0, 0.5))
+    }
+    with pytest.raises(PruningError, match=r"must not remove what 'block1.conv1.weight' \(filters\) removes already"):
+        pruned_by(trained_small(), two, Point({"g": 0.5, "h": 0.5}, {"g": "filters", "h": "channels"}))
+
+
+@pytest.mark.parametrize(
+    ("cut", "problem"),
+    [
+        (Cut("block1.conv1.weight", "filters", 0.5, 16, (0, 1)), r"with 16 filters, .* but got 8; use the plan"),
+        (Cut("block1.conv1.weight", "filters", 0.5, 8, (7, 8)), r"with 8 filters, .* but got 8; use the plan"),
+        (Cut("block1.conv3.weight", "filters", 0.5, 8, (0, 1)), r"but got no such weight; use the plan"),
+        (Cut("block1.conv1.weight", "filters", 0.5, 8, ()), r"must keep at least one of its filters"),
+    ],
+)
+def test_prune_refuses_a_plan_of_another_network(cut: Cut, problem: str) -> None:
+    with pytest.raises(PruningError, match=problem):
+        pruning.prune(trained_small(), (cut,), COUPLED)
+
+
+def test_prune_refuses_a_plan_that_removes_tied_slices_from_one_weight_only() -> None:
+    half = (0, 1, 2, 3)
+    plan = (Cut("stem.weight", "filters", 0.5, 8, half), Cut("block1.conv2.weight", "filters", 0.5, 8, half[1:]))
+    with pytest.raises(PruningError, match=r"'stem.weight' must .* lose those that the weights tied to it lose"):
+        pruning.prune(trained_small(), plan, COUPLED)
+
+
+def test_prune_follows_the_plan_whatever_the_weights_are() -> None:
+    plan = pruning.make_plan(trained_small(0), group("filters", "block1.conv1.weight"), point({"g": 0.5}), COUPLED)
+    other = trained_small(1)
+    pruned = pruning.prune(other, pruning.plan_from_json(pruning.plan_as_json(plan)), COUPLED)
+    torch.testing.assert_close(pruned.block1.conv1.weight, other.block1.conv1.weight[list(plan[0].slices)])
 
 
 def test_digest_is_equal_for_equal_networks_only() -> None:
     model = trained_small()
     plans = [
-        pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": sparsity}))
-        for sparsity in (0.5, 0.51, 0.75)
+        pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": sparsity}), COUPLED)
+        for sparsity in (0.5, 0.51, 0.75, 0.0)
     ]
+    assert pruning.digest(plans[3]) == pruning.digest(())
     assert pruning.digest(plans[0]) == pruning.digest(plans[1]) != pruning.digest(plans[2])
     assert pruning.plan_from_json(pruning.plan_as_json(plans[1])) == plans[1]
 
@@ -189,8 +230,8 @@ def test_digest_is_equal_for_equal_networks_only() -> None:
         ("filters", ("block1.conv3.weight",), r"\['g'\]: a weight must be one of the network's, but got 'block1.conv3"),
         ("filters", ("fc.weight",), r"'fc.weight' has shape \[5, 8\]; remove it"),
         ("filters", ("block1.bn1.weight",), r"'block1.bn1.weight' has shape \[8\]"),
-        ("filters", ("block1.conv2.weight",), r"\['g'\], filters: .* tied by an addition"),
-        (("filters", "channels"), ("block1.conv1.weight",), r"\['g'\], channels: .* tied by an addition"),
+        ("filters", ("block1.conv2.weight",), r"\['g'\], filters: .* tied to those of 2 weights"),
+        (("filters", "channels"), ("block1.conv1.weight",), r"\['g'\], channels: .* tied to those of 1 weights"),
     ],
 )
 def test_check_groups_says_which_group_cannot_be_pruned(

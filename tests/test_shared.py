@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from edge_tune import models, pruning
+from edge_tune.couplings import couplings
 from edge_tune.evaluation import evaluate
 from edge_tune.experiment import Point
 from edge_tune.images import Split
@@ -37,6 +38,7 @@ def test_off_the_shelf_plan_scores_what_was_found_before() -> None:
     network = models.build("resnet56_cifar", 10)
     models.load_weights(network, models.read_weights(str(WEIGHTS)), str(WEIGHTS))
     point = Point(experiment.baselines["off_the_shelf"], dict.fromkeys(experiment.pruner_groups, "filters"))
-    plan = pruning.make_plan(network, experiment.pruner_groups, point)
-    result = evaluate(pruning.prune(network, plan, (3, 32, 32)), read_test_split())
+    coupled = couplings(network, (3, 32, 32))
+    plan = pruning.make_plan(network, experiment.pruner_groups, point, coupled)
+    result = evaluate(pruning.prune(network, plan, coupled), read_test_split())
     assert (result.images, result.top1, result.top5) == (10_000, 53.71, 92.98)

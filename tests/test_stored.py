@@ -12,11 +12,11 @@ from edge_tune.export import load_network
 from edge_tune.pruning import Point
 from edge_tune.results import Record, Results, write_atomically
 from tests.networks import BLOCKS
-from tests.test_pruning import SHAPE, trained_small
+from tests.test_pruning import COUPLED, SHAPE, trained_small
 
 ROOT = Path(__file__).parents[1]
 PLAN = pruning.make_plan(
-    trained_small(), BLOCKS, Point({"first": 0.5, "second": 0.25}, {"first": "filters", "second": "filters"})
+    trained_small(), BLOCKS, Point({"first": 0.5, "second": 0.25}, {"first": "filters", "second": "filters"}), COUPLED
 )
 METRICS = {"top1": 80.0, "latency_ms": 1.0, "latency_ratio": 0.5}
 RATIO = {"ratio": 0.5, "low": 0.49, "high": 0.51}
@@ -35,7 +35,7 @@ def study(folder: Path, device: str = "fake", test: float | None = None) -> Resu
     results = Results(folder)
     results.create()
     results.write_json("run.json", {"identity": {"model": "tests.networks:small", "benchmark": {"device": device}}})
-    whole, pruned = trained_small(), pruning.prune(trained_small(), PLAN, SHAPE)
+    whole, pruned = trained_small(), pruning.prune(trained_small(), PLAN, COUPLED)
     write_atomically(folder / "unpruned.onnx", export.to_onnx(whole, SHAPE))
     unpruned = Record(trial=0, baseline="unpruned", status="finished", metrics=METRICS)
     stopped = Record(trial=6, status="stopped", reason="asha: behind")
@@ -55,7 +55,7 @@ def test_export_writes_a_kept_network_that_loads_again(trial: str, tmp_path: Pat
     assert stored.main([str(tmp_path / "study"), trial, str(tmp_path / "deep" / "out")]) == 0
     files = {file.name for file in (tmp_path / "deep" / "out").iterdir()}
     assert files == {"plan.json", "weights.pt", "model.onnx", "metrics.json"}
-    expected = pruning.prune(trained_small(), PLAN, SHAPE)(IMAGES)
+    expected = pruning.prune(trained_small(), PLAN, COUPLED)(IMAGES)
     torch.testing.assert_close(load_network(tmp_path / "deep" / "out")(IMAGES), expected, rtol=0, atol=0)
 
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from edge_tune import models, pruning
 from edge_tune.benchmark.names import Names, module_of
+from edge_tune.couplings import couplings
 from edge_tune.export import to_onnx
 from edge_tune.pruning import Cut
 
@@ -13,8 +14,12 @@ SHAPE = (3, 32, 32)
 
 @pytest.fixture(scope="module")
 def resnet56() -> nn.Module:
-    plan = (Cut("layer1.0.conv1.weight", "filters", 0.7, 16, 5), Cut("layer3.3.conv1.weight", "filters", 0.4, 64, 39))
-    return pruning.prune(models.build("resnet56_cifar", 10), plan, SHAPE)
+    plan = (
+        Cut("layer1.0.conv1.weight", "filters", 0.7, 16, tuple(range(5))),
+        Cut("layer3.3.conv1.weight", "filters", 0.4, 64, tuple(range(39))),
+    )
+    network = models.build("resnet56_cifar", 10)
+    return pruning.prune(network, plan, couplings(network, SHAPE))
 
 
 @pytest.fixture(scope="module")

@@ -83,9 +83,9 @@ def test_groups_fit_the_network_and_prune_it_as_distiller_did(schedule: str, par
     groups, baseline = experiment.pruner_groups, experiment.baselines["off_the_shelf"]
     network = models.build(experiment.model, 10)
     assert {weight for group in groups.values() for weight in group.weights} <= network.state_dict().keys()
-    pruning.check_groups(network, groups, IMAGE)
+    coupled = pruning.check_groups(network, groups, IMAGE)
     point = Point(baseline, {label: group.structures[0] for label, group in groups.items()})
-    pruned = pruning.prune(network, pruning.make_plan(network, groups, point), IMAGE)
+    pruned = pruning.prune(network, pruning.make_plan(network, groups, point, coupled), coupled)
     assert sum(weight.numel() for weight in pruned.parameters() if weight.dim() > 1) == parameters
 
 

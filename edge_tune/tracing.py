@@ -1,0 +1,421 @@
+"""Which slices of a network reach which: found by marking slices with NaN and looking where NaN arrives.
+
+Whatever a forward does with NaN gives NaN again: it may be added, multiplied, pooled, flattened, permuted, shuffled,
+concatenated or cut. So marks tell the way of each channel through any code. Layers that compute every output from
+every input (convolutions, linear layers) do not hand marks on: while marks travel, their outputs come from a recording,
+marked where asked. Neither gradients nor the names of operations are needed.
+
+A *slice* is an output channel of such a layer, a channel of the image, or an element of a parameter that the network's
+own code adds or multiplies. A *column* is where a slice may arrive: an input channel of a layer, or an output.
+"""
+
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.utils import _pytree as pytree
+
+from edge_tune.errors import PruningError
+
+Shape = tuple[int, int, int]
+Indices = npt.NDArray[np.int64]
+
+IMAGE = "the image"
+OUTPUT = "the network's output"
+
+VALUES_AT_ONCE = 2**26
+"""Of the largest output of a layer, over all patterns that run at once: a quarter of a gigabyte."""
+
+Pattern = Mapping[str, Tensor]
+"""Layer, parameter or IMAGE -> which of its slices are marked, bool [slices]."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """From the slices of one layer, or of the image, to the columns of another, without a layer between that mixes.
+
+    Attributes:
+        slices: Number of slices at the start.
+        pairs: (slice, column) that is reached by it, [n, 2].
+        mixed: Columns that every slice reaches, because the network computes over channels, such as their mean.
+    """
+
+    slices: int
+    pairs: frozenset[tuple[int, int]]
+    mixed: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All ways of a network.
+
+    Attributes:
+        ways: (start, end) -> the way between them: from a layer, a parameter or IMAGE to a layer or OUTPUT.
+        starts: Start -> how many slices it has, whether or not they reach anything.
+        columns: End -> how many columns it has.
+        branches: Whether the network calls other layers while it trains.
+    """
+
+    ways: Mapping[tuple[str, str], Way]
+    starts: Mapping[str, int]
+    columns: Mapping[str, int]
+    branches: bool = False
+
+
+def mixes(module: nn.Module) -> bool:
+    """Tell whether each output of a layer is computed from all of its inputs, or of its group's."""
+    return isinstance(module, _ConvNd | nn.Linear) and not is_depthwise(module)
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Tell whether the filters of a convolution only follow its input, with nothing to decide."""
+    return isinstance(module, _ConvNd) and module.groups == module.in_channels and module.groups > 1
+
+
+def follows(module: nn.Module) -> bool:
+    """Tell whether a layer has something of its own for each channel that passes through it."""
+    if isinstance(module, nn.LayerNorm):
+        return len(module.normalized_shape) == 1
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters > 1
+    return is_depthwise(module) or isinstance(module, _BatchNorm | _InstanceNorm | nn.GroupNorm)
+
+
+def trace(model: nn.Module, input_shape: Shape) -> Trace:
+    """Return the ways of `model`, those that it takes only while it trains included.
+
+    Args:
+        input_shape: (C, H, W) of one image.
+
+    Raises:
+        PruningError: The network does not run, or not on values that are not numbers.
+    """
+    try:
+        with in_mode(model, training=False):
+            recording = _recorded_small(model, input_shape)
+            found = _trace(recording)
+        with in_mode(model, training=True):
+            while_training = _Recording(model, recording.input_shape)
+            if while_training.layers_called() != recording.layers_called():
+                found = _joined(found, _trace(while_training))
+    except Exception as error:  # a forward can fail in any way, also on values that are not numbers
+        raise PruningError(
+            f"the way of the channels through this network cannot be traced: its code must run on images of shape "
+            f"{list(input_shape)}, whatever values they hold, but raised {type(error).__name__}: {error}; mend it, or "
+            f"choose another network."
+        ) from error
+    return found
+
+
+@contextmanager
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Have the network's own code train, or not, for a while; the library's layers compute as in inference.
+
+    Batch norms that train mix the images of a batch, and dropout draws; what matters here are branches that a network
+    takes only while it trains.
+    """
+    before = {module: module.training for module in model.modules()}
+    for module in before:
+        module.training = training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))
+    try:
+        yield
+    finally:
+        for module, was_training in before.items():
+            module.training = was_training
+
+
+def _recorded_small(model: nn.Module, input_shape: Shape) -> "_Recording":
+    """Record the smallest images on which the network calls the layers that it calls on whole ones."""
+    whole = _Recording(model, input_shape)
+    channels, height, width = input_shape
+    for divisor in (8, 4, 2):
+        try:
+            small = _Recording(model, (channels, height // divisor, width // divisor))
+        except Exception:  # too small to be pooled so often, or flattened to another length
+            continue
+        if small.layers_called() == whole.layers_called() and small.columns == whole.columns:
+            return small
+    return whole
+
+
+class _Recording:
+    """One pass of two images: what each layer gave; and passes in which marks travel instead."""
+
+    def __init__(self, model: nn.Module, input_shape: Shape) -> None:
+        self.model, self.input_shape = model, input_shape
+        self.layers = {name: module for name, module in model.named_modules() if mixes(module) or follows(module)}
+        self.images = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
+        self.outputs: dict[str, list[Tensor]] = defaultdict(list)
+        self.dims: dict[str, int] = {}
+        self.columns: dict[str, int] = {}
+        self._run(self.images, {name: self._recorded(name) for name in self.layers})
+        self.parameters = _vectors(model, self.layers)
+        self.slices = {
+            IMAGE: input_shape[0],
+            **{name: self.outputs[name][0].shape[self.dims[name]] for name in self.outputs if mixes(self.layers[name])},
+            **{name: parameter.numel() for name, parameter in self.parameters.items()},
+        }
+        largest = max([self.images[0].numel(), *(out[:1].numel() for outs in self.outputs.values() for out in outs)])
+        self.at_once = max(1, VALUES_AT_ONCE // largest)
+
+    def layers_called(self) -> dict[str, int]:
+        """Return layer -> how often a pass calls it."""
+        return {name: len(outputs) for name, outputs in self.outputs.items()}
+
+    def arrivals(self, patterns: Sequence[Pattern]) -> dict[str, Tensor]:
+        """Return end -> which of its columns each pattern reaches, bool [patterns, columns]."""
+        parts = [self._arrivals(some) for some in _split(patterns, self.at_once, self.parameters)]
+        return {end: torch.cat([part[end] for part in parts]) for end in self.columns}
+
+    def _arrivals(self, patterns: Sequence[Pattern]) -> dict[str, Tensor]:
+        arrived = {end: torch.zeros(len(patterns), columns, dtype=torch.bool) for end, columns in self.columns.items()}
+        images = self.images[:1].repeat(len(patterns), 1, 1, 1)
+        marks = {
+            name: torch.stack([pattern.get(name, torch.zeros(slices, dtype=torch.bool)) for pattern in patterns])
+            for name, slices in self.slices.items()
+            if any(name in pattern for pattern in patterns)
+        }
+        if IMAGE in marks:
+            images = _marked(images, marks[IMAGE], 1)
+        with ExitStack() as stack:
+            for name, parameter in self.parameters.items():
+                if name in marks:
+                    stack.enter_context(_marked_parameter(parameter, marks[name][0]))
+            output = self._run(images, {name: self._replayed(name, marks, arrived) for name in self.outputs})
+        arrived[OUTPUT] |= _nan_columns(_flat(output), 1, len(patterns))
+        return arrived
+
+    def _run(self, images: Tensor, forwards: Mapping[str, Callable[..., Tensor]]) -> Any:
+        """Run the network with other forwards in its layers."""
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _replaced(self.layers, forwards):
+            output = self.model(images)
+        self.columns.setdefault(OUTPUT, _flat(output).shape[1])
+        return output
+
+    def _recorded(self, name: str) -> Callable[..., Tensor]:
+        layer, forward = self.layers[name], self.layers[name].forward
+
+        def record(features: Tensor, *rest: Any, **named: Any) -> Tensor:
+            output: Tensor = forward(features, *rest, **named)
+            self.dims[name] = _channel_dim(layer, features)
+            self.columns[name] = features.shape[self.dims[name]]
+            self.outputs[name].append(output[: len(output) // len(self.images)])
+            return output
+
+        return record
+
+    def _replayed(self, name: str, marks: Mapping[str, Tensor], arrived: Mapping[str, Tensor]) -> Callable[..., Tensor]:
+        layer, forward, dim = self.layers[name], self.layers[name].forward, self.dims[name]
+        outputs = iter(self.outputs[name])
+        patterns = len(arrived[name])
+
+        def replay(features: Tensor, *rest: Any, **named: Any) -> Tensor:
+            arrived[name].logical_or_(_nan_columns(features, dim, patterns))
+            if is_depthwise(layer):
+                return forward(features, *rest, **named)  # type: ignore[no-any-return]
+            if not mixes(layer):
+                return features.clone()  # a norm would hand marks on to all channels
+            output = next(outputs)
+            output = output.repeat(patterns, *[1] * (output.dim() - 1))
+            return _marked(output, marks[name], dim) if name in marks else output
+
+        return replay
+
+
+def _trace(recording: _Recording) -> Trace:
+    touched = _touched(recording)
+    ways: dict[tuple[str, str], Way] = {}
+    for starts in _apart(touched):
+        ways |= _ways(recording, {start: touched[start] for start in starts})
+    ways = {ends: way for ends, way in ways.items() if way.pairs or way.mixed}
+    return Trace(ways, recording.slices, recording.columns)
+
+
+def _touched(recording: _Recording) -> dict[str, list[str]]:
+    """Return start -> the ends that any of its slices reaches."""
+    starts = list(recording.slices)
+    arrived = recording.arrivals([{start: torch.ones(recording.slices[start], dtype=torch.bool)} for start in starts])
+    return {start: [end for end, columns in arrived.items() if columns[row].any()] for row, start in enumerate(starts)}
+
+
+def _apart(touched: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Return the starts in sets that can be marked at the same time, because no two reach the same end."""
+    sets: list[tuple[list[str], set[str]]] = []
+    for start, ends in touched.items():
+        for members, taken in sets:
+            if taken.isdisjoint(ends):
+                members.append(start)
+                taken.update(ends)
+                break
+        else:
+            sets.append(([start], set(ends)))
+    return [members for members, _ in sets]
+
+
+def _ways(recording: _Recording, touched: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Way]:
+    """Follow the slices of starts that reach different ends.
+
+    Each slice is marked by the bits of its number, once where a bit is set and once where it is not. A column that one
+    slice reaches spells that slice's number; one that several reach answers to a bit both ways, and then each slice is
+    marked alone.
+    """
+    bits = {start: max(1, (recording.slices[start] - 1).bit_length()) for start in touched}
+    arrived = recording.arrivals(
+        [
+            {start: _has_bit(recording.slices[start], bit) == is_set for start in touched if bit < bits[start]}
+            for bit in range(max(bits.values()))
+            for is_set in (True, False)
+        ]
+    )
+    ways, unclear = {}, {}
+    for start, ends in touched.items():
+        for end in ends:
+            seen = arrived[end][: 2 * bits[start]].view(bits[start], 2, -1)
+            if bool((seen[:, 0] & seen[:, 1]).any()):
+                unclear[start] = ends
+            ways[start, end] = _spelled(recording.slices[start], seen)
+    return ways | (_ways_one_by_one(recording, unclear) if unclear else {})
+
+
+def _ways_one_by_one(recording: _Recording, touched: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Way]:
+    most = max(recording.slices[start] for start in touched)
+    arrived = recording.arrivals(
+        [
+            {
+                start: torch.arange(recording.slices[start]) == number
+                for start in touched
+                if number < recording.slices[start]
+            }
+            for number in range(most)
+        ]
+    )
+    return {
+        (start, end): _listed(arrived[end][: recording.slices[start]])
+        for start, ends in touched.items()
+        for end in ends
+    }
+
+
+def _has_bit(slices: int, bit: int) -> Tensor:
+    return (torch.arange(slices) >> bit) % 2 == 1
+
+
+def _spelled(slices: int, seen: Tensor) -> Way:
+    """Return the way of columns that spell the number of the one slice that reaches them.
+
+    Args:
+        seen: Which columns answered to each bit, [bits, set or not, columns].
+    """
+    numbers = (seen[:, 0].long() << torch.arange(len(seen))[:, None]).sum(dim=0)
+    reached = seen.any(dim=(0, 1)).nonzero().flatten()
+    return Way(slices, frozenset(zip(numbers[reached].tolist(), reached.tolist(), strict=True)), frozenset())
+
+
+def _listed(seen: Tensor) -> Way:
+    """Return the way of columns [slices, columns], each slice marked alone."""
+    mixed = seen.all(dim=0) & (len(seen) > 1)
+    pairs = (seen & ~mixed).nonzero().tolist()
+    return Way(len(seen), frozenset(map(tuple, pairs)), frozenset(mixed.nonzero().flatten().tolist()))
+
+
+def _joined(one: Trace, other: Trace) -> Trace:
+    """Return the ways that a network takes in either mode."""
+    ways = dict(one.ways)
+    for ends, way in other.ways.items():
+        known = ways.get(ends, way)
+        ways[ends] = Way(way.slices, known.pairs | way.pairs, known.mixed | way.mixed)
+    return Trace(ways, {**one.starts, **other.starts}, {**one.columns, **other.columns}, branches=True)
+
+
+def _vectors(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """Return the parameters of the network's own modules that could hold a value for each channel."""
+    return {
+        f"{name}.{own}" if name else own: parameter
+        for name, module in model.named_modules()
+        for own, parameter in module.named_parameters(recurse=False)
+        if name not in layers and parameter.numel() > 1 and parameter.numel() == max(parameter.shape)
+    }
+
+
+def _split(patterns: Sequence[Pattern], at_once: int, parameters: Mapping[str, Any]) -> Iterator[Sequence[Pattern]]:
+    """Yield patterns that can run as one batch: a parameter is the same for the whole batch."""
+    some: list[Pattern] = []
+    for pattern in patterns:
+        alone = any(name in parameters for name in pattern)
+        if some and (alone or len(some) == at_once):
+            yield some
+            some = []
+        some.append(pattern)
+        if alone:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+@contextmanager
+def _replaced(layers: Mapping[str, nn.Module], forwards: Mapping[str, Callable[..., Tensor]]) -> Iterator[None]:
+    own = {name: vars(layers[name])["forward"] for name in forwards if "forward" in vars(layers[name])}
+    try:
+        for name, forward in forwards.items():
+            layers[name].forward = forward
+        yield
+    finally:
+        for name in forwards:
+            del layers[name].forward
+        for name, forward in own.items():
+            layers[name].forward = forward
+
+
+@contextmanager
+def _marked_parameter(parameter: nn.Parameter, marks: Tensor) -> Iterator[None]:
+    values = parameter.detach().clone()
+    try:
+        parameter.data.view(-1)[marks] = math.nan
+        yield
+    finally:
+        parameter.data.copy_(values)
+
+
+def _marked(values: Tensor, marks: Tensor, dim: int) -> Tensor:
+    """Set the channels of `values` [patterns * rows, ...] that `marks` [patterns, channels] names to NaN."""
+    shape = [1] * values.dim()
+    shape[0], shape[dim] = len(values), marks.shape[1]
+    return values.masked_fill(marks.repeat_interleave(len(values) // len(marks), dim=0).view(shape), math.nan)
+
+
+def _nan_columns(values: Tensor, dim: int, patterns: int) -> Tensor:
+    """Return which channels hold a mark, bool [patterns, channels]."""
+    marked = values.isnan().movedim(dim, 1).flatten(2).any(dim=2) if values.dim() > 2 else values.isnan()
+    return marked.view(patterns, -1, marked.shape[1]).any(dim=1)
+
+
+def _flat(output: Any) -> Tensor:
+    """Return every output of a network beside each other, [images, outputs]."""
+    tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+    return torch.cat([tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None] for tensor in tensors], dim=1)
+
+
+def _channel_dim(layer: nn.Module, features: Tensor) -> int:
+    """Return the dimension of `features` that a layer counts as channels."""
+    if isinstance(layer, nn.Linear):
+        return features.dim() - 1
+    if not isinstance(layer, nn.LayerNorm):
+        return 1
+    if not layer.elementwise_affine:
+        return features.dim() - 1
+    marked = copy.deepcopy(layer)  # torchvision's LayerNorm2d has its channels elsewhere than its base class
+    marked.weight.data[0] = math.nan
+    nan = type(layer).forward(marked, features[:1]).isnan()
+    return next(dim for dim in range(1, nan.dim()) if bool((nan.any(dim=dim) != nan.all(dim=dim)).any()))

@@ -1,0 +1,207 @@
+"""Small networks of the structures that are known to trouble tools that prune, each with what it is about."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def conv(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """Convolution and batch norm; its weight is NAME.0.weight."""
+    own = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    return nn.Sequential(own, nn.BatchNorm2d(outputs))
+
+
+class Between(nn.Module):
+    """A stem of 16 filters, `between`, the mean of each channel, a linear layer of 10 outputs."""
+
+    def __init__(self, forward: Callable[..., Tensor], width: int = 16, **layers: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.fc = conv(3, 16, stride=2), nn.Linear(width, 10)
+        self.between = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.between(self, functional.relu(self.stem(images)))
+        return self.fc(features.mean((2, 3)) if features.dim() == 4 else features)
+
+
+def coordinates(features: Tensor) -> Tensor:
+    """Two channels that say where a pixel is."""
+    images, _, height, width = features.shape
+    down = torch.linspace(-1, 1, height)[None, None, :, None].expand(images, 1, height, width)
+    return torch.cat([down, torch.linspace(-1, 1, width).expand(images, 1, height, width)], dim=1)
+
+
+def coordinates_first() -> nn.Module:
+    """The channels of `a` arrive two places further on."""
+    return Between(
+        lambda net, x: functional.relu(net.b(torch.cat([coordinates(x), functional.relu(net.a(x))], dim=1))),
+        a=conv(16, 16),
+        b=conv(18, 16),
+    )
+
+
+def flattened(*order: int) -> nn.Module:
+    """A map of 4x4 is flattened, its dimensions in this order before."""
+    return Between(
+        lambda net, x: functional.relu(net.f(functional.relu(net.a(x)).permute(*order).flatten(1))),
+        width=32,
+        a=conv(16, 12, stride=4),
+        f=nn.Linear(12 * 16, 32),
+    )
+
+
+def flattened_beside_another() -> nn.Module:
+    """Two maps of different sizes are flattened and joined."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        maps = functional.relu(net.a(x)).flatten(1), functional.relu(net.b(x)).flatten(1)
+        return functional.relu(net.f(torch.cat(maps, dim=1)))
+
+    return Between(
+        forward, width=32, a=conv(16, 12, stride=4), b=conv(16, 4, stride=8), f=nn.Linear(12 * 16 + 4 * 4, 32)
+    )
+
+
+def convolution_makes_the_output() -> nn.Module:
+    """No linear layer: the filters of `head` are the classes."""
+
+    class Convolutional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.head = conv(3, 16, stride=2), nn.Conv2d(16, 10, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(functional.relu(self.a(images))).mean((2, 3))
+
+    return Convolutional()
+
+
+class BranchInTraining(nn.Module):
+    """While it trains, and only then, `aux` reads what `a` gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.aux, self.b, self.fc = conv(3, 16, stride=2), conv(16, 8), conv(16, 16), nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = functional.relu(self.a(images))
+        logits = self.fc(functional.relu(self.b(features)).mean((2, 3)))
+        return logits + self.aux(features).mean() if self.training else logits
+
+
+def attention_over_places() -> nn.Module:
+    """A map of one channel, made of the mean and the maximum over channels, multiplies all."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        seen = torch.cat([y.mean(1, keepdim=True), y.amax(1, keepdim=True)], dim=1)
+        return functional.relu(net.b(y * torch.sigmoid(net.m(seen))))
+
+    return Between(forward, a=conv(16, 16), m=nn.Conv2d(2, 1, 7, padding=3), b=conv(16, 16))
+
+
+def concatenation_is_added() -> nn.Module:
+    """Two branches of 8 beside each other are added to one of 16."""
+    return Between(
+        lambda net, x: functional.relu(net.c(x) + torch.cat([net.a(x), net.b(x)], dim=1)),
+        a=conv(16, 8),
+        b=conv(16, 8),
+        c=conv(16, 16),
+    )
+
+
+def halves() -> nn.Module:
+    """What `a` gives is cut in two by its number; one half goes through `m`."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        one, other = functional.relu(net.a(x)).chunk(2, dim=1)
+        return functional.relu(net.b(torch.cat([one, other, functional.relu(net.m(other))], dim=1)))
+
+    return Between(forward, a=conv(16, 16, 1), m=conv(8, 8), b=conv(24, 16, 1))
+
+
+def cut_to_a_number() -> nn.Module:
+    """A depthwise copy stands beside its input; of both, the first 15 channels are read."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        return functional.relu(net.b(torch.cat([y, functional.relu(net.d(y))], dim=1)[:, :15]))
+
+    return Between(forward, a=conv(16, 8, 1), d=conv(8, 8, groups=8), b=conv(15, 16, 1))
+
+
+def grouped() -> nn.Module:
+    """A convolution of four groups between two plain ones, as in ResNeXt."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.relu(net.g(functional.relu(net.a(x))))) + x),
+        a=conv(16, 16, 1),
+        g=conv(16, 16, groups=4),
+        b=conv(16, 16, 1),
+    )
+
+
+def group_norm() -> nn.Module:
+    """Channels are normalised in four groups."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.relu(net.n(net.a(x))))),
+        a=conv(16, 16)[0],
+        n=nn.GroupNorm(4, 16),
+        b=conv(16, 16),
+    )
+
+
+def layer_norm_and_scale() -> nn.Module:
+    """As in ConvNeXt: channels last, a norm over them, linear layers, a scale for each channel, and an addition."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        z = net.q(functional.gelu(net.p(net.n(y.permute(0, 2, 3, 1))))) * net.scale
+        return functional.relu(net.b(y + z.permute(0, 3, 1, 2)))
+
+    net = Between(forward, a=conv(16, 16), n=nn.LayerNorm(16), p=nn.Linear(16, 32), q=nn.Linear(32, 16), b=conv(16, 16))
+    net.scale = nn.Parameter(torch.rand(16))
+    return net
+
+
+def shuffle() -> nn.Module:
+    """Channels change their order on the way, as in ShuffleNet."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        shuffled = functional.relu(net.a(x)).unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        return functional.relu(net.b(net.d(shuffled)))
+
+    return Between(forward, a=conv(16, 16, 1), d=conv(16, 16, groups=16), b=conv(16, 16, 1))
+
+
+def dense() -> nn.Module:
+    """Each layer reads all that came before it."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        for layer in (net.a, net.b):
+            x = torch.cat([x, functional.relu(layer(x))], dim=1)
+        return x
+
+    return Between(forward, width=32, a=conv(16, 8), b=conv(24, 8))
+
+
+def twice() -> nn.Module:
+    """One convolution is called two times in a row."""
+    return Between(
+        lambda net, x: functional.relu(net.c(functional.relu(net.c(functional.relu(net.a(x)))))),
+        a=conv(16, 16),
+        c=conv(16, 16),
+    )
+
+
+def upsampled() -> nn.Module:
+    """A transposed convolution reads what `a` gives."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.relu(net.u(functional.relu(net.a(x)))) + x)),
+        a=conv(16, 16, stride=2),
+        u=nn.ConvTranspose2d(16, 16, 2, 2),
+        b=conv(16, 16),
+    )

@@ -1,0 +1,220 @@
+"""Pruned networks of every structure, against the unpruned one with the removed filters' consumers silenced by hand."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+import torch_pruning as tp
+from torch import nn
+
+import edge_tune as et
+from edge_tune import models, pruning
+from edge_tune.couplings import Side, couplings
+from edge_tune.errors import ExperimentError
+from edge_tune.experiment import Point
+from tests import structures
+
+SHAPE = (3, 32, 32)
+Network = Callable[[], nn.Module]
+
+
+def group(*weights: str) -> dict[str, et.PrunerGroup]:
+    return {"g": et.PrunerGroup("filters", weights, sparsity=et.Uniform(0.0, 0.9))}
+
+
+def seeded(network: Network) -> nn.Module:
+    """The network, with statistics of batch norm that are not the initial ones."""
+    torch.manual_seed(0)
+    model = network()
+    with torch.no_grad():
+        for _ in range(3):
+            model.train()(torch.randn(16, *SHAPE))
+    return model.eval()
+
+
+def pruned(model: nn.Module, *weights: str, sparsity: float = 0.5) -> tuple[nn.Module, pruning.Plan]:
+    coupled = pruning.check_groups(model, group(*weights), SHAPE)
+    plan = pruning.make_plan(model, group(*weights), Point({"g": sparsity}, {"g": "filters"}), coupled)
+    return pruning.prune(model, plan, coupled), plan
+
+
+def silenced(model: nn.Module, layer: str, columns: Sequence[int]) -> nn.Module:
+    """The network after setting what a layer reads from these columns to zero."""
+    model.get_submodule(layer).weight.data[:, list(columns)] = 0
+    return model
+
+
+def removed_from(plan: pruning.Plan, weight: str) -> list[int]:
+    (cut,) = (cut for cut in plan if cut.weight == weight)
+    return sorted(set(range(cut.before)) - set(cut.slices))
+
+
+@pytest.mark.parametrize(
+    ("network", "weight", "reader", "columns"),
+    [
+        (structures.coordinates_first, "a.0.weight", "b.0", lambda f: [2 + f]),
+        (lambda: structures.flattened(0, 1, 2, 3), "a.0.weight", "f", lambda f: range(16 * f, 16 * f + 16)),
+        (lambda: structures.flattened(0, 2, 3, 1), "a.0.weight", "f", lambda f: range(f, 192, 12)),
+        (
+            lambda: structures.flattened(0, 2, 1, 3),
+            "a.0.weight",
+            "f",
+            lambda f: [48 * y + 4 * f + x for y in range(4) for x in range(4)],
+        ),
+        (structures.flattened_beside_another, "b.0.weight", "f", lambda f: range(192 + 4 * f, 196 + 4 * f)),
+        (structures.grouped, "g.0.weight", "b.0", lambda f: [f]),
+        (structures.upsampled, "b.0.weight", "fc", lambda f: [f]),
+        (structures.dense, "b.0.weight", "fc", lambda f: [24 + f]),
+    ],
+)
+def test_a_pruned_network_computes_what_silencing_its_reader_gives(
+    network: Network, weight: str, reader: str, columns: Callable[[int], Sequence[int]]
+) -> None:
+    smaller, plan = pruned(seeded(network), weight)
+    gone = [column for filter_ in removed_from(plan, weight) for column in columns(filter_)]
+    assert gone
+    images = torch.randn(4, *SHAPE)
+    torch.testing.assert_close(smaller(images), silenced(seeded(network), reader, gone)(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_shuffled_channel_is_followed_to_its_place_but_its_code_wants_an_even_number() -> None:
+    model = seeded(structures.shuffle)
+    coupled = couplings(model, SHAPE)
+    made, read = coupled.atoms[Side("a.0", "out")].tolist(), coupled.atoms[Side("b.0", "in")].tolist()
+    assert [read.index(atom) for atom in made] == [*range(0, 16, 2), *range(1, 16, 2)]
+    with pytest.raises(ExperimentError, match=r"'a.0.weight' .*its code counts on how many channels arrive there"):
+        pruned(model, "a.0.weight")
+
+
+def test_groups_of_a_convolution_lose_as_many_each() -> None:
+    model = seeded(structures.grouped)
+    smaller, plan = pruned(model, "a.0.weight")
+    assert [len([f for f in removed_from(plan, "a.0.weight") if f // 4 == group]) for group in range(4)] == [2] * 4
+    silent = seeded(structures.grouped)
+    for column in removed_from(plan, "a.0.weight"):
+        silent.g[0].weight.data[column // 4 * 4 : column // 4 * 4 + 4, column % 4] = 0
+    images = torch.randn(4, *SHAPE)
+    torch.testing.assert_close(smaller(images), silent(images), rtol=1e-4, atol=1e-5)
+    assert (smaller.g[0].groups, smaller.g[0].weight.shape) == (4, (16, 2, 3, 3))
+
+
+@pytest.mark.parametrize(
+    "network", [structures.attention_over_places, structures.group_norm, structures.layer_norm_and_scale]
+)
+def test_what_is_computed_over_channels_keeps_every_channel_in_its_place(network: Network) -> None:
+    weight = "a.weight" if network is structures.group_norm else "a.0.weight"
+    model = seeded(network)
+    smaller, plan = pruned(model, weight)
+    kept = list(plan[0].slices)
+    torch.testing.assert_close(smaller.b[0].weight, model.b[0].weight[:, kept])
+    assert torch.isfinite(smaller(torch.randn(2, *SHAPE))).all()
+    if network is structures.layer_norm_and_scale:
+        torch.testing.assert_close(smaller.scale, model.scale[kept])
+        torch.testing.assert_close(smaller.n.weight, model.n.weight[kept])
+        torch.testing.assert_close(smaller.p.weight, model.p.weight[:, kept])
+        torch.testing.assert_close(smaller.q.weight, model.q.weight[kept])
+
+
+def test_branches_that_are_added_side_by_side_lose_the_same_share_each() -> None:
+    weights = ("a.0.weight", "b.0.weight", "c.0.weight")
+    smaller, plan = pruned(seeded(structures.concatenation_is_added), *weights, sparsity=0.75)
+    assert [cut.kept for cut in plan] == [2, 2, 4]
+    assert plan[2].slices == (*plan[0].slices, *(8 + slice_ for slice_ in plan[1].slices))
+    images = torch.randn(4, *SHAPE)
+    silent = silenced(seeded(structures.concatenation_is_added), "fc", removed_from(plan, "c.0.weight"))
+    torch.testing.assert_close(smaller(images), silent(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_branch_that_only_training_takes_loses_what_it_reads() -> None:
+    smaller, _ = pruned(seeded(structures.BranchInTraining), "a.0.weight")
+    assert smaller.aux[0].weight.shape == (8, 8, 3, 3)
+    assert smaller.train()(torch.randn(2, *SHAPE)).shape == (2, 10)
+
+
+def test_a_convolution_called_twice_reads_what_it_makes() -> None:
+    smaller, plan = pruned(seeded(structures.twice), "a.0.weight", "c.0.weight")
+    assert plan[0].slices == plan[1].slices
+    assert smaller.c[0].weight.shape == (8, 8, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "weights", "problem"),
+    [
+        (
+            structures.convolution_makes_the_output,
+            ["head.weight"],
+            r"filters of 'head.weight' make the network's output",
+        ),
+        (structures.halves, ["a.0.weight"], r"fails at 'm.0' .*: its code counts on how many channels arrive there"),
+        (structures.halves, ["a.0.weight", "m.0.weight"], r"fails at 'm.0' .*: its code counts on how many channels"),
+        (structures.cut_to_a_number, ["a.0.weight"], r"fails at 'b.0' .*: its code counts on how many channels"),
+        (structures.cut_to_a_number, ["d.0.weight"], r"'d.0.weight' is a depthwise convolution's, which loses what"),
+        (
+            structures.concatenation_is_added,
+            ["a.0.weight"],
+            r"tied to those of 2 weights .*: b.0.weight, c.0.weight; add",
+        ),
+        (structures.twice, ["c.0.weight"], r"tied to those of 1 weights .*: a.0.weight; add them"),
+        (structures.attention_over_places, ["m.weight"], r"even at 0.9 all of the at most 1 filters of a weight stay"),
+    ],
+)
+def test_what_cannot_be_pruned_is_refused_before_anything_starts(
+    network: Network, weights: list[str], problem: str
+) -> None:
+    with pytest.raises(ExperimentError, match=problem):
+        pruned(seeded(network), *weights)
+
+
+def test_every_problem_is_said_at_once() -> None:
+    groups = {
+        "one": et.PrunerGroup("filters", ["a.0.weight"], sparsity=et.Uniform(0.0, 0.9)),
+        "two": et.PrunerGroup("filters", ["b.0.weight"], sparsity=et.Uniform(0.0, 0.9)),
+        "three": et.PrunerGroup("channels", ["c.0.weight"], sparsity=et.Uniform(0.0, 0.9)),
+    }
+    with pytest.raises(ExperimentError) as raised:
+        pruning.check_groups(structures.concatenation_is_added(), groups, SHAPE)
+    assert [problem.partition(":")[0] for problem in raised.value.problems] == [
+        f"pruner_groups[{group!r}], {structure}"
+        for group, structure in (("one", "filters"), ("two", "filters"), ("three", "channels"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"), [("squeezenet1_1", 184_362), ("googlenet", 1_411_098), ("shufflenet_v2_x0_5", None)]
+)
+def test_couplings_of_networks_with_concatenations(model: str, parameters: int | None) -> None:
+    """The counts are those that torch-pruning's own pruner leaves with everything halved."""
+    network = models.build(model, 10)
+    coupled = couplings(network, SHAPE)
+    output = set(coupled.atoms[Side("the network's output", "end")].tolist())
+    weights = [
+        f"{name}.weight"
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d)
+        and layer.groups == 1
+        and output.isdisjoint(coupled.atoms[Side(name, "out")].tolist())
+    ]
+    if (
+        parameters is None
+    ):  # its blocks are halves and its channels are shuffled: which go together is found all the same
+        assert all(len(coupled.atoms[Side(weight.removesuffix(".weight"), "out")]) for weight in weights)
+        return
+    plan = pruning.make_plan(network, group(*weights), Point({"g": 0.5}, {"g": "filters"}), coupled)
+    assert pruning.size(pruning.prune(network.eval(), plan, coupled), SHAPE)[0] == parameters
+
+
+def test_couplings_agree_with_torch_pruning_on_a_residual_network() -> None:
+    network = models.build("resnet20_cifar", 10)
+    graph = tp.DependencyGraph().build_dependency(network, example_inputs=torch.zeros(1, *SHAPE))
+    names = {layer: name for name, layer in network.named_modules()}
+    coupled = couplings(network, SHAPE)
+    for name, layer in network.named_modules():
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        theirs = {
+            (names[item.dep.target.module], bool(graph.is_out_channel_pruning_fn(item.dep.handler)))
+            for item in graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(range(layer.out_channels)))
+            if isinstance(item.dep.target.module, nn.Conv2d | nn.Linear)
+        }
+        mine = coupled.sides_of(coupled.atoms[Side(name, "out")].tolist())
+        assert {(side.name, side.kind == "out") for side in mine if side.kind in ("in", "out")} == theirs
