@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_tune import reading
+from edge_tune.decoding import shown
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Data
 from edge_tune.folders import list_folder, some
@@ -109,8 +110,16 @@ def _read(data: Data) -> tuple[tuple[str, ...], Split, Split]:
         return _read_cifar(data.name, data.image_size)
     try:
         return _read_folder(Path(data.name).expanduser().absolute(), data.image_size)
-    except (OSError, RuntimeError) as error:  # it may not be read, its name is too long, there is no ~user
-        raise ExperimentError(f"{data.name}: an image folder must be readable, but got: {error}") from error
+    except OSError as error:  # it may not be read, its name is too long
+        place = shown(error.filename or data.name)
+        raise ExperimentError(
+            f"{place}: an image folder must be readable, but got {error.strerror}; check the path and who may read it."
+        ) from error
+    except RuntimeError as error:
+        raise ExperimentError(
+            f"{shown(data.name)}: an image folder must be readable, but got a user whose home is not known; check the "
+            f"path."
+        ) from error
 
 
 def _read_digits(image_size: int) -> tuple[tuple[str, ...], Split, Split]:
