@@ -544,7 +544,7 @@ STUDY = """
 from tests.networks import experiment as make
 import edge_tune as et
 
-experiment = make(retraining=et.Retraining(epochs=0, lr=0.1))
+experiment = make(dataset=et.Data("images", image_size=16), retraining=et.Retraining(epochs=0, lr=0.1))
 """
 
 
