@@ -24,7 +24,9 @@ Faults = dict[str, str]
 NEWS_S = 10.0
 """Seconds after which it is said how far the reading is."""
 
-GROUP = 1024
+GROUP, GROUP_BYTES = 1024, 2**26
+"""Images that are decoded at a time, at most; three such groups are in memory."""
+
 STAMP_BYTES = 16
 
 
@@ -69,7 +71,8 @@ def check(files: Sequence[str], image_size: int, say: Say, remembered: Path) -> 
 
 
 def _read(files: Sequence[str], image_size: int, say: Say) -> Iterator[tuple[NDArray[np.uint8], Faults]]:
-    groups = (files[start : start + GROUP] for start in range(0, len(files), GROUP))
+    length = max(1, min(GROUP, GROUP_BYTES // (3 * image_size**2)))
+    groups = (files[start : start + length] for start in range(0, len(files), length))
     done = 0
     with _news(say, lambda: f"Reading images: {done} of {len(files)}."):
         for decoded, faults in decode_groups(groups, image_size, os.cpu_count() or 1):
