@@ -6,16 +6,19 @@ read as they are needed; either way a batch is resized, augmented and normalised
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_tune import reading
+from edge_tune.decoding import shown
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Data
+from edge_tune.folders import list_folder, some
 from edge_tune.images import Augmentation, Labels, Split
 
 if TYPE_CHECKING:
@@ -24,12 +27,16 @@ if TYPE_CHECKING:
 MEMORY_LIMIT_BYTES = 2**30
 """Image folders that are larger than this when decoded stream from their files."""
 
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 DIGITS_TEST_FRACTION = 0.2
 DIGITS_TEST_SEED = 0
 
 
 Splits = tuple[Split, Split, Split]
+Say = Callable[[str], None]
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +51,7 @@ class Dataset:
         validation: What the search is judged on; taken from the training images.
         test: For the baselines and the chosen networks only.
         augmentation: What training batches get.
-        digest: sha256 of all of the above but the name; equal digests are equal data.
+        digest: sha256 of what trials see: all of the above but the name and the test.
     """
 
     name: str
@@ -67,7 +74,7 @@ class Dataset:
         return (3, self.image_size, self.image_size)
 
 
-def load(data: Data, *, seed: int) -> Dataset:
+def load(data: Data, *, seed: int, say: Say = silent) -> Dataset:
     """Read the images and divide those for training into train and validation.
 
     The division is stratified and depends on `seed` and the sorted file names only. A smaller
@@ -76,18 +83,19 @@ def load(data: Data, *, seed: int) -> Dataset:
     Args:
         data: "digits", "cifar10" and "cifar100" are data sets; any other name is a folder.
         seed: Of the division.
+        say: Receives a line where reading takes long.
 
     Raises:
-        ExperimentError: The images cannot be had, or not be divided as asked.
+        ExperimentError: The images cannot be had, some cannot be read, or they cannot be divided as asked.
     """
     classes, available, test = _read(data)
     train_indices, validation_indices = _divide(available.labels, classes, data, seed)
     splits = (available.take(train_indices), available.take(validation_indices), test)
-    train, validation, test = splits = _in_memory(splits)
+    train, validation, test = _in_memory(splits, str(data.name), say)
     flip = data.name != "digits" if data.horizontal_flip is None else data.horizontal_flip
     augmentation = Augmentation(data.image_size // 8, flip)
-    digest = digest_of((classes, data.image_size, augmentation), splits)
-    return Dataset(data.name, classes, data.image_size, train, validation, test, augmentation, digest)
+    digest = digest_of((classes, data.image_size, augmentation), (train, validation))
+    return Dataset(str(data.name), classes, data.image_size, train, validation, test, augmentation, digest)
 
 
 def cache_folder() -> Path:
@@ -102,8 +110,16 @@ def _read(data: Data) -> tuple[tuple[str, ...], Split, Split]:
         return _read_cifar(data.name, data.image_size)
     try:
         return _read_folder(Path(data.name).expanduser().absolute(), data.image_size)
-    except (OSError, RuntimeError) as error:  # it may not be read, its name is too long, there is no ~user
-        raise ExperimentError(f"{data.name}: an image folder must be readable, but got: {error}") from error
+    except OSError as error:  # it may not be read, its name is too long
+        place = shown(error.filename or data.name)
+        raise ExperimentError(
+            f"{place}: an image folder must be readable, but got {error.strerror}; check the path and who may read it."
+        ) from error
+    except RuntimeError as error:
+        raise ExperimentError(
+            f"{shown(data.name)}: an image folder must be readable, but got a user whose home is not known; check the "
+            f"path."
+        ) from error
 
 
 def _read_digits(image_size: int) -> tuple[tuple[str, ...], Split, Split]:
@@ -139,50 +155,8 @@ def _from_cifar(part: "CIFAR10", image_size: int) -> Split:
 
 
 def _read_folder(root: Path, image_size: int) -> tuple[tuple[str, ...], Split, Split]:
-    if not root.is_dir():
-        raise ExperimentError(
-            f"{root}: data must be 'digits', 'cifar10', 'cifar100' or the path of an image folder, "
-            f"but got no such folder; check the path."
-        )
-    train, test = (_list_images(root / part) for part in ("train", "test"))
-    if len(train) < 2:
-        raise ExperimentError(
-            f"{root / 'train'}: must hold at least two classes to tell apart, but got only {next(iter(train))!r}; "
-            f"add a folder of images for each further class."
-        )
-    if train.keys() != test.keys():
-        strays = sorted(train.keys() ^ test.keys())
-        raise ExperimentError(
-            f"{root}: train/ and test/ must hold the same classes, but got {_first(strays)} in one of them only; "
-            f"add the missing folders or remove the others."
-        )
+    train, test = list_folder(root)
     return tuple(train), _as_split(train, image_size), _as_split(test, image_size)
-
-
-def _list_images(folder: Path) -> dict[str, list[str]]:
-    """Return the image files of each class, both sorted by name; hidden and other files do not count."""
-    if not folder.is_dir():
-        raise ExperimentError(
-            f"{folder.parent}: an image folder must hold train/CLASS/* and test/CLASS/*, but got no {folder.name}/; "
-            f"create it or check the path."
-        )
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not names:
-        raise ExperimentError(
-            f"{folder}: must hold one folder of images for each class, but got no folders; "
-            f"sort the images into {folder.name}/CLASS/."
-        )
-    files = {name: sorted(str(path) for path in (folder / name).iterdir() if _is_image(path)) for name in names}
-    if empty := [name for name in names if not files[name]]:
-        raise ExperimentError(
-            f"{folder}: every class folder must hold images ({', '.join(sorted(SUFFIXES))}), "
-            f"but got none in {_first(empty)}; add some or remove the folder."
-        )
-    return files
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def _as_split(files: dict[str, list[str]], image_size: int) -> Split:
@@ -228,13 +202,43 @@ def _places(labels: Labels, seed: int) -> NDArray[np.int64]:
     return places
 
 
-def _in_memory(splits: Splits) -> Splits:
-    """Decode the files of `splits`, unless that takes more than MEMORY_LIMIT_BYTES."""
-    size_bytes = sum(3 * (split.image_size or 0) ** 2 * len(split) for split in splits)
-    if size_bytes > MEMORY_LIMIT_BYTES:
+def _in_memory(splits: Splits, root: str, say: Say) -> Splits:
+    """Decode the files of `splits`; where that takes more than MEMORY_LIMIT_BYTES, only see that they can be."""
+    train, validation, test = splits
+    if not (
+        isinstance(train.images, tuple) and isinstance(validation.images, tuple) and isinstance(test.images, tuple)
+    ):
         return splits
-    train, validation, test = (split.in_memory() for split in splits)
+    assert train.image_size is not None, "files need an image size"
+    files = train.images + validation.images + test.images
+    if 3 * train.image_size**2 * len(files) > MEMORY_LIMIT_BYTES:
+        _raise_if(reading.check(files, train.image_size, say, _remembered(root)), test.images)
+        return splits
+    pixels, faults = reading.into_memory(files, train.image_size, say)
+    _raise_if(faults, test.images)
+    ends = np.cumsum([len(train), len(validation)])
+    train, validation, test = (
+        replace(split, images=part) for split, part in zip(splits, np.split(pixels, ends), strict=True)
+    )
     return train, validation, test
+
+
+def _remembered(root: str) -> Path:
+    name = hashlib.sha256(os.fsencode(Path(root).expanduser().absolute())).hexdigest()[:16]
+    return cache_folder() / "readable" / name
+
+
+def _raise_if(faults: Mapping[str, str], test: Sequence[str]) -> None:
+    """Say which files cannot be read. Those of the test are no part of a study's identity, and may be replaced."""
+    replaceable = set(test) & faults.keys()
+    ExperimentError.raise_if(
+        some(
+            [
+                f"{fault}; replace or remove it{'' if file in replaceable else ' (to resume a study: put it back)'}."
+                for file, fault in sorted(faults.items())
+            ]
+        )
+    )
 
 
 def digest_of(settings: object, splits: Sequence[Split]) -> str:
@@ -246,10 +250,5 @@ def digest_of(settings: object, splits: Sequence[Split]) -> str:
             sha.update(np.ascontiguousarray(split.images).data)
             continue
         for path in map(Path, split.images):
-            sha.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
+            sha.update(os.fsencode(f"{path.parent.name}/{path.name} {path.stat().st_size}\n"))
     return sha.hexdigest()
-
-
-def _first(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:3]))
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from edge_tune.errors import ExperimentError
@@ -36,6 +37,9 @@ unpruned network, measured in turns with it."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 TRIAL_NAME = re.compile(r"trial_\d+", re.IGNORECASE)
+
+DATA_SETS = ("digits", "cifar10", "cifar100")
+"""Names that mean a data set, not a folder."""
 
 MAX_SEED = 2**32 - 1
 """The greatest that numpy's RandomState takes, which draws HyperOpt's suggestions."""
@@ -466,7 +470,7 @@ class Data:
 
     Attributes:
         name: "digits" (scikit-learn's, embedded), "cifar10", "cifar100" (downloaded), or the
-            path of an image folder `train/CLASS/*`, `test/CLASS/*`.
+            path of an image folder `train/CLASS/*`, `test/CLASS/*`. A Path is always a folder, and kept as text.
         image_size: Height and width in pixels that every image is resized to.
         validation_fraction: Share of the training images of each class that the search is
             judged on, and that is never trained on.
@@ -474,22 +478,29 @@ class Data:
         horizontal_flip: Mirror half of the training images; None: yes, but for digits.
     """
 
-    name: str
+    name: str | Path
     _: KW_ONLY
     image_size: int = 32
     validation_fraction: float = 0.1
     train_images: int | None = None
     horizontal_flip: bool | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.name, Path):
+            name = str(self.name)
+            object.__setattr__(self, "name", f"./{name}" if name in DATA_SETS else name)
+
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with these settings; whether the images exist is asked later."""
-        if not self.name:
-            yield "name must be a data set or the path of an image folder, but got an empty text."
+        if not (isinstance(self.name, str) and self.name):
+            yield f"name must be a data set or the path of an image folder, but got {self.name!r}."
         yield from _at_least("image_size", self.image_size, 8)
         if not (_is_number(self.validation_fraction) and 0 < self.validation_fraction < 1):
             yield f"validation_fraction must hold 0 < fraction < 1, but got {self.validation_fraction!r}."
         if self.train_images is not None:
             yield from _at_least("train_images", self.train_images, 2)
+        if not isinstance(self.horizontal_flip, bool | None):
+            yield f"horizontal_flip must be True, False or None, but got {self.horizontal_flip!r}."
 
 
 StoppingRule = Asha | Hopeless
@@ -518,7 +529,7 @@ class Experiment:
     """
 
     model: str
-    dataset: str | Data
+    dataset: str | Path | Data
     pruner_groups: Mapping[str, PrunerGroup]
     target: Goal
     retraining: Retraining
@@ -549,7 +560,7 @@ class Experiment:
         """Yield every problem of every part, each with the place it is in."""
         if not self.model:
             yield "model: must be the name of a network, but got an empty text."
-        if isinstance(self.dataset, str | Data):
+        if isinstance(self.dataset, str | Path | Data):
             yield from _within("dataset", self.data.problems())
         else:
             yield f"dataset: must be a name, a path or a Data, but got {self.dataset!r}."

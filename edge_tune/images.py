@@ -1,7 +1,6 @@
 """Labelled images in memory or in files, and the normalised, augmented batches made of them."""
 
 import math
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from edge_tune.decoding import decode, reason, shown
 from edge_tune.errors import ExperimentError
 
 MEAN = (0.485, 0.456, 0.406)
@@ -22,6 +21,8 @@ STD = (0.229, 0.224, 0.225)
 
 Images = NDArray[np.uint8] | tuple[str, ...]
 Labels = NDArray[np.int64]
+Decoded = tuple[NDArray[np.uint8], dict[str, str]]
+"""Images [B, 3, H, W], black where a file cannot be read, and for each such file a sentence without its advice."""
 
 
 @dataclass(frozen=True)
@@ -102,23 +103,19 @@ class Split:
 
     def _pixels(self, groups: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
         if isinstance(self.images, tuple):
-            assert self.image_size is not None, "files need an image size"
-            files = ([self.images[index] for index in group] for group in groups)
-            return _stream(files, self.image_size, torch.get_num_threads())
+            return self._decoded(self.images, groups)
         # Indexing copies: what comes out of Ray's object store is read-only, which torch warns about.
         return (self.images[group] for group in groups)
 
-    def in_memory(self) -> "Split":
-        """Return this split with its files decoded, 3 * image_size ** 2 bytes an image."""
-        if not isinstance(self.images, tuple):
-            return self
+    def _decoded(self, images: tuple[str, ...], groups: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
         assert self.image_size is not None, "files need an image size"
-        pixels = np.empty((len(self), 3, self.image_size, self.image_size), dtype=np.uint8)
-        starts = range(0, len(self), 1024)
-        groups = (self.images[start : start + 1024] for start in starts)
-        for start, piece in zip(starts, _stream(groups, self.image_size, os.cpu_count() or 1), strict=True):
-            pixels[start : start + 1024] = piece
-        return replace(self, images=pixels)
+        files = ([images[index] for index in group] for group in groups)
+        for pixels, faults in decode_groups(files, self.image_size, torch.get_num_threads()):
+            # Each could be read when the study began.
+            ExperimentError.raise_if(
+                f"{fault}; put it back as it was and resume the study." for fault in faults.values()
+            )
+            yield pixels
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -127,51 +124,39 @@ def normalise(pixels: Tensor) -> Tensor:
     return (pixels / 255).sub_(mean).div_(std)
 
 
-def _stream(groups: Iterable[Sequence[str]], image_size: int, threads: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield each group of files as uint8 [B, 3, H, W], and decode the next one meanwhile.
+def decode_groups(groups: Iterable[Sequence[str]], image_size: int, threads: int) -> Iterator[Decoded]:
+    """Yield the images of each group of files, and decode the next group meanwhile.
 
     Threads, because Pillow decodes outside the interpreter lock, and because a DataLoader's worker
     processes would be forked from a Ray worker, which has threads of its own. A thread gets one
     piece of the group: for 32x32 images, handing them over one by one costs more than decoding.
     """
-    ahead: deque[Iterator[NDArray[np.uint8]]] = deque()
+    ahead: deque[Iterator[Decoded]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for group in groups:
             length = math.ceil(len(group) / threads)
             pieces = [group[start : start + length] for start in range(0, len(group), length)]
             ahead.append(pool.map(_decode_files, pieces, [image_size] * len(pieces)))
             if len(ahead) > 1:
-                yield np.concatenate(list(ahead.popleft()))
+                yield _joined(ahead.popleft())
         for decoded in ahead:
-            yield np.concatenate(list(decoded))
+            yield _joined(decoded)
 
 
-def _decode_files(paths: Sequence[str], image_size: int) -> NDArray[np.uint8]:
-    return np.stack([_decode(path, image_size) for path in paths])
+def _joined(pieces: Iterator[Decoded]) -> Decoded:
+    pixels, faults = zip(*pieces, strict=True)
+    return np.concatenate(pixels), {path: fault for piece in faults for path, fault in piece.items()}
 
 
-def _decode(path: str, image_size: int) -> NDArray[np.uint8]:
-    """Return the image in `path` as RGB, uint8 [3, H, W]; its proportions are not kept."""
-    try:
-        with Image.open(path) as image:
-            # A JPEG much larger than needed is decoded at 1/2, 1/4 or 1/8 of its size: up to 8x faster.
-            image.draft(None, (2 * image_size, 2 * image_size))
-            rgb = _as_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ExperimentError(f"{path}: must be a readable image, but got {error}; replace or remove it.") from error
-    if rgb.size != (image_size, image_size):
-        rgb = rgb.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    pixels: NDArray[np.uint8] = np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))
-    return pixels
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow clips 16-bit grey at 255 instead of scaling it.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+def _decode_files(paths: Sequence[str], image_size: int) -> Decoded:
+    pixels = np.zeros((len(paths), 3, image_size, image_size), dtype=np.uint8)
+    faults = {}
+    for place, path in enumerate(paths):
+        try:
+            pixels[place] = decode(path, image_size).transpose(2, 0, 1)
+        except Exception as error:
+            faults[path] = f"{shown(path)}: must be a readable image, but got {reason(error)}"
+    return pixels, faults
 
 
 def _resize(pixels: Tensor, image_size: int | None) -> Tensor:

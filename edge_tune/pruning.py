@@ -360,9 +360,7 @@ def _keep(model: nn.Module, side: Side, kept: Tensor) -> None:
 def _named(plan: Plan) -> str:
     """Return the weights of a plan that lose something, for a sentence."""
     return ", ".join(
-        f"{cut.weight!r} ({cut.structure}, {cut.kept} of {cut.before} kept)"
-        for cut in plan
-        if cut.kept < cut.before
+        f"{cut.weight!r} ({cut.structure}, {cut.kept} of {cut.before} kept)" for cut in plan if cut.kept < cut.before
     )
 
 

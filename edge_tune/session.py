@@ -74,7 +74,7 @@ def _run(
     simulated_epoch_s: float | None,
 ) -> Verdict | None:
     try:
-        loaded = load(experiment) if simulated_epoch_s is None else None
+        loaded = load(experiment, say) if simulated_epoch_s is None else None
         with cluster.joined(experiment.benchmark) as here:
             devices = here.wait_for_devices(say)
             here.trials_at_once(experiment.search.cpus_per_trial)
@@ -253,7 +253,10 @@ class _Session:
             self.say(f"Interrupted: {self._recorded()}.")
             return None
         self.say("Reading the test split for the baselines and the best network.")
-        verdict = self.work.conclude(self.results, self.device)
+        try:
+            verdict = self.work.conclude(self.results, self.device)
+        except ExperimentError as error:  # an image of the test that could be read when the session began
+            raise StudyError(f"{self._recorded()}. {error}") from error
         self._show_study(verdict)
         return verdict
 

@@ -81,14 +81,17 @@ class Loaded:
     coupled: Couplings
 
 
-def load(experiment: Experiment) -> Loaded:
+def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
     """Load the images, build the network, and check that its groups can be pruned.
+
+    Args:
+        say: Receives a line where reading the images takes long.
 
     Raises:
         ExperimentError: Something that the experiment names is not there or does not fit.
     """
     torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
-    dataset = datasets.load(experiment.data, seed=experiment.search.seed)
+    dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=say)
     network = models.build(experiment.model, dataset.num_classes)
     models.check_output(network, dataset.input_shape, dataset.num_classes)
     coupled = pruning.check_groups(network, experiment.pruner_groups, dataset.input_shape)

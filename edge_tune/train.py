@@ -32,7 +32,7 @@ USUAL_RECIPE = Retraining(epochs=120, lr=0.1, decay=Cosine(), weight_decay=5e-4)
 
 def training_recipe(experiment: Experiment) -> Retraining:
     """Return the experiment's own recipe for its unpruned network, or the data set's."""
-    return experiment.training or RECIPES.get(experiment.data.name, USUAL_RECIPE)
+    return experiment.training or RECIPES.get(str(experiment.data.name), USUAL_RECIPE)
 
 
 def weights_file(experiment: Experiment, dataset: Dataset) -> Path:
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         experiment = _with_options(load_experiment(given.experiment), given)
-        dataset = datasets.load(experiment.data, seed=experiment.search.seed)
+        dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=print)
         trained_weights(experiment, dataset, print)
     except EdgeTuneError as error:
         print(error, file=sys.stderr)

@@ -1,7 +1,9 @@
+import os
 import pickle
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
@@ -20,6 +22,11 @@ from edge_tune.experiment import Data
 from edge_tune.images import MEAN, STD, Augmentation, Split
 
 SIZE = 8
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def numbered(count: int, *, classes: int = 2, size: int = SIZE) -> Split:
@@ -224,11 +231,16 @@ def test_load_depends_on_the_seed(tmp_path):
 
 def test_load_does_not_depend_on_the_order_of_the_file_system(tmp_path, monkeypatch):
     root = write_folder(tmp_path, {"a": 20, "b": 20})
-    list_folder = Path.iterdir
+    scan = os.scandir
 
     digests = set()
     for is_reverse in (False, True):
-        monkeypatch.setattr(Path, "iterdir", lambda path, r=is_reverse: sorted(list_folder(path), reverse=r))
+
+        def scandir(path, is_reverse=is_reverse):
+            with scan(path) as entries:
+                return nullcontext(sorted(entries, key=lambda entry: entry.name, reverse=is_reverse))
+
+        monkeypatch.setattr(os, "scandir", scandir)
         digests.add(load(folder_data(root), seed=1).digest)
 
     assert len(digests) == 1
@@ -238,11 +250,24 @@ def test_load_has_another_digest_when_one_pixel_changed(tmp_path):
     root = write_folder(tmp_path, {"a": 4, "b": 4})
     before = load(folder_data(root), seed=0).digest
 
-    image = Image.open(root / "test/b/001.png")
+    image = Image.open(root / "train/b/001.png")
     image.putpixel((3, 3), (9, 9, 9))
-    image.save(root / "test/b/001.png")
+    image.save(root / "train/b/001.png")
 
     assert load(folder_data(root), seed=0).digest != before
+
+
+@pytest.mark.parametrize("limit", [0, datasets.MEMORY_LIMIT_BYTES])
+def test_load_has_the_same_digest_when_the_test_changed(tmp_path, monkeypatch, limit):
+    """So that a study can be resumed when a damaged image of the test was replaced or removed."""
+    monkeypatch.setattr(datasets, "MEMORY_LIMIT_BYTES", limit)
+    root = write_folder(tmp_path, {"a": 4, "b": 4})
+    before = load(folder_data(root), seed=0).digest
+
+    write_image(root / "test/a/000.png", 99, size=(64, 64))
+    (root / "test/b/001.png").unlink()
+
+    assert load(folder_data(root), seed=0).digest == before
 
 
 def test_load_has_another_digest_when_one_label_changed(tmp_path):
@@ -380,7 +405,9 @@ def test_batches_names_the_file_when_a_streamed_one_is_broken(tmp_path, monkeypa
     dataset = load(folder_data(root), seed=0)
     (root / "test/b/001.png").write_bytes(b"broken")
 
-    with pytest.raises(ExperimentError, match=r"test/b/001\.png: must be a readable image, but got cannot identify"):
+    with pytest.raises(
+        ExperimentError, match=r"b/001\.png: must be a readable image, but got a content that .*; put it"
+    ):
         list(dataset.test.batches(3))
 
 
@@ -438,6 +465,39 @@ def test_load_names_an_image_that_cannot_be_read(tmp_path, cut):
     file.write_bytes(file.read_bytes()[:cut])
 
     with pytest.raises(ExperimentError, match=r"train/b/002\.png: must be a readable image, but got .+; replace or"):
+        load(folder_data(root), seed=0)
+
+
+@pytest.mark.parametrize("limit", [0, datasets.MEMORY_LIMIT_BYTES])
+def test_load_names_all_images_that_cannot_be_read(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(datasets, "MEMORY_LIMIT_BYTES", limit)
+    root = write_folder(tmp_path, {"a": 40, "b": 4})
+    names = [f"train/a/{number:03}.png" for number in range(40)] + ["test/b/001.png"]
+    for name in names[-3:]:
+        (root / name).write_bytes(b"")
+
+    with pytest.raises(ExperimentError, match="must be a readable image") as few:
+        load(folder_data(root), seed=0)
+    for name in names:
+        (root / name).write_bytes(b"")
+    with pytest.raises(ExperimentError, match="must be a readable image") as many:
+        load(folder_data(root), seed=0)
+
+    advice = [line.partition("; ")[2] for line in few.value.problems]
+    to_resume = "replace or remove it (to resume a study: put it back)."
+    assert advice == ["replace or remove it.", to_resume, to_resume]
+    assert [line.partition(":")[0] for line in few.value.problems] == [str(root / name) for name in sorted(names[-3:])]
+    assert len(many.value.problems) == 11
+    assert many.value.problems[-1] == "... and 31 more of this kind, 41 in all."
+
+
+def test_load_refuses_a_pipe_that_is_called_like_an_image(tmp_path):
+    root = write_folder(tmp_path, {"a": 4, "b": 4})
+    os.mkfifo(root / "train/a/pipe.jpg")
+
+    with pytest.raises(
+        ExperimentError, match=r"train/a/pipe\.jpg: the folder of a class must .*, but got a named pipe"
+    ):
         load(folder_data(root), seed=0)
 
 

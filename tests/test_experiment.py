@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,6 +69,11 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ({"dataset": 3}, r"dataset: must be a name, a path or a Data, but got 3"),
         ({"dataset": et.Data("digits", image_size=2)}, r"dataset: image_size must be .* at least 8, but got 2"),
         ({"dataset": et.Data("digits", validation_fraction=1.0)}, r"0 < fraction < 1, but got 1.0"),
+        ({"dataset": et.Data(5)}, r"^dataset: name must be a data set or the path of an image folder, but got 5\."),
+        (
+            {"dataset": et.Data("digits", horizontal_flip="no")},
+            r"horizontal_flip must be True, .* None, but got 'no'\.",
+        ),
         ({"pruner_groups": {}}, r"pruner_groups: must hold at least one group"),
         ({"pruner_groups": {"a/b": BLOCKS["first"]}}, r"pruner_groups\['a/b'\]: a label must consist of"),
         *(
@@ -256,3 +262,15 @@ def test_goal_from_json_takes_back_what_as_json_wrote() -> None:
         ExperimentError, match=r"must be a Minimise or Maximise of a metric, but got \{'type': 'Search'\}"
     ):
         goal_from_json({"type": "Search"})
+
+
+@pytest.mark.parametrize("dataset", [Path("my/images"), et.Data(Path("my/images")), "my/images"])
+def test_data_names_a_folder_by_path_or_text(dataset: object) -> None:
+    one = experiment(dataset=dataset)
+    assert one.data == et.Data("my/images")
+    assert json.loads(json.dumps(as_json(replace(one, dataset=one.data))))["dataset"]["name"] == "my/images"
+
+
+def test_data_takes_a_path_for_a_folder_even_if_it_is_called_like_a_data_set() -> None:
+    assert et.Data(Path("digits")).name == "./digits"
+    assert et.Data("digits").name == "digits"

@@ -69,7 +69,7 @@ def group(weights: object, low: float = 0.0, high: float = 0.9) -> str:
         ("", ["--epochs", "-1"], r"retraining: epochs must be a whole number of at least 0, but got -1"),
         ("", ["--data", "nowhere/images"], r"nowhere/images: .*"),
         ("", ["--weights", "none.pt"], r"none.pt: .*"),
-        ("", ["--data", "~nobody9/images"], r"~nobody9/images: an image folder must be readable, but got: .*home"),
+        ("", ["--data", "~nobody9/images"], r"~nobody9/images: an image folder must be readable, but got a user"),
         ("", ["--weights", "~nobody9/x.pt"], r"~nobody9/x.pt: weights must be a file or a URL, but got: .*home"),
         ("", ["--weights", "https://[x.pt"], r"https://\[x.pt: weights must be a file or a URL, but got: Invalid IPv6"),
         ("", ["--weights", "http://no host/x.pt"], r"http://no host/x.pt: .* the download failed \(URL can't contain"),
