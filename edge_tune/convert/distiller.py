@@ -145,41 +145,47 @@ def _sparsity(
     name: str, pruner: Entry, applied: Sequence[Policy], thinned: Mapping[int, bool], notes: list[str]
 ) -> float | None:
     """Return what one pruning must remove to leave what Distiller leaves; note why there is no such fraction."""
-    key = SPARSITY[str(pruner.plain("class"))]
-    final, initial = number(pruner.plain(key)), number(pruner.plain("initial_sparsity"))
-    problem = None
-    if final is None or not 0 <= final < 1:
-        problem = f"{key} must hold 0 <= sparsity < 1, but got {pruner.plain(key)!r}"
-    elif key == "final_sparsity" and (initial is None or not 0 <= initial < final):
-        problem = (
-            f"initial_sparsity must be at least 0 and below final_sparsity, but got "
-            f"{pruner.plain('initial_sparsity')!r} and {final}, with which Distiller does not begin"
-        )
-    elif key == "final_sparsity" and not all(_is_gradual(policy) for policy in applied):
-        problem = (
-            "its policy must have starting_epoch, ending_epoch and frequency with two epochs at least, without which "
-            "Distiller does not prune gradually"
-        )
+    final = number(pruner.plain(SPARSITY[str(pruner.plain("class"))]))
+    problem = _problem(pruner, final, applied)
     if final is None or problem:
         notes.append(
             f"{pruner.place}: pruner {name!r}: {problem}; add baselines={{...}} with the sparsity that was meant."
         )
         return None
-    target = Target(final, initial if key == "final_sparsity" else None)
+    target = Target(final, number(pruner.plain("initial_sparsity")) if _is_gradual(pruner) else None)
     if _is_one_pruning(target, applied, thinned):
         return final
     steps = " -> ".join(str(size) for size in sizes(64, target, applied, thinned))
     notes.append(
         f"{pruner.place}: pruner {name!r} is applied again after a thinner, so that Distiller counts from what is left "
-        f"(64 -> {steps.removeprefix('64 -> ')}); no sparsity does that in layers of every width, so the schedule is "
-        f"not a baseline: give each width a group of its own, and add baselines={{...}} with the fractions that are "
-        f"gone in the end."
+        f"({steps}); no sparsity does that in layers of every width, so the schedule is not a baseline: give each "
+        f"width a group of its own, and add baselines={{...}} with the fractions that are gone in the end."
     )
     return None
 
 
-def _is_gradual(policy: Policy) -> bool:
-    return isinstance(policy.epochs, range) and len(policy.epochs) > 1
+def _problem(pruner: Entry, final: float | None, applied: Sequence[Policy]) -> str | None:
+    """Return why Distiller would not prune to the sparsity `final`; None when it would."""
+    key, initial = SPARSITY[str(pruner.plain("class"))], number(pruner.plain("initial_sparsity"))
+    if final is None or not 0 <= final < 1:
+        return f"{key} must hold 0 <= sparsity < 1, but got {pruner.plain(key)!r}"
+    if not _is_gradual(pruner):
+        return None
+    if initial is None or not 0 <= initial < final:
+        return (
+            f"initial_sparsity must be at least 0 and below final_sparsity, but got "
+            f"{pruner.plain('initial_sparsity')!r} and {final:g}, with which Distiller does not begin"
+        )
+    if not all(isinstance(policy.epochs, range) and len(policy.epochs) > 1 for policy in applied):
+        return (
+            "its policy must have starting_epoch, ending_epoch and frequency with two epochs at least, without which "
+            "Distiller does not prune gradually"
+        )
+    return None
+
+
+def _is_gradual(pruner: Entry) -> bool:
+    return bool(pruner.plain("class") == GRADUAL)
 
 
 def _is_one_pruning(target: Target, applied: Sequence[Policy], thinned: Mapping[int, bool]) -> bool:
@@ -199,16 +205,13 @@ def _differences(name: str, pruner: Entry, applied: Sequence[Policy], thinned: M
             f"by an addition lose the same filters or channels anyway, ranked by their summed L1 norms and not by the "
             f"first weight's; list every weight that is tied (the run names those that are missing)."
         )
-    known = ("class", "group_type", "weights", "group_dependency", *_sparsities(pruner))
+    sparsities = ("initial_sparsity", "final_sparsity") if _is_gradual(pruner) else ("desired_sparsity",)
+    known = ("class", "group_type", "weights", "group_dependency", *sparsities)
     for key, entry in pruner.value.items():
         if key not in known:
             instead = "align=N in Benchmark keeps multiples of N" if key == "group_size" else "EdgeTune has none"
             yield f"{entry.place}: {key} of {name!r} is not carried over: {instead}."
     yield from _differences_in_time(name, pruner, applied, thinned)
-
-
-def _sparsities(pruner: Entry) -> tuple[str, ...]:
-    return ("initial_sparsity", "final_sparsity") if pruner.plain("class") == GRADUAL else ("desired_sparsity",)
 
 
 def _differences_in_time(
@@ -223,7 +226,7 @@ def _differences_in_time(
             f"the count of epochs goes on from the trained network's, lower every epoch of this schedule by {first} "
             f"and convert it again."
         )
-    if pruner.plain("class") == GRADUAL:
+    if _is_gradual(pruner):
         yield (
             f"{place}: {name!r} prunes a little more in each of {times} epochs up to {last} and ranks anew each time; "
             f"EdgeTune prunes once, to final_sparsity, before epoch 0: as many go, not always the same ones."

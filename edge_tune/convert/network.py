@@ -62,7 +62,7 @@ def read_images(values: Mapping[str, Any], place: str, notes: list[str]) -> str 
     """Return the data settings; note what is not known of the images.
 
     Args:
-        values: "dataset" and "arch"; "validation_fraction" where something says it.
+        values: "dataset", and "validation_fraction" where something says it.
         place: Where the data set is named, or else the file.
     """
     name = values["dataset"]
