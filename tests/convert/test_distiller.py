@@ -6,18 +6,9 @@ from edge_tune.convert import distiller
 from edge_tune.convert.distiller import Pruner
 from edge_tune.convert.policies import read_policies
 from edge_tune.convert.reading import read_yaml
-from tests.convert.files import HERE, entry
+from tests.convert.files import APPLIED, HERE, ONE, entry
 
-ONE = """
-pruners:
-  one:
-    class: L1RankedStructureParameterPruner
-    group_type: Filters
-    desired_sparsity: 0.5
-    weights: [a.weight]
-"""
 THINNED = "extensions:\n  thinner: {class: FilterRemover}\n"
-APPLIED = "policies:\n  - pruner: {instance_name: one}\n"
 
 
 def pruners(folder: Path, text: str) -> tuple[dict[str, Pruner], list[str]]:

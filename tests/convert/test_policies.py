@@ -4,17 +4,7 @@ import pytest
 
 from edge_tune.convert.policies import Policy, read_policies
 from edge_tune.errors import ExperimentError
-from tests.convert.files import entry
-
-ONE = """
-pruners:
-  one:
-    class: L1RankedStructureParameterPruner
-    group_type: Filters
-    desired_sparsity: 0.5
-    weights: [a.weight]
-"""
-APPLIED = "policies:\n  - pruner: {instance_name: one}\n"
+from tests.convert.files import APPLIED, ONE, entry
 
 
 @pytest.mark.parametrize(
