@@ -89,19 +89,26 @@ def build(name: str, num_classes: int) -> nn.Module:
         return _call(name, num_classes)
     if name in CIFAR_RESNETS:
         return CifarResNet(CIFAR_RESNETS[name], num_classes)
-    import torchvision  # only now: it takes a second, in each process
+    known = names()
+    if name in known:
+        import torchvision  # only now: it takes a second, in each process
 
-    classifiers = torchvision.models.list_models(module=torchvision.models)
-    if name in classifiers:
         # Otherwise these two return a tuple of three outputs while they train.
         plain = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **plain)
         return model
-    matches = difflib.get_close_matches(name, [*CIFAR_RESNETS, *classifiers], n=5, cutoff=0.4)
+    matches = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
     raise ExperimentError(
         f"model: must be one of {', '.join(CIFAR_RESNETS)}, a torchvision classifier or 'package.module:function', "
         f"but got {name!r}; close matches: {', '.join(matches) or 'none'}."
     )
+
+
+def names() -> list[str]:
+    """Return the networks that come by name: "resnet20_cifar" ... "resnet110_cifar" and torchvision's classifiers."""
+    import torchvision  # only now: it takes a second, in each process
+
+    return [*CIFAR_RESNETS, *torchvision.models.list_models(module=torchvision.models)]
 
 
 def source(name: str) -> str:

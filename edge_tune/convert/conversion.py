@@ -5,16 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_tune.convert import command, decays, distiller, wandb
-from edge_tune.convert.command import Settings
+from edge_tune.convert import command, decays, distiller, network, policies, wandb
+from edge_tune.convert.command import Setting, Settings
 from edge_tune.convert.distiller import Pruner
 from edge_tune.convert.parameters import LIMIT, Range
-from edge_tune.convert.reading import Entry, read_yaml
+from edge_tune.convert.reading import Entry, parse, read_text, read_yaml
 from edge_tune.convert.wandb import Sweep
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Choice, Decay, Experiment, PrunerGroup, Retraining, Search, Uniform
-
-DATASETS = ("cifar10", "cifar100")
 
 
 @dataclass(frozen=True)
@@ -32,20 +30,22 @@ def convert(schedule_file: Path, sweep_file: Path | None) -> Conversion:
         ExperimentError: A file is none, or there is nothing in it to prune or to search.
     """
     notes: list[str] = []
-    schedule = _read_schedule(schedule_file)
-    policies = distiller.read_policies(schedule, notes)
-    pruners = distiller.read_pruners(schedule, policies, notes)
+    text = read_text(schedule_file)
+    schedule = _read_schedule(text, schedule_file)
+    applied = policies.read_policies(schedule, notes)
+    pruners = distiller.read_pruners(schedule, applied, notes)
     if not pruners:
         raise ExperimentError(
             *notes,
-            f"{schedule_file}: pruners must hold at least one of class {distiller.PRUNER}, applied to filters or "
-            f"channels, but got {[name for name, _ in schedule.named('pruners')]}; write one.",
+            f"{schedule_file}: pruners must hold at least one of class {' or '.join(distiller.SPARSITY)}, applied to "
+            f"filters or channels, but got {[name for name, _ in schedule.named('pruners')]}; write one.",
         )
-    network = distiller.read_network(schedule, notes)
+    thinned = network.read_network(schedule, notes)
     distiller.note_other_sections(schedule, notes)
     sweep = _read_sweep(sweep_file, schedule_file, pruners, notes)
-    values = _values(schedule_file, sweep.settings, network, notes)
-    decay = decays.read_decay(schedule, policies, values["epochs"], notes)
+    comments = command.from_comments(text, schedule_file.name, notes)
+    values = _values(schedule_file, comments, sweep.settings, thinned, notes)
+    decay = decays.read_decay(schedule, applied, values["epochs"], notes)
     baselines = _baselines(pruners, sweep.ranges, notes)
     try:
         return Conversion(_experiment(values, pruners, sweep, decay, baselines), tuple(notes))
@@ -54,8 +54,8 @@ def convert(schedule_file: Path, sweep_file: Path | None) -> Conversion:
         raise ExperimentError(*(f"{files}, as an experiment: {problem}" for problem in error.problems)) from error
 
 
-def _read_schedule(file: Path) -> Entry:
-    schedule = read_yaml(file)
+def _read_schedule(text: str, file: Path) -> Entry:
+    schedule = parse(text, file)
     if schedule.get("pruners") is None and schedule.get("policies") is None:
         raise ExperimentError(
             f"{file}: must be a Distiller schedule with pruners and policies, but got the keys {list(schedule.value)}; "
@@ -89,21 +89,33 @@ def _read_sweep(file: Path | None, schedule_file: Path, pruners: Mapping[str, Pr
     return replace(sweep, ranges={**sweep.ranges, **kept})
 
 
-def _values(file: Path, swept: Settings, network: Settings, notes: list[str]) -> dict[str, Any]:
-    """Return the value of each setting, and note those that neither the schedule nor the sweep says outright."""
-    comments = command.from_comments(file)
-    settings = {**comments, **swept, **network}
+def _values(file: Path, comments: Settings, swept: Settings, thinned: Settings, notes: list[str]) -> dict[str, Any]:
+    """Return the value of each setting; note those that neither schedule nor sweep says outright, and disagreements.
+
+    Args:
+        comments: What the command line in the schedule's comments says; it counts least.
+        thinned: What the schedule's thinner says; it counts most.
+    """
+    settings = {**comments, **swept, **thinned}
     taken = [(name, setting) for name, setting in comments.items() if settings[name] is setting]
     if taken:
         said = ", ".join(f"{name} {setting.value}" for name, setting in taken)
         notes.append(f"{taken[0][1].place}: taken from the command line in this comment: {said}; check them.")
-    missing = ", ".join(f"{name} {value}" for name, value in command.DEFAULTS.items() if name not in settings)
+    for name, setting in [*comments.items(), *swept.items()]:
+        if setting.value != settings[name].value:
+            notes.append(
+                f"{setting.place}: {name} {setting.value} is not carried over: {settings[name].place} says "
+                f"{settings[name].value}."
+            )
+    arch = settings.get("arch", Setting(command.DEFAULTS["arch"], file.name))
+    defaults = {"arch": arch.value, "dataset": network.usual_dataset(arch.value), **command.DEFAULTS}
+    missing = ", ".join(f"{name} {value}" for name, value in defaults.items() if name not in settings)
     if missing:
         notes.append(f"{file.name}: does not say these, so the usual values are taken: {missing}; check them.")
-    dataset = settings.get("dataset")
-    if dataset and dataset.value not in DATASETS:
-        notes.append(f"{dataset.place}: {dataset.value!r} is not at hand; give a folder of its images with --data.")
-    return command.DEFAULTS | {name: setting.value for name, setting in settings.items()}
+    network.check_arch(arch.value, arch.place, notes)
+    values = defaults | {name: setting.value for name, setting in settings.items()}
+    dataset = network.read_images(values, settings["dataset"].place if "dataset" in settings else file.name, notes)
+    return values | {"dataset": dataset}
 
 
 def _baselines(
@@ -137,6 +149,7 @@ def _experiment(
         },
         target=sweep.target,
         retraining=Retraining(**recipe, decay=decay),
+        weights=values.get("weights"),
         stopping=sweep.stopping,
         search=Search(sweep.method, trials=sweep.trials, seed=values.get("seed", 0)),
         baselines=baselines,

@@ -5,7 +5,7 @@ Source: config.py and policy.py of IntelLabs/distiller, and the closed forms of 
 
 from collections.abc import Iterator, Sequence
 
-from edge_tune.convert.distiller import Policy
+from edge_tune.convert.policies import Policy, policies_of
 from edge_tune.convert.reading import Entry, number, whole
 from edge_tune.experiment import Decay, Exponential, MultiStep, Step
 
@@ -18,7 +18,7 @@ def read_decay(schedule: Entry, policies: Sequence[Policy], epochs: int, notes: 
     """
     found: Decay | None = None
     for name, entry in schedule.named("lr_schedulers"):
-        applied = [policy for policy in policies if (policy.kind, policy.name) == ("lr_scheduler", name)]
+        applied = policies_of(policies, "lr_scheduler", name)
         refused = f"{entry.place}: lr_scheduler {name!r} is not carried over:"
         if not applied:
             notes.append(f"{refused} no policy applies it, so Distiller keeps the rate; nothing to do.")

@@ -1,17 +1,22 @@
-"""A Distiller compression schedule: when it applies what, its pruners, and its network.
+"""The pruners of a Distiller compression schedule, and its sections that have no counterpart.
 
-Source: config.py, scheduler.py, policy.py and pruning/ranked_structures_pruner.py of IntelLabs/distiller.
+Source: config.py, pruning/ranked_structures_pruner.py and pruning/automated_gradual_pruner.py of IntelLabs/distiller.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_tune.convert.command import Setting
-from edge_tune.convert.reading import Entry, number, whole
+from edge_tune.convert.policies import Policy, policies_of
+from edge_tune.convert.reading import Entry, number
+from edge_tune.convert.removal import Target, sizes, thinned_epochs
 from edge_tune.experiment import NAME, Structure
 
 PRUNER = "L1RankedStructureParameterPruner"
+GRADUAL = "L1RankedStructureParameterPruner_AGP"
+SPARSITY = {PRUNER: "desired_sparsity", GRADUAL: "final_sparsity"}
+"""The classes that can be pruner groups -> where each has the sparsity that it ends with."""
+
 GROUP_TYPES: dict[str, Structure] = {"Filters": "filters", "3D": "filters", "Channels": "channels"}
 THINNERS = ("FilterRemover", "ChannelRemover", "StructureRemover")
 ELEMENTWISE = (
@@ -36,7 +41,7 @@ class Pruner:
     """A pruner that can be a pruner group.
 
     Attributes:
-        sparsity: Its `desired_sparsity`; None when that is not one.
+        sparsity: What one pruning must remove to leave what Distiller leaves; None when there is no such fraction.
     """
 
     place: str
@@ -45,35 +50,13 @@ class Pruner:
     sparsity: float | None
 
 
-@dataclass(frozen=True)
-class Policy:
-    """When something is applied.
-
-    Attributes:
-        kind: "pruner", "extension", "lr_scheduler", "regularizer" or "quantizer".
-        name: What is applied.
-        epochs: Not empty, ascending.
-    """
-
-    place: str
-    kind: str
-    name: str
-    epochs: Sequence[int]
-
-
-def read_policies(schedule: Entry, notes: list[str]) -> list[Policy]:
-    """Return the policies that apply something; what else they hold is noted."""
-    entry = schedule.get("policies")
-    items = entry.value if entry is not None and isinstance(entry.value, list) else []
-    return [policy for item in items if (policy := _policy(item, schedule, notes))]
-
-
 def read_pruners(schedule: Entry, policies: Sequence[Policy], notes: list[str]) -> dict[str, Pruner]:
     """Return the pruners that can be pruner groups, by label; note what is not carried over, and why."""
     pruners: dict[str, Pruner] = {}
     owner: dict[str, str] = {}
+    thinned = thinned_epochs(policies, thinners(schedule))
     for name, entry in schedule.named("pruners"):
-        applied = [policy for policy in policies if (policy.kind, policy.name) == ("pruner", name)]
+        applied = policies_of(policies, "pruner", name)
         if reason := _refusal(entry, applied):
             notes.append(f"{entry.place}: pruner {name!r} is not carried over: {reason}")
             continue
@@ -82,30 +65,15 @@ def read_pruners(schedule: Entry, policies: Sequence[Policy], notes: list[str]) 
         if not weights:
             continue
         owner |= dict.fromkeys(weights, name)
-        sparsity = number(entry.plain("desired_sparsity"))
-        if sparsity is None or not 0 <= sparsity < 1:
-            notes.append(
-                f"{entry.place}: pruner {name!r}: desired_sparsity must hold 0 <= sparsity < 1, but got "
-                f"{entry.plain('desired_sparsity')!r}; add baselines={{...}} with the one that was meant."
-            )
-            sparsity = None
+        sparsity = _sparsity(name, entry, applied, thinned, notes)
         pruners[label] = Pruner(entry.place, GROUP_TYPES[entry.plain("group_type")], weights, sparsity)
-        notes.extend(_differences(name, entry, applied))
+        notes.extend(_differences(name, entry, applied, thinned))
     return pruners
 
 
-def read_network(schedule: Entry, notes: list[str]) -> dict[str, Setting]:
-    """Return the network's ("arch") and the data set's name, which the extension that thins the network holds."""
-    found: dict[str, Setting] = {}
-    for name, entry in schedule.named("extensions"):
-        if entry.plain("class") not in THINNERS:
-            notes.append(
-                f"{entry.place}: extension {name!r} of class {entry.plain('class')!r} is not carried over, nor are its "
-                f"policies; EdgeTune has none."
-            )
-            continue
-        found |= {key: Setting(str(entry.plain(key)), entry.place) for key in ("arch", "dataset") if entry.get(key)}
-    return found
+def thinners(schedule: Entry) -> list[str]:
+    """Return the names of the extensions that remove what is masked."""
+    return [name for name, entry in schedule.named("extensions") if entry.plain("class") in THINNERS]
 
 
 def note_other_sections(schedule: Entry, notes: list[str]) -> None:
@@ -118,49 +86,10 @@ def note_other_sections(schedule: Entry, notes: list[str]) -> None:
             notes.append(f"{section.place}: {key!r} is not carried over: a schedule has no such section.")
 
 
-def _policy(item: Entry, schedule: Entry, notes: list[str]) -> Policy | None:
-    kinds = {
-        "pruner": "pruners",
-        "extension": "extensions",
-        "lr_scheduler": "lr_schedulers",
-        "regularizer": "regularizers",
-        "quantizer": "quantizers",
-    }
-    kind = next((kind for kind in kinds if item.get(kind) is not None), None)
-    applied = item.get(kind) if kind else None
-    if kind is None or applied is None:
-        notes.append(f"{item.place}: this policy is not carried over: it applies none of {list(kinds)}.")
-        return None
-    name = str(applied.plain("instance_name"))
-    if name not in dict(schedule.named(kinds[kind])):
-        notes.append(f"{item.place}: this policy is not carried over: {kinds[kind]} has no {name!r}.")
-        return None
-    if arguments := applied.get("args"):
-        notes.append(
-            f"{arguments.place}: args of the policy of {name!r} are not carried over: {kind}s have none in EdgeTune."
-        )
-    epochs = _epochs(item)
-    if not epochs:
-        notes.append(f"{item.place}: the policy of {name!r} is not carried over: it names no epoch.")
-        return None
-    return Policy(item.place, kind, name, epochs)
-
-
-def _epochs(policy: Entry) -> Sequence[int]:
-    """Return the epochs of a policy, ascending; none when they are not whole numbers."""
-    listed = policy.plain("epochs")
-    if listed is not None:
-        epochs = [whole(epoch) for epoch in (listed if isinstance(listed, list) else [listed])]
-        return sorted({epoch for epoch in epochs if epoch is not None})
-    start = whole(policy.plain("starting_epoch")) or 0
-    end = whole(policy.plain("ending_epoch"))
-    return range(start, start + 1 if end is None else end, max(1, whole(policy.plain("frequency")) or 1))
-
-
 def _refusal(pruner: Entry, applied: Sequence[Policy]) -> str | None:
     """Return why a pruner cannot be a pruner group and what to do instead; None when it can."""
     class_name, group_type = pruner.plain("class"), pruner.plain("group_type")
-    if class_name != PRUNER:
+    if class_name not in SPARSITY:
         return _instead(class_name, pruner)
     if pruner.get("reg_regims"):
         return (
@@ -184,8 +113,6 @@ def _instead(class_name: object, pruner: Entry) -> str:
     rewrite = f"write class {PRUNER} with group_type Filters or Channels and {sparsity}"
     if name in ELEMENTWISE:
         return f"{name} zeroes single weights, which makes no layer smaller; {rewrite}."
-    if name.endswith("_AGP"):
-        return f"{name} prunes a little more every few epochs, EdgeTune once, before it retrains; {rewrite}."
     if "Ranked" in name:
         return f"{name} does not rank by L1 norm, EdgeTune does; {rewrite}."
     return f"EdgeTune has no pruner of class {class_name!r}; {rewrite}."
@@ -214,7 +141,63 @@ def _weights(name: str, entry: Entry, owner: Mapping[str, str], notes: list[str]
     return tuple(weight for weight in dict.fromkeys(found) if weight not in owner)
 
 
-def _differences(name: str, pruner: Entry, applied: Sequence[Policy]) -> Iterator[str]:
+def _sparsity(
+    name: str, pruner: Entry, applied: Sequence[Policy], thinned: Mapping[int, bool], notes: list[str]
+) -> float | None:
+    """Return what one pruning must remove to leave what Distiller leaves; note why there is no such fraction."""
+    final = number(pruner.plain(SPARSITY[str(pruner.plain("class"))]))
+    problem = _problem(pruner, final, applied)
+    if final is None or problem:
+        notes.append(
+            f"{pruner.place}: pruner {name!r}: {problem}; add baselines={{...}} with the sparsity that was meant."
+        )
+        return None
+    target = Target(final, number(pruner.plain("initial_sparsity")) if _is_gradual(pruner) else None)
+    if _is_one_pruning(target, applied, thinned):
+        return final
+    steps = " -> ".join(str(size) for size in sizes(64, target, applied, thinned))
+    notes.append(
+        f"{pruner.place}: pruner {name!r} is applied again after a thinner, so that Distiller counts from what is left "
+        f"({steps}); no sparsity does that in layers of every width, so the schedule is not a baseline: give each "
+        f"width a group of its own, and add baselines={{...}} with the fractions that are gone in the end."
+    )
+    return None
+
+
+def _problem(pruner: Entry, final: float | None, applied: Sequence[Policy]) -> str | None:
+    """Return why Distiller would not prune to the sparsity `final`; None when it would."""
+    key, initial = SPARSITY[str(pruner.plain("class"))], number(pruner.plain("initial_sparsity"))
+    if final is None or not 0 <= final < 1:
+        return f"{key} must hold 0 <= sparsity < 1, but got {pruner.plain(key)!r}"
+    if not _is_gradual(pruner):
+        return None
+    if initial is None or not 0 <= initial < final:
+        return (
+            f"initial_sparsity must be at least 0 and below final_sparsity, but got "
+            f"{pruner.plain('initial_sparsity')!r} and {final:g}, with which Distiller does not begin"
+        )
+    if not all(isinstance(policy.epochs, range) and len(policy.epochs) > 1 for policy in applied):
+        return (
+            "its policy must have starting_epoch, ending_epoch and frequency with two epochs at least, without which "
+            "Distiller does not prune gradually"
+        )
+    return None
+
+
+def _is_gradual(pruner: Entry) -> bool:
+    return bool(pruner.plain("class") == GRADUAL)
+
+
+def _is_one_pruning(target: Target, applied: Sequence[Policy], thinned: Mapping[int, bool]) -> bool:
+    """Tell whether all that happens leaves as much as one pruning to the final sparsity, in a layer of any width."""
+    once = [Policy("", "pruner", "", [0])]
+    return all(
+        sizes(width, target, applied, thinned)[-1] == sizes(width, Target(target.final), once, {})[-1]
+        for width in (64, 2048)
+    )
+
+
+def _differences(name: str, pruner: Entry, applied: Sequence[Policy], thinned: Mapping[int, bool]) -> Iterator[str]:
     """Yield what a pruner that is carried over does differently."""
     if dependency := pruner.get("group_dependency"):
         yield (
@@ -222,17 +205,36 @@ def _differences(name: str, pruner: Entry, applied: Sequence[Policy]) -> Iterato
             f"by an addition lose the same filters or channels anyway, ranked by their summed L1 norms and not by the "
             f"first weight's; list every weight that is tied (the run names those that are missing)."
         )
-    known = ("class", "group_type", "desired_sparsity", "weights", "group_dependency")
+    sparsities = ("initial_sparsity", "final_sparsity") if _is_gradual(pruner) else ("desired_sparsity",)
+    known = ("class", "group_type", "weights", "group_dependency", *sparsities)
     for key, entry in pruner.value.items():
         if key not in known:
             instead = "align=N in Benchmark keeps multiples of N" if key == "group_size" else "EdgeTune has none"
             yield f"{entry.place}: {key} of {name!r} is not carried over: {instead}."
-    first, times = min(policy.epochs[0] for policy in applied), sum(len(policy.epochs) for policy in applied)
+    yield from _differences_in_time(name, pruner, applied, thinned)
+
+
+def _differences_in_time(
+    name: str, pruner: Entry, applied: Sequence[Policy], thinned: Mapping[int, bool]
+) -> Iterator[str]:
+    """Yield how Distiller's many epochs of pruning differ from the one pruning before retraining."""
+    place, first, last = applied[0].place, min(p.epochs[0] for p in applied), max(p.epochs[-1] for p in applied)
+    times = sum(len(policy.epochs) for policy in applied)
     if first > 0:
         yield (
-            f"{applied[0].place}: {name!r} is applied in epoch {first}, but EdgeTune prunes before epoch 0 of "
-            f"retraining; where the count of epochs goes on from the trained network's, lower every epoch of this "
-            f"schedule by {first} and convert it again."
+            f"{place}: {name!r} is applied in epoch {first}, but EdgeTune prunes before epoch 0 of retraining; where "
+            f"the count of epochs goes on from the trained network's, lower every epoch of this schedule by {first} "
+            f"and convert it again."
         )
-    if times > 1:
-        yield f"{applied[0].place}: {name!r} is applied in {times} epochs, EdgeTune prunes once; nothing to do."
+    if _is_gradual(pruner):
+        yield (
+            f"{place}: {name!r} prunes a little more in each of {times} epochs up to {last} and ranks anew each time; "
+            f"EdgeTune prunes once, to final_sparsity, before epoch 0: as many go, not always the same ones."
+        )
+    elif times > 1:
+        yield f"{place}: {name!r} is applied in {times} epochs, EdgeTune prunes once, before epoch 0 of retraining."
+    if not any(epoch > last or (epoch == last and thinned[epoch]) for epoch in thinned):
+        yield (
+            f"{place}: {name!r} is followed by no thinner, so that Distiller's layers keep their size and what batch "
+            f"norm adds to the zeroed filters; EdgeTune removes both."
+        )

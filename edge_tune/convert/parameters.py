@@ -91,7 +91,7 @@ def _same(label: str, parameter: str) -> bool:
 def _read_range(name: str, parameter: Entry, method: Method, notes: list[str]) -> Range | None:
     """Return the sparsities that a parameter offers; None when there is none."""
     value, values, step = parameter.get("value"), parameter.plain("values"), number(parameter.plain("q"))
-    distribution = parameter.plain("distribution")
+    distribution = parameter.plain("distribution") or _usual_distribution(parameter)
     if parameter.get("probabilities"):
         notes.append(f"{parameter.place}: probabilities of {name!r} are not carried over: each value is as likely.")
     if value is not None:
@@ -108,7 +108,7 @@ def _read_range(name: str, parameter: Entry, method: Method, notes: list[str]) -
     if method == "grid" and distribution == "q_uniform" and step and step > 0 and (high - low) / step < 1000:
         steps = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
         return _choice(name, parameter, [round(count * step, 10) for count in steps], notes)
-    if distribution not in (None, "uniform"):
+    if distribution not in (None, "uniform", "int_uniform"):
         notes.append(
             f"{parameter.place}: {distribution} of {name!r} becomes uniform without steps: EdgeTune knows no other, "
             f"and a sparsity becomes a whole number of filters or channels anyway."
@@ -119,6 +119,12 @@ def _read_range(name: str, parameter: Entry, method: Method, notes: list[str]) -
             f"{parameter.plain('min')} to {parameter.plain('max')}; Uniform(0.0, {LIMIT}) is taken, narrow it."
         )
         return Uniform(0.0, LIMIT)
+    if distribution == "int_uniform":
+        notes.append(
+            f"{parameter.place}: int_uniform of {name!r} becomes uniform: W&B draws whole numbers alone where min and "
+            f"max are whole, here {parameter.plain('min')} and {parameter.plain('max')}, and a sparsity is a fraction; "
+            f"check the range."
+        )
     if not (0 <= low <= high <= LIMIT):
         low, high = sorted((min(max(low, 0.0), LIMIT), min(max(high, 0.0), LIMIT)))
         notes.append(
@@ -126,6 +132,12 @@ def _read_range(name: str, parameter: Entry, method: Method, notes: list[str]) -
             f"{parameter.plain('min')} to {parameter.plain('max')}; {low} to {high} is taken, a sparsity is a fraction."
         )
     return Uniform(float(low), float(high))
+
+
+def _usual_distribution(parameter: Entry) -> str | None:
+    """Return what W&B takes for a range without a distribution."""
+    ends = [parameter.plain("min"), parameter.plain("max")]
+    return "int_uniform" if all(isinstance(end, int) and not isinstance(end, bool) for end in ends) else None
 
 
 def _choice(name: str, parameter: Entry, given: list[object], notes: list[str]) -> Choice | None:

@@ -84,7 +84,7 @@ def read_sweep(sweep: Entry, labels: Collection[str], notes: list[str]) -> Sweep
         method=method,
         target=_read_target(sweep, notes),
         ranges=ranges,
-        settings=_read_command(sweep) | settings,
+        settings=_read_command(sweep, notes) | settings,
         trials=_read_trials(sweep, method, ranges, notes),
         stopping=tuple(_read_early_terminate(sweep, notes)),
     )
@@ -94,9 +94,9 @@ def _place(sweep: Entry, key: str) -> str:
     return (sweep.get(key) or sweep).place
 
 
-def _read_command(sweep: Entry) -> dict[str, Setting]:
+def _read_command(sweep: Entry, notes: list[str]) -> dict[str, Setting]:
     words = sweep.plain("command")
-    return from_words([str(word) for word in words], _place(sweep, "command")) if isinstance(words, list) else {}
+    return from_words([str(word) for word in words], _place(sweep, "command"), notes) if isinstance(words, list) else {}
 
 
 def _read_target(sweep: Entry, notes: list[str]) -> Goal:

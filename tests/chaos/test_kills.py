@@ -5,6 +5,8 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +16,50 @@ from edge_tune.results import Record, Results
 from tests.chaos.cluster import Driver, machines, run_undisturbed
 
 SEED = 0
-TRIALS = 40
-EPOCHS = 24
-KILLS = {
-    "worker": 5,
-    "child": 3,
-    "device's actor": 2,
-    "queue": 1,
-    "trainer node": 3,
-    "device node": 2,
-    "driver, SIGKILL": 2,
-    "driver, SIGINT": 1,
-    "driver, SIGTERM": 1,
-}
-STUDY = f"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much is done to how long a study.
+
+    Attributes:
+        kills: How often each of what can be killed dies.
+        until: The share of the time of the study left alone in which the kills fall. What is to be killed may have to
+            be waited for while the study prepares, which is more of a short study; the last must not come after it.
+    """
+
+    trials: int
+    epochs: int
+    kills: Mapping[str, int]
+    until: float
+
+
+LONG = Size(
+    trials=40,
+    epochs=24,
+    kills={
+        "worker": 5,
+        "child": 3,
+        "device's actor": 2,
+        "queue": 1,
+        "trainer node": 3,
+        "device node": 2,
+        "driver, SIGKILL": 2,
+        "driver, SIGINT": 1,
+        "driver, SIGTERM": 1,
+    },
+    until=0.95,
+)
+SHORT = Size(trials=12, epochs=12, kills=dict.fromkeys(LONG.kills, 1), until=0.7)
+SIZES = [
+    pytest.param(SHORT, id="short", marks=pytest.mark.slow),
+    pytest.param(LONG, id="long", marks=pytest.mark.figures),
+]
+
+
+def study_text(size: Size) -> str:
+    """Return the file of a study that is not over before the last kill."""
+    return f"""
 import edge_tune as et
 
 BLOCKS = [f"layer{{stage}}.{{block}}.conv1.weight" for stage in (1, 2, 3) for block in (0, 1, 2)]
@@ -41,9 +73,9 @@ experiment = et.Experiment(
     }},
     target=et.Minimise("latency_ratio"),
     training=et.Retraining(epochs=3, lr=0.05, batch_size=50, precision="f32"),
-    retraining=et.Retraining(epochs={EPOCHS}, lr=0.02, batch_size=50, precision="f32"),
+    retraining=et.Retraining(epochs={size.epochs}, lr=0.02, batch_size=50, precision="f32"),
     benchmark=et.Benchmark(runs=20, max_s=0.5),
-    search=et.Search("hyperopt", trials={TRIALS}, seed=0),
+    search=et.Search("hyperopt", trials={size.trials}, seed=0),
 )
 """
 
@@ -56,21 +88,21 @@ def untimed(record: Record) -> dict[str, float]:
     return {name: record.metrics[name] for name in ("top1", "top5", "loss", "parameters", "macs")}
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(2400)
+@pytest.mark.parametrize("size", SIZES)
 def test_study_comes_through_whatever_dies(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    size: Size, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     study = tmp_path / "chaos.py"
-    study.write_text(STUDY)
+    study.write_text(study_text(size))
     undisturbed_s, _ = run_undisturbed(study, tmp_path / "undisturbed")
 
     chance = random.Random(SEED)
-    to_kill = [kind for kind, times in KILLS.items() for _ in range(times)]
+    to_kill = [kind for kind, times in size.kills.items() for _ in range(times)]
     chance.shuffle(to_kill)
-    moments = sorted(chance.uniform(0.05, 0.95) * undisturbed_s for _ in to_kill)
+    moments = sorted(chance.uniform(0.05, size.until) * undisturbed_s for _ in to_kill)
     killed: Counter[str] = Counter()
     with machines() as there:
         began = time.monotonic()
@@ -98,14 +130,15 @@ def test_study_comes_through_whatever_dies(
     assert code == 0, said
     ratio = disturbed_s / undisturbed_s
     again = Counter(record.attempts for record in Results(tmp_path / "disturbed").trials())
+    kinds = ", ".join(f"{kind}: {times}" for kind, times in killed.items())
     print(
-        f"\n{TRIALS} trials, {killed.total()} kills ({', '.join(f'{kind}: {n}' for kind, n in killed.items())}): "
+        f"\n{size.trials} trials of {size.epochs} epochs, {killed.total()} kills ({kinds}): "
         f"{disturbed_s:.0f} s, undisturbed {undisturbed_s:.0f} s, ratio {ratio:.2f}; "
         f"trials by attempts: {dict(sorted(again.items()))}"
     )
-    assert killed.total() >= 20
+    assert killed == size.kills
     written = entries(tmp_path / "disturbed" / "trials.jsonl")
-    assert sorted(entry["trial"] for entry in written) == list(range(1, TRIALS + 1)), said
+    assert sorted(entry["trial"] for entry in written) == list(range(1, size.trials + 1)), said
     disturbed, whole = (
         {record.trial: record for record in Results(tmp_path / name).trials()} for name in ("disturbed", "undisturbed")
     )
@@ -113,8 +146,8 @@ def test_study_comes_through_whatever_dies(
     assert not unfinished, said
     assert not list((tmp_path / "disturbed" / "checkpoints").glob("*"))
     # The first points do not depend on results, so that they are the same; and so is what came of them.
-    for trial in range(1, TRIALS // 4 + 1):
+    for trial in range(1, size.trials // 4 + 1):
         assert disturbed[trial].sparsities == whole[trial].sparsities
         assert untimed(disturbed[trial]) == untimed(whole[trial])
-        assert [entry["epoch"] for entry in disturbed[trial].curve] == list(range(1, EPOCHS + 1))
+        assert [entry["epoch"] for entry in disturbed[trial].curve] == list(range(1, size.epochs + 1))
     assert "Traceback" not in said

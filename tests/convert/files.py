@@ -7,6 +7,15 @@ from edge_tune.convert.wandb import Sweep, read_sweep
 
 HERE = Path(__file__).parent
 LABELS = ["filter_pruner_70", "filter_pruner_60", "filter_pruner_20", "layer_3.1"]
+ONE = """
+pruners:
+  one:
+    class: L1RankedStructureParameterPruner
+    group_type: Filters
+    desired_sparsity: 0.5
+    weights: [a.weight]
+"""
+APPLIED = "policies:\n  - pruner: {instance_name: one}\n"
 QUIET = "metric: {name: latency, goal: minimize}\nrun_cap: 5\n"
 
 

@@ -5,6 +5,7 @@ import pytest
 import edge_tune as et
 from edge_tune import models, pruning
 from edge_tune.convert.conversion import convert
+from edge_tune.couplings import couplings
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Point, PrunerGroup
 from tests.convert.files import HERE
@@ -37,6 +38,7 @@ BY_HAND = et.Experiment(
     pruner_groups=li_et_al(ANY, ANY, ANY, ANY),
     target=et.Minimise("latency_ms"),
     retraining=et.Retraining(epochs=70, lr=0.1, decay=et.Exponential(gamma=0.95, from_epoch=10), batch_size=256),
+    weights="baseline.pth.tar",
     search=et.Search("hyperopt", trials=256, seed=0),
     baselines={"off_the_shelf": OFF_THE_SHELF},
 )
@@ -48,6 +50,7 @@ SWEPT_BY_HAND = et.Experiment(
     retraining=et.Retraining(
         epochs=70, lr=0.1, decay=et.Exponential(gamma=0.95, from_epoch=10), batch_size=128, weight_decay=5e-4
     ),
+    weights="baseline.pth.tar",
     stopping=[et.Asha(et.Maximise("top1"), grace_epochs=5, reduction_factor=3)],
     search=et.Search("hyperopt", trials=96, seed=0),
     baselines={"off_the_shelf": OFF_THE_SHELF},
@@ -59,7 +62,7 @@ def test_schedule_becomes_the_experiment_written_by_hand() -> None:
     assert conversion.experiment == BY_HAND
     assert [note.partition(" ")[0] for note in conversion.notes] == [
         "filter_rank.yaml:",
-        "filter_rank.yaml:3:",
+        *["filter_rank.yaml:3:"] * 6,
         "filter_rank.yaml:",
         "filter_rank.yaml:87:",
     ]
@@ -79,14 +82,17 @@ def test_schedule_and_sweep_become_the_experiment_written_by_hand() -> None:
     [("filter_rank.yaml", 570_704), ("channel_rank.yaml", 566_887)],  # Distiller printed them for these schedules
 )
 def test_groups_fit_the_network_and_prune_it_as_distiller_did(schedule: str, parameters: int) -> None:
-    experiment = convert(HERE / schedule, None).experiment
-    groups, baseline = experiment.pruner_groups, experiment.baselines["off_the_shelf"]
-    network = models.build(experiment.model, 10)
-    assert {weight for group in groups.values() for weight in group.weights} <= network.state_dict().keys()
-    coupled = pruning.check_groups(network, groups, IMAGE)
-    point = Point(baseline, {label: group.structures[0] for label, group in groups.items()})
+    assert weights_left(convert(HERE / schedule, None).experiment) == parameters
+
+
+def weights_left(experiment: et.Experiment) -> int:
+    """Count the weights of the layers, as Distiller does, that the schedule's own sparsities leave."""
+    network, groups = models.build(experiment.model, 10), experiment.pruner_groups
+    structures = {label: group.structures[0] for label, group in groups.items()}
+    point = Point(experiment.baselines["off_the_shelf"], structures)
+    coupled = couplings(network, IMAGE)
     pruned = pruning.prune(network, pruning.make_plan(network, groups, point, coupled), coupled)
-    assert sum(weight.numel() for weight in pruned.parameters() if weight.dim() > 1) == parameters
+    return sum(weight.numel() for weight in pruned.parameters() if weight.dim() > 1)
 
 
 def test_all_that_a_schedule_holds_is_carried_over_or_noted_with_its_line() -> None:
@@ -107,6 +113,97 @@ def write(folder: Path, schedule: str) -> Path:
     file = folder / "schedule.yaml"
     file.write_text(schedule)
     return file
+
+
+def schedule(*, arch: str, dataset: str, pruners: str, policies: str, command: str = "") -> str:
+    return (
+        f"# {command}\npruners:\n{pruners}extensions:\n"
+        f"  thinner: {{class: FilterRemover, thinning_func_str: remove_filters, arch: {arch}, dataset: {dataset}}}\n"
+        f"policies:\n{policies}"
+    )
+
+
+def gradual(name: str, final: float, weights: list[str]) -> str:
+    names = ", ".join(f"module.{weight}" for weight in weights)
+    return (
+        f"  {name}:\n    class: L1RankedStructureParameterPruner_AGP\n    initial_sparsity: 0.1\n"
+        f"    final_sparsity: {final}\n    group_type: Filters\n    weights: [{names}]\n"
+    )
+
+
+def conv2(stage: int, blocks: list[int]) -> list[str]:
+    return [f"layer{stage}.{block}.conv2.weight" for block in blocks]
+
+
+@pytest.mark.parametrize(
+    ("pruners", "parameters"),
+    [
+        ({"a": (0.4, conv1(1, [0, 1, 2]) + conv1(2, [0, 1, 2]))}, 246_704),
+        (
+            {
+                "a": (0.5, conv1(2, [0, 1, 2]) + conv2(2, [0, 1, 2]) + ["layer2.0.downsample.0.weight"]),
+                "b": (0.5, [*conv2(3, [0, 1, 2]), "layer3.0.downsample.0.weight"]),
+            },
+            130_544,
+        ),
+    ],
+)
+def test_gradual_schedule_prunes_once_to_the_size_that_distiller_published(
+    tmp_path: Path, pruners: dict[str, tuple[float, list[str]]], parameters: int
+) -> None:
+    text = schedule(
+        arch="resnet20_cifar",
+        dataset="cifar10",
+        pruners="".join(gradual(name, *given) for name, given in pruners.items()),
+        policies="".join(
+            f"  - pruner: {{instance_name: {name}}}\n    starting_epoch: 0\n    ending_epoch: 20\n    frequency: 2\n"
+            for name in pruners
+        )
+        + "  - extension: {instance_name: thinner}\n    epochs: [22]\n",
+    )
+    assert weights_left(convert(write(tmp_path, text), None).experiment) == parameters
+
+
+def test_schedule_for_imagenet_keeps_its_images_and_its_command(tmp_path: Path) -> None:
+    common = "class: L1RankedStructureParameterPruner, group_type: Filters, desired_sparsity: 0.1"
+    text = schedule(
+        arch="vgg19",
+        dataset="imagenet",
+        pruners="".join(
+            f"  p{number}: {{{common}, weights: [features.module.{layer}.weight]}}\n"
+            for number, layer in ((1, 2), (2, 34))
+        ),
+        policies="".join(
+            f"  - pruner: {{instance_name: p{number}}}\n    epochs: [{epoch}]\n"
+            f"  - extension: {{instance_name: thinner}}\n    epochs: [{epoch}]\n"
+            for number, epoch in ((1, 0), (2, 1), (1, 4))
+        ),
+        command="time python3 compress_classifier.py -a=vgg19 ../data.imagenet --epochs=10 --lr=0.00001 "
+        "--compress=s.yaml --pretrained",
+    )
+    conversion = convert(write(tmp_path, text), None)
+    experiment = conversion.experiment
+    assert experiment.dataset == et.Data("imagenet", image_size=224)
+    assert (experiment.model, experiment.retraining.epochs, experiment.retraining.lr) == ("vgg19", 10, 0.00001)
+    assert experiment.pruner_groups["p1"].weights == ("features.2.weight",)
+    assert experiment.baselines == {}  # p1 is applied twice, with a thinner in between
+    for expected in (
+        "schedule.yaml:6: 'imagenet' is not at hand: give a folder of its images",
+        "schedule.yaml:3: pruner 'p1' is applied again after a thinner",
+        "schedule.yaml:1: --pretrained of the command line is not carried over: give the file or URL",
+        "schedule.yaml:1: not carried over from the command line: ../data.imagenet;",
+    ):
+        assert any(note.startswith(expected) for note in conversion.notes), expected
+
+
+def test_disagreement_of_command_and_schedule_is_noted(tmp_path: Path) -> None:
+    text = (HERE / "filter_rank.yaml").read_text().replace("-a=resnet56_cifar", "-a=resnet20_cifar")
+    conversion = convert(write(tmp_path, text), None)
+    assert conversion.experiment.model == "resnet56_cifar"
+    assert (
+        "schedule.yaml:3: arch resnet20_cifar is not carried over: schedule.yaml:55 says resnet56_cifar."
+        in conversion.notes
+    )
 
 
 def test_baseline_outside_the_sweeps_ranges_is_noted(tmp_path: Path) -> None:
@@ -130,7 +227,7 @@ def test_network_and_images_that_nothing_names_are_noted(tmp_path: Path) -> None
         "usual values are taken: arch resnet56_cifar, dataset cifar10, epochs 90" in note for note in unnamed.notes
     )
     elsewhere = convert(write(tmp_path, text.replace("dataset: cifar10", "dataset: imagenet")), None)
-    assert elsewhere.experiment.dataset == "imagenet"
+    assert elsewhere.experiment.dataset == et.Data("imagenet", image_size=224)
     assert any(note.startswith("schedule.yaml:54: 'imagenet' is not at hand") for note in elsewhere.notes)
 
 

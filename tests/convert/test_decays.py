@@ -6,7 +6,7 @@ import pytest
 
 import edge_tune as et
 from edge_tune.convert.decays import read_decay
-from edge_tune.convert.distiller import read_policies
+from edge_tune.convert.policies import read_policies
 from tests.convert.files import entry
 
 EPOCHS = 100

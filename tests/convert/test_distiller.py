@@ -3,78 +3,27 @@ from pathlib import Path
 import pytest
 
 from edge_tune.convert import distiller
-from edge_tune.convert.distiller import Policy, Pruner
+from edge_tune.convert.distiller import Pruner
+from edge_tune.convert.policies import read_policies
 from edge_tune.convert.reading import read_yaml
-from tests.convert.files import HERE, entry
+from tests.convert.files import APPLIED, HERE, ONE, entry
 
-ONE = """
-pruners:
-  one:
-    class: L1RankedStructureParameterPruner
-    group_type: Filters
-    desired_sparsity: 0.5
-    weights: [a.weight]
-"""
-APPLIED = "policies:\n  - pruner: {instance_name: one}\n"
+THINNED = "extensions:\n  thinner: {class: FilterRemover}\n"
 
 
 def pruners(folder: Path, text: str) -> tuple[dict[str, Pruner], list[str]]:
     notes: list[str] = []
-    schedule = entry(folder, text)
-    return distiller.read_pruners(schedule, distiller.read_policies(schedule, notes), notes), notes
+    schedule = entry(folder, f"{text}  - extension: {{instance_name: thinner}}\n    epochs: [40]\n{THINNED}")
+    return distiller.read_pruners(schedule, read_policies(schedule, notes), notes), notes
 
 
 def test_pruners_are_read_with_their_lines() -> None:
     schedule, notes = read_yaml(HERE / "channel_rank.yaml"), list[str]()
-    found = distiller.read_pruners(schedule, distiller.read_policies(schedule, notes), notes)
+    found = distiller.read_pruners(schedule, read_policies(schedule, notes), notes)
     assert found["filter_pruner_20"] == Pruner("channel_rank.yaml:35", "channels", ("layer3.1.conv2.weight",), 0.2)
     assert found["filter_pruner_70"].weights[-2:] == ("layer2.0.conv1.weight", "layer2.0.downsample.0.weight")
     (leader,) = notes
     assert leader.startswith("channel_rank.yaml:8: group_dependency 'Leader' of 'filter_pruner_70' is not carried over")
-
-
-@pytest.mark.parametrize(
-    ("when", "epochs"),
-    [
-        ("epochs: [3, 0]", [0, 3]),
-        ("epochs: 2", [2]),
-        ("starting_epoch: 10\n    ending_epoch: 300\n    frequency: 1", list(range(10, 300))),
-        ("starting_epoch: 0\n    ending_epoch: 9\n    frequency: 4", [0, 4, 8]),
-        ("starting_epoch: 5", [5]),
-        ("", [0]),
-    ],
-)
-def test_policy_is_applied_in_its_epochs(tmp_path: Path, when: str, epochs: list[int]) -> None:
-    notes: list[str] = []
-    (found,) = distiller.read_policies(entry(tmp_path, f"{ONE}{APPLIED}    {when}\n"), notes)
-    assert found == Policy("given.yaml:9", "pruner", "one", found.epochs)
-    assert list(found.epochs) == epochs
-    assert notes == []
-
-
-@pytest.mark.parametrize(
-    ("policy", "note"),
-    [
-        ("{epochs: [0]}", r"given.yaml:9: this policy is not carried over: it applies none of ['pruner', 'extension'"),
-        ("just text", "given.yaml:9: this policy is not carried over: it applies none of"),
-        (
-            "{pruner: {instance_name: two}, epochs: [0]}",
-            "given.yaml:9: this policy is not carried over: pruners has no 'two'",
-        ),
-        (
-            "{pruner: {instance_name: one}, epochs: []}",
-            "given.yaml:9: the policy of 'one' is not carried over: it names no",
-        ),
-        (
-            "{pruner: {instance_name: one, args: {keep_mask: True}}}",
-            "given.yaml:9: args of the policy of 'one' are not carried over",
-        ),
-    ],
-)
-def test_policy_that_is_not_carried_over_is_noted(tmp_path: Path, policy: str, note: str) -> None:
-    notes: list[str] = []
-    distiller.read_policies(entry(tmp_path, f"{ONE}policies:\n  - {policy}\n"), notes)
-    assert [found[: len(note)] for found in notes] == [note]
 
 
 @pytest.mark.parametrize(
@@ -127,14 +76,43 @@ def test_labels_that_would_be_equal_stay_apart(tmp_path: Path) -> None:
     assert len(notes) == 2
 
 
-def test_network_is_that_of_the_extension_that_thins_it() -> None:
-    notes: list[str] = []
-    found = distiller.read_network(read_yaml(HERE / "gradual.yaml"), notes)
-    assert {name: (setting.value, setting.place) for name, setting in found.items()} == {
-        "arch": ("resnet20_cifar", "gradual.yaml:64"),
-        "dataset": ("cifar10", "gradual.yaml:64"),
-    }
-    (teacher,) = notes
-    assert teacher.startswith(
-        "gradual.yaml:62: extension 'teacher' of class 'KnowledgeDistillation' is not carried over"
-    )
+GRADUAL = ONE.replace("Pruner\n", "Pruner_AGP\n").replace("desired_", "initial_sparsity: 0.1\n    final_")
+SPAN = "    starting_epoch: 0\n    ending_epoch: 30\n    frequency: 2\n"
+
+
+def test_gradual_pruner_becomes_one_pruning_to_its_final_sparsity(tmp_path: Path) -> None:
+    found, (note,) = pruners(tmp_path, f"{GRADUAL}{APPLIED}{SPAN}")
+    assert found["one"].sparsity == 0.5
+    assert note.startswith("given.yaml:10: 'one' prunes a little more in each of 15 epochs up to 28 and ranks anew")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("0.1", "0.5", "initial_sparsity must be at least 0 and below final_sparsity, but got 0.5 and 0.5, with which"),
+        ("0.1", "x", "initial_sparsity must be at least 0 and below final_sparsity, but got 'x' and 0.5"),
+        ("0.5", "1", "final_sparsity must hold 0 <= sparsity < 1, but got 1"),
+        (SPAN, "    epochs: [0, 2, 4]\n", "its policy must have starting_epoch, ending_epoch and frequency with two"),
+        ("ending_epoch: 30", "ending_epoch: 2", "its policy must have starting_epoch, ending_epoch and frequency"),
+    ],
+)
+def test_gradual_pruner_that_distiller_would_refuse_is_no_baseline(
+    tmp_path: Path, old: str, new: str, problem: str
+) -> None:
+    found, notes = pruners(tmp_path, f"{GRADUAL}{APPLIED}{SPAN}".replace(old, new))
+    assert found["one"].sparsity is None
+    assert notes[0].startswith(f"given.yaml:3: pruner 'one': {problem}")
+    assert notes[0].endswith("; add baselines={...} with the sparsity that was meant.")
+
+
+def test_pruner_that_counts_anew_after_a_thinner_is_no_baseline(tmp_path: Path) -> None:
+    thinner = "  - extension: {instance_name: thinner}\n    epochs: [2]\n"
+    found, notes = pruners(tmp_path, f"{ONE}{APPLIED}    epochs: [0, 4]\n{thinner}".replace("0.5", "0.1"))
+    assert found["one"].sparsity is None
+    assert "counts from what is left (64 -> 58 -> 53); no sparsity does that in layers of every width" in notes[0]
+
+
+def test_pruner_without_a_thinner_is_noted(tmp_path: Path) -> None:
+    schedule, notes = entry(tmp_path, f"{ONE}{APPLIED}"), list[str]()
+    assert distiller.read_pruners(schedule, read_policies(schedule, notes), notes)["one"].sparsity == 0.5
+    assert notes[0].startswith("given.yaml:9: 'one' is followed by no thinner, so that Distiller's layers keep their")

@@ -17,8 +17,8 @@ def test_main_writes_the_file_beside_the_schedule(tmp_path: Path, capsys: pytest
     file = tmp_path / "filter_rank.v2.py"
     assert load_experiment(file) == BY_HAND
     *notes, last = capsys.readouterr().out.splitlines()
-    assert last == f"Written: {file} (notes: 4). To run it: python -m edge_tune.run {file}"
-    assert len(notes) == 4
+    assert last == f"Written: {file} (notes: 9). To run it: python -m edge_tune.run {file}"
+    assert len(notes) == 9
     comments = " ".join(line.lstrip("# ") for line in file.read_text().splitlines() if line.startswith("#"))
     assert all(note in comments for note in notes)
 

@@ -52,9 +52,9 @@ def test_nested_parameters_are_found(tmp_path: Path) -> None:
         ),
         ("{min: 0.1, max: 0.5, distribution: uniform}", et.Uniform(0.1, 0.5), None),
         (
-            "{min: 0, max: 1}",
+            "{min: 0.0, max: 1.0}",
             et.Uniform(0.0, 0.99),
-            "given.yaml:2: the range of 'layer_3.1' must hold .* got 0 to 1; 0",
+            "given.yaml:2: the range of 'layer_3.1' must hold .* got 0.0 to 1.0; 0",
         ),
         ("{min: -1, max: 0.4}", et.Uniform(0.0, 0.4), "given.yaml:2: the range of 'layer_3.1' must hold"),
         (
@@ -92,6 +92,14 @@ def test_range_is_that_of_the_parameter(
     assert found.ranges == {"layer_3.1": expected}
     assert len(notes) == (note is not None)
     assert note is None or re.match(note.replace("(", r"\("), notes[0])
+
+
+@pytest.mark.parametrize("given", ["{min: 0, max: 1}", "{min: 0, max: 1, distribution: int_uniform}"])
+def test_range_of_whole_numbers_is_noted(tmp_path: Path, given: str) -> None:
+    found, (drawn, narrowed) = sweep(tmp_path, f"layer_3.1: {given}")
+    assert found.ranges == {"layer_3.1": et.Uniform(0.0, 0.99)}
+    assert drawn.startswith("given.yaml:2: int_uniform of 'layer_3.1' becomes uniform: W&B draws whole numbers alone")
+    assert "the range of 'layer_3.1' must hold" in narrowed
 
 
 @pytest.mark.parametrize("q", ["0.5", "-0.1"])

@@ -22,6 +22,8 @@ def test_read_yaml_follows_anchors_and_merges(tmp_path: Path) -> None:
     assert [root.value["own"].plain(key) for key in ("gamma", "size")] == [0.5, 4]
     assert root.value["again"].plain("size") == 3
     assert [root.value[name].plain("size") for name in ("twice", "thrice")] == [5, 5]
+    both = entry(tmp_path, "a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc: {<<: [*a, *b]}\n").value["c"]
+    assert [both.plain(key) for key in "xy"] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -32,9 +34,10 @@ def test_read_yaml_follows_anchors_and_merges(tmp_path: Path) -> None:
         ("just a text", r"given.yaml: must hold YAML keys and values, but got none"),
         ("a: [1\nb: 2", r"given.yaml: must be YAML, but got .* line 2, column 2"),
         ("a: 1\n---\nb: 2\n", r"given.yaml: must be YAML, but got expected a single document"),
-        ("a: !!python/object:os.system {}\nb: !other x", r"given.yaml: must be YAML, but got could not determine"),
-        ("a: 2020-13-45", r"given.yaml: must be YAML, but got month must be in 1..12"),
-        ("a: &a [*a]", r"given.yaml: must be YAML, but got maximum recursion depth"),
+        ("a: !!python/object:os.system {}", r"given.yaml:1: must be plain YAML, but got the tag '.*os.system'; remove"),
+        ("b: !other x", r"given.yaml: must be YAML, but got could not determine"),
+        ("a: 2020-13-45", r"given.yaml:1: must be YAML, but got '2020-13-45', which is not what its form or its tag"),
+        ("a: &a [*a]", r"given.yaml: must be YAML that nests a few levels deep, but got more levels than can be read"),
         ("a: 1\nb: 2\na: 3\n", r"given.yaml:3: a key must be given once, but got 'a' here and in line 1"),
     ],
 )
