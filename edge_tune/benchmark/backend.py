@@ -195,9 +195,14 @@ class FakeBackend:
         }
         ratio = None
         if reference is not None:
-            ratio = latency_ms / self._latency_ms(reference)
+            reference_ms = self._latency_ms(reference)
+            ratio = latency_ms / reference_ms
             exactly = {"ratio": ratio, "low": ratio, "high": ratio}
             evidence["ratios"] = {"latency_ratio": exactly, "total_latency_ratio": exactly}
+            evidence["reference"] = {
+                "latency": {"median": reference_ms},
+                "total_latency": {"median": 1.25 * reference_ms},
+            }
         return Measurement(latency_ms, 1.25 * latency_ms, 1000 / latency_ms, ratio, ratio, evidence)
 
     @staticmethod

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -83,6 +83,22 @@ class Measurement:
             "total_latency_ratio": self.total_latency_ratio,
             "throughput_fps": self.throughput_fps,
         }
+
+    def of_reference(self) -> "Measurement":
+        """Return it as a measurement of the reference itself: the ratios are 1, whatever came of the turns."""
+        if "ratios" not in self.evidence:
+            return self
+        same = {"ratio": 1.0, "low": 1.0, "high": 1.0}
+        ratios = {**self.evidence["ratios"], "latency_ratio": same, "total_latency_ratio": same, "to_itself": True}
+        reference = self.evidence["reference"]
+        return replace(
+            self,
+            latency_ms=reference["latency"]["median"],
+            total_latency_ms=reference["total_latency"]["median"],
+            latency_ratio=1.0,
+            total_latency_ratio=1.0,
+            evidence={**self.evidence, "ratios": {**ratios, "is_precise": True}},
+        )
 
 
 class Answer(Protocol):

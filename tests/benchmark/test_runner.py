@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -165,7 +165,7 @@ class SlowNetwork(ScriptedNetwork):
     """A run of it takes so many seconds of a clock that stands still otherwise."""
 
     seconds = 0.0
-    now = [0.0]
+    now: ClassVar = [0.0]
 
     def infer(self, image: Any) -> Any:
         self.now[0] += self.seconds

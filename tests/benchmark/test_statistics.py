@@ -100,8 +100,8 @@ def rounds(seed: int, n: int = 60, noise: float = 0.03) -> tuple[np.ndarray, np.
 def bursts(seed: int, n: int = 120) -> tuple[np.ndarray, np.ndarray]:
     """The same beside a neighbour in bursts, of 3 s in rounds of 25 ms: they last 0.2 to 5 s, and so do the pauses.
 
-    In a burst most turns are interrupted, the more so the longer they take; and the ratio itself drifts (autoregressive,
-    over about 10 rounds).
+    In a burst most turns are interrupted, the more so the longer they take; and the ratio itself drifts, by an
+    autoregressive series over about 10 rounds.
     """
     generator = np.random.default_rng(seed)
     drift = np.zeros(n)

@@ -243,7 +243,7 @@ def test_what_a_flood_leaves_in_memory_is_bounded() -> None:
     talking = child.Child(
         [sys.executable, "-c", "import sys; sys.stderr.write('x' * 10**6 + 'the end'); input()"], 60.0
     )
-    with pytest.raises(child.ChildError, match="it ended with|must be JSON"):
+    with pytest.raises(child.ChildError, match=r"it ended with|must be JSON"):
         talking.ask("hello")
     assert talking.stderr_tail(7) == "the end" or "Error" in talking.stderr_tail()
     assert len(talking.stderr_tail(10**6)) <= child.TAIL_BYTES
