@@ -57,8 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device (default: CPU)")
     parser.add_argument("--precision", default=defaults.precision, choices=get_args(Precision))
     parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N", help="of the CPU plugin")
-    parser.add_argument("--runs", type=int, default=defaults.runs, metavar="N", help="inferences, at least")
-    parser.add_argument("--max-s", type=float, default=defaults.max_s, metavar="S", help="seconds of turns, at most")
+    parser.add_argument(
+        "--runs", type=int, default=defaults.runs, metavar="N", help="inferences, at least, if there is time"
+    )
+    parser.add_argument(
+        "--max-s", type=float, default=defaults.max_s, metavar="S", help="seconds that the networks may run in all"
+    )
     parser.add_argument(
         "--device-python", metavar="FILE", help="interpreter whose OpenVINO has the device (make legacy-runtime)"
     )

@@ -98,6 +98,11 @@ class Child:
                 raise BenchmarkError(str(answer["error"]))
             if isinstance(answer.get("result"), dict):
                 return dict(answer["result"])
+            if answer.get("alive") is not True:
+                raise ChildError(
+                    f"{command}: its answer must hold an object as result, an error or a sign of life, but got "
+                    f"{json.dumps(answer)[:200]}."
+                )
             if time.monotonic() > end:
                 raise ChildError(f"{command}: it must be done within {self._limit_s:g} s, but only signed.")
 

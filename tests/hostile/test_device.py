@@ -130,7 +130,11 @@ LIES = {
     "no counts": ("read", f'{COUNTERS}["counts"].clear()', r"counts must rise to 20 in the warm-up and then 2 times"),
     "no warm-up": ("read", f'{COUNTERS}["warm_up_runs"] = 0', r"warm_up_runs must be 1 to .*, but got 0"),
     "a layer without a kernel": ("read", f'{COUNTERS}["layers"][0].pop()', r"layers\[0\] must hold 3 items, but got 2"),
-    "an answer that is a list": ("rounds", "answer = []", r"must be an object with a result or an error, but got"),
+    "an answer that is a list": (
+        "rounds",
+        "answer = []",
+        r"must hold an object as result, an error or a sign of life, but got",
+    ),
     "an answer of 100,000 brackets": (
         "rounds",
         'sys.stdout.write("[" * 100_000 + "\\n")',
