@@ -19,7 +19,7 @@ CLOSE_S = 5.0
 LIMIT_S = 1800.0
 """No command takes so long, not even thousands of images on the slowest device."""
 
-LIMIT_BYTES = 64 << 20
+LIMIT_BYTES = 4 << 20
 """No command says so much; arrays come as files. Of each of the process's pipes, and of one request."""
 
 SIGNALS = {one.value: one.name for one in signal.Signals}
@@ -139,7 +139,9 @@ class Child:
 
     def _line(self, command: str) -> bytes:
         end = time.monotonic() + self._silence_s
-        while (length := self._buffer.find(b"\n")) < 0:
+        searched = 0
+        while (length := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
             part = self._part(command, end)
             if part is None:
                 raise ChildError(f"{command}: it must answer or sign within {self._silence_s:g} s, but was silent.")

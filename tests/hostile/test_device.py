@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_tune import doctor
 from edge_tune.benchmark import child
 from edge_tune.benchmark.__main__ import main
 from edge_tune.benchmark.backend import OpenVinoBackend
@@ -201,11 +202,11 @@ def test_an_honest_double_is_believed() -> None:
 
 
 FLOODS = {
-    "words without a line's end": ("import os\nwhile True: os.write(1, b'y' * 65536)", r"at most 64 MiB to its stdout"),
-    "complaints without end": ("import os\nwhile True: os.write(2, b'y' * 65536)", r"at most 64 MiB to its stderr"),
+    "words without a line's end": ("import os\nwhile True: os.write(1, b'y' * 65536)", r"at most 4 MiB to its stdout"),
+    "complaints without end": ("import os\nwhile True: os.write(2, b'y' * 65536)", r"at most 4 MiB to its stderr"),
     "signs of life without end": (
         'import os\nwhile True: os.write(1, b\'{"id": 1, "alive": true}\\n\' * 1000)',
-        r"at most 64 MiB to its stdout",
+        r"at most 4 MiB to its stdout",
     ),
     "lines without end": (
         "import os\nwhile True: os.write(1, b'y\\n' * 30000)",
@@ -213,7 +214,7 @@ FLOODS = {
     ),
     "both at a time": (
         "import os\nwhile True: os.write(1, b'y' * 999); os.write(2, b'y' * 65536)",
-        r"at most 64 MiB to its stderr",
+        r"at most 4 MiB to its stderr",
     ),
     "silence": ("import time; time.sleep(600)", r"hello: it must answer or sign within 2 s, but was silent"),
     "an end at once": ("", r"hello: it ended with exit code 0"),
@@ -268,3 +269,23 @@ def test_a_device_python_that_is_none_is_named_in_one_sentence(
     said = capsys.readouterr().err.strip()
     assert re.search(r"must (answer|start)", said.splitlines()[-1])
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        ("exec yes", r"writes without end: more than 1 MiB"),
+        ("exec yes >&2", r"writes without end: more than 1 MiB"),
+        ("printf '{\\n'", r"says nothing: is it a Python interpreter"),
+        ("printf '\\377\\376'", r"says nothing: is it a Python interpreter"),
+        ("kill -11 $$", r"ended with signal 11"),
+        ("exit 3", r"ended with exit code 3"),
+    ],
+)
+def test_the_doctor_says_what_is_wrong_with_an_interpreter_that_is_none(
+    script: str, sentence: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    assert re.search(sentence, doctor.ask(str(program), "CPU")["ended"])
