@@ -11,14 +11,12 @@ nothing else, which it needs: what else runs there makes the quiet ratio wrong.
 import argparse
 import os
 import platform
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from benchmarks.latency_quality import RATIOS, check_running, instruction_sets, networks, on, spread, verdict
+from benchmarks.latency_quality import RATIOS, beside, instruction_sets, networks, spread, verdict
 from edge_tune.benchmark.backend import OpenVinoBackend
 from edge_tune.benchmark.cores import measuring_cpus, usable_cpus
 from edge_tune.benchmark.measurement import Measurement
@@ -27,9 +25,9 @@ from edge_tune.errors import BenchmarkError, EdgeTuneError
 from edge_tune.experiment import Benchmark
 
 NEIGHBOUR = """
-import random, sys, time
+import random, time
 import numpy as np
-draw, matrix = random.Random(int(sys.argv[1])), np.ones((400, 400), dtype=np.float32)
+draw, matrix = random.Random({seed}), np.ones((400, 400), dtype=np.float32)
 while True:
     end = time.monotonic() + draw.uniform(0.2, 5)
     while time.monotonic() < end:
@@ -67,21 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not report(quiet, busy))
 
 
-@contextmanager
-def neighbour(seed: int) -> Iterator[None]:
+def neighbour(seed: int) -> AbstractContextManager[None]:
     """Keep the core that measures busy in bursts."""
-    command = [sys.executable, "-c", NEIGHBOUR, str(seed)]
-    one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    cpus = measuring_cpus() or usable_cpus()[-1:]
-    process = subprocess.Popen(command, env=one_thread, preexec_fn=lambda: on(cpus))
-    try:
-        time.sleep(1)  # it imports numpy before it works
-        check_running(process)
-        yield
-        check_running(process)
-    finally:
-        process.kill()
-        process.wait()
+    code = NEIGHBOUR.format(seed=seed)
+    return beside(code, measuring_cpus() or usable_cpus()[-1:], 1, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
 
 def report(quiet: Sequence[Measurement], busy: Sequence[Measurement]) -> bool:
