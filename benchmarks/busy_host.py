@@ -23,6 +23,7 @@ from edge_tune.benchmark.measurement import Measurement
 from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import BenchmarkError, EdgeTuneError
 from edge_tune.experiment import Benchmark
+from edge_tune.waiting import told
 
 NEIGHBOUR = """
 import random, time
@@ -54,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         backend = OpenVinoBackend(settings, measuring_cpus() or usable_cpus()[-1:])
         try:
             alone = replace(settings, max_s=QUIET_S, runs=10**6)
-            quiet = [backend.measure(pruned, alone, unpruned) for _ in range(QUIET_TIMES)]
-            with neighbour(given.seed):
+            with told(print, "the quiet ratio"):
+                quiet = [backend.measure(pruned, alone, unpruned) for _ in range(QUIET_TIMES)]
+            with told(print, "the measurements beside the neighbour"), neighbour(given.seed):
                 busy = [backend.measure(pruned, settings, unpruned) for _ in range(given.measurements)]
         finally:
             backend.close()
