@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,12 +107,19 @@ def networks(weights: str | None) -> tuple[bytes, bytes]:
     return export.to_onnx(network, IMAGE), export.to_onnx(pruning.prune(network, plan, coupled), IMAGE)
 
 
-@contextmanager
-def trainer() -> Iterator[None]:
+def trainer() -> AbstractContextManager[None]:
     """Keep the cores that do not measure busy with training."""
-    process = subprocess.Popen([sys.executable, "-c", TRAINER], preexec_fn=lambda: on(training_cpus()))
+    return beside(TRAINER, training_cpus(), 10)  # it imports torch before it trains
+
+
+@contextmanager
+def beside(code: str, cpus: Sequence[int] | None, ready_s: float, **environment: str) -> Iterator[None]:
+    """Keep another Python process running on these cores, and wait until it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, preexec_fn=lambda: on(cpus)
+    )
     try:
-        time.sleep(10)  # it imports torch before it trains
+        time.sleep(ready_s)
         check_running(process)
         yield
         check_running(process)
@@ -121,10 +128,10 @@ def trainer() -> Iterator[None]:
         process.wait()
 
 
-def check_running(trainer: "subprocess.Popen[bytes]") -> None:
-    """Raise unless the trainer runs, without which the figures are those of an idle host."""
-    if trainer.poll() is not None:
-        raise BenchmarkError(f"the trainer must run all the time, but ended with exit code {trainer.returncode}.")
+def check_running(process: "subprocess.Popen[bytes]") -> None:
+    """Raise unless the process runs, without which the figures are those of an idle host."""
+    if process.poll() is not None:
+        raise BenchmarkError(f"what runs beside must run all the time, but ended with exit code {process.returncode}.")
 
 
 def on(cpus: Sequence[int] | None) -> None:

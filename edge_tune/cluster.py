@@ -85,14 +85,19 @@ class Cluster:
             for node in alive
         ]
 
-    def __str__(self) -> str:
+    def says(self, device_name: str) -> str:
+        """Return what there is, in one line.
+
+        Args:
+            device_name: What the devices are, by the name that they give themselves.
+        """
         nodes = self.nodes
         devices = sum(node.devices for node in nodes)
         hosts = ", ".join(node.host for node in nodes if node.devices)
         return (
             f"Ray {ray.__version__} {self.where}: {counted(len(nodes), 'node')}, "
             f"{counted(sum(node.cpus for node in nodes), 'core')} for trials, "
-            f"{counted(devices, 'device')} ({self.resource} on {hosts or 'none of them yet'})"
+            f"{counted(devices, 'device')} ({device_name}, on {hosts or 'none of them yet'})"
         )
 
     def entry(self) -> dict[str, Any]:

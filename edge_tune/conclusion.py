@@ -17,7 +17,7 @@ from edge_tune import export, pruning
 from edge_tune.datasets import Dataset
 from edge_tune.evaluation import evaluate, score
 from edge_tune.images import Split
-from edge_tune.ranking import Row, Verdict, best, better_in_both, endings, ratios
+from edge_tune.ranking import Row, Verdict, best, better_in_both, endings, evidence, imprecise_line
 from edge_tune.results import Record, Results
 from edge_tune.study import Study
 
@@ -48,6 +48,7 @@ def conclude(study: Study, dataset: Dataset, results: Results, converter: Conver
         chosen=chosen.trial if chosen else None,
         better_in_both={record.name: [trial.trial for trial in better_in_both(trials, record)] for record in baselines},
         endings=endings(trials),
+        imprecise=imprecise_line([*baselines, *trials]),
     )
     results.write_json("summary.json", asdict(verdict))
     return verdict
@@ -64,7 +65,7 @@ def _baseline_rows(study: Study, dataset: Dataset, results: Results, record: Rec
         trial=record.trial,
         metrics=record.pruned,
         test=_test(network, dataset.test),
-        ratios=ratios(record.measurements["pruned"]),
+        **evidence(record.measurements["pruned"]),
     )
     if record.epoch:
         network = _network(study, results, record)
@@ -74,7 +75,7 @@ def _baseline_rows(study: Study, dataset: Dataset, results: Results, record: Rec
             trial=record.trial,
             metrics=record.metrics,
             test=_test(network, dataset.test),
-            ratios=ratios(record.measurements["retrained"]),
+            **evidence(record.measurements["retrained"]),
         )
 
 
@@ -87,7 +88,7 @@ def _write_best(study: Study, dataset: Dataset, results: Results, converter: Con
         metrics=record.metrics,
         test=_test(network, dataset.test),
         device_test_top1=_device_top1(converter, onnx, dataset.test) if converter else None,
-        ratios=ratios(record.measurements["retrained" if record.epoch else "pruned"]),
+        **evidence(record.measurements["retrained" if record.epoch else "pruned"]),
     )
     export.write_network(
         results.folder / "best",

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
 from edge_tune.experiment import Goal
-from edge_tune.ranking import Row, Standing, Verdict
+from edge_tune.ranking import Row, Standing, Verdict, is_precise, is_unpruned, last_measurement, reference_ms
 from edge_tune.results import Record
+
+TIMELESS = ("top1", "top5", "loss", "parameters", "macs")
+"""Metrics that no device measures."""
 
 COLUMNS = (
     "network",
@@ -21,7 +24,8 @@ COLUMNS = (
 )
 
 RATIOS = (
-    "Ratios are to the unpruned network, measured in turns with it; in brackets, 95 % of the resampled rounds. "
+    "Ratios are to the unpruned network, measured in turns with it; in brackets, the 95 % interval. Milliseconds stand "
+    "beside those of the unpruned network in the same turns. "
     'Noise: how far the unpruned network is from itself; what does not exceed it is "not distinguishable".'
 )
 
@@ -34,9 +38,15 @@ def trial_line(record: Record, target: Goal) -> str:
     seconds = sum(record.seconds.values())
     if record.status == "failed":
         return f"{record.name} failed: {record.reason}{point}"
-    figures = f"top1 {record.metrics['top1']:.2f}, latency {record.metrics['latency_ms']:.3f} ms"
+    measurement = last_measurement(record)
+    of = f" of {ms:.3f}" if record.trial and (ms := reference_ms(measurement).get("latency_ms")) else ""
+    figures = f"top1 {record.metrics['top1']:.2f}, latency {record.metrics['latency_ms']:.3f}{of} ms"
     if target.metric not in ("top1", "latency_ms"):
         figures += f", {target.metric} {record.metrics[target.metric]:.4g}"
+    if not is_precise(measurement):
+        figures += ", imprecise: the time of its measurement was over"
+    if record.trial and is_unpruned(measurement):
+        figures += ", the unpruned network, since nothing was removed"
     ending = "stopped, " + str(record.reason) if record.status == "stopped" else "finished"
     return f"{record.name} {ending}: {figures}, {seconds:.1f} s{point}"
 
@@ -45,7 +55,8 @@ def progress_line(standing: Standing, *, total: int, running: int, seconds_left:
     """Return one line on how far the study is."""
     best, metric = standing.best, standing.target.metric
     parts = [f"[{standing.ended}/{total} done, {running} running, {standing.hopeless} hopeless"]
-    parts.append(f"best {metric} {best.metrics[metric]:.4g} ({best.name})" if best else "no best yet")
+    about = "about " if best and metric not in TIMELESS and not is_precise(last_measurement(best)) else ""
+    parts.append(f"best {metric} {about}{best.metrics[metric]:.4g} ({best.name})" if best else "no best yet")
     if seconds_left is not None:
         parts.append(f"about {duration(seconds_left)} left")
     return ", ".join(parts) + "]"
@@ -76,7 +87,7 @@ def verdict_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     """Return what the table does not say, a sentence each."""
-    lines = [RATIOS]
+    lines = [RATIOS, *([verdict.imprecise] if verdict.imprecise else [])]
     for name, better in verdict.better_in_both.items():
         if name != "unpruned":
             lines.append(
@@ -104,21 +115,34 @@ def _cells(row: Row, reference: Row) -> tuple[str, ...]:
         f"{row.metrics['top1']:.2f}",
         f"{row.test['top1']:.2f}",
         f"{row.test['top5']:.2f}",
-        f"{row.metrics['latency_ms']:.3f}",
+        _ms_cell(row, "latency_ms"),
         _ratio_cell(row, reference, "latency_ratio"),
-        f"{row.metrics['total_latency_ms']:.3f}",
+        _ms_cell(row, "total_latency_ms"),
         _ratio_cell(row, reference, "total_latency_ratio"),
         f"{row.metrics['throughput_fps']:.0f}",
         f"{row.metrics['parameters']:,.0f}",
     )
 
 
+def mark(row: Row) -> str:
+    """Return what stands before the latencies of an imprecise measurement."""
+    return "" if row.is_precise else "~"
+
+
+def _ms_cell(row: Row, metric: str) -> str:
+    """Return the milliseconds, beside those of the unpruned network in the same turns."""
+    text = f"{mark(row)}{row.metrics[metric]:.3f}"
+    return f"{text} of {row.reference[metric]:.3f}" if metric in row.reference and not row.is_unpruned else text
+
+
 def _ratio_cell(row: Row, reference: Row, metric: str) -> str:
     """Return the ratio with its interval, or with its noise floor if it is that of the reference to itself."""
     itself = Ratio(**reference.ratios[metric])
     if row is reference:
-        return f"1 ({100 * noise_floor(itself):.1f} % noise)"
-    return ratio_text(Ratio(**row.ratios[metric]), noise_floor(itself))
+        return f"1 ({mark(row)}{100 * noise_floor(itself):.1f} % noise)"
+    if row.is_unpruned:
+        return "1 (the unpruned network)"
+    return mark(row) + ratio_text(Ratio(**row.ratios[metric]), noise_floor(itself))
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> list[str]:

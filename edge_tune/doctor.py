@@ -6,19 +6,25 @@ python -m edge_tune.doctor --device MYRIAD --device-python .venv-ncs/bin/python
 import argparse
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edge_tune.benchmark import checks, stick
 from edge_tune.benchmark.checks import Check, Finding, Host
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.experiment import Benchmark
+from edge_tune.waiting import told
 
 PROBE = Path(__file__).with_name("benchmark") / "probe.py"
 PROBE_S = 60.0
+LIMIT_BYTES = 1 << 20
 OF_THE_RUNTIME: tuple[Check, ...] = (checks.interpreter, checks.openvino)
 OF_A_STICK: tuple[Check, ...] = (stick.libusb, stick.usb, stick.udev_rule, stick.mutex)
 OF_THE_PROCESSOR: tuple[Check, ...] = (checks.governor, checks.cores, checks.quota)
@@ -36,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problems := list(settings.problems()):
         print("\n".join(problems), file=sys.stderr)
         return 2
-    findings = list(examine(this_host(settings, given.device_python)))
+    with told(lambda line: print(line, file=sys.stderr), f"{given.device_python} to say what it has"):
+        host = this_host(settings, given.device_python)
+    findings = list(examine(host))
     for finding in findings:
         print(finding)
     print(_verdict(given.device, findings))
@@ -63,20 +71,50 @@ def this_host(settings: Benchmark, interpreter: str) -> Host:
 def ask(interpreter: str, device: str, seconds: float = PROBE_S, probe: Path = PROBE) -> dict[str, Any]:
     """Return what an interpreter says of itself and the device; "ended" says how it ended, if not well."""
     ended = None
-    try:
-        process = subprocess.run([interpreter, str(probe), device], capture_output=True, timeout=seconds, check=False)
-        said, code = process.stdout, process.returncode
-        if code:
-            last = process.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            ended = " ".join([f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}", *last])
-    except OSError as error:
-        said, ended = b"", f"does not start: {error.strerror}"
-    except subprocess.TimeoutExpired as error:
-        said, ended = error.stdout or b"", f"did not answer within {seconds:g} s"
-    lines = [json.loads(line) for line in said.decode().splitlines() if line.startswith("{")]
-    if not lines and not ended:
+    with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as complaints:
+        try:
+            command = [interpreter, str(probe), device]
+            process = subprocess.run(
+                command, stdout=answers, stderr=complaints, timeout=seconds, check=False, preexec_fn=_limit_files
+            )
+            ended = _how_it_ended(process.returncode, complaints)
+        except OSError as error:
+            ended = f"does not start: {error.strerror}"
+        except subprocess.TimeoutExpired:
+            ended = f"did not answer within {seconds:g} s"
+        said = _facts(_content(answers))
+    if not said and not ended:
         ended = "says nothing: is it a Python interpreter?"
-    return {key: value for facts in (*lines, {"ended": ended}) for key, value in facts.items()}
+    return {**said, "ended": ended}
+
+
+def _limit_files() -> None:
+    """Have the system end this process once a file of its is larger than any probe's answer."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
+
+
+def _how_it_ended(code: int, complaints: IO[bytes]) -> str | None:
+    if not code:
+        return None
+    if -code == signal.SIGXFSZ:
+        return f"writes without end: more than {LIMIT_BYTES >> 20} MiB; is it a Python interpreter?"
+    last = _content(complaints).decode(errors="replace").strip().splitlines()[-1:]
+    return " ".join([f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}", *last])
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _facts(said: bytes) -> dict[str, Any]:
+    """Return the facts that the lines of a probe hold together; lines that are none are left out."""
+    facts: dict[str, Any] = {}
+    for line in said.decode(errors="replace").splitlines():
+        if line.startswith("{"):
+            with suppress(ValueError, RecursionError):
+                facts |= json.loads(line)
+    return facts
 
 
 def _verdict(device: str, findings: Sequence[Finding]) -> str:

@@ -367,14 +367,15 @@ class Benchmark:
 
     Attributes:
         device: An OpenVINO device ("CPU", "GPU", "MYRIAD", ...), or "fake": a formula, no device.
-        runs: Inferences a measurement averages over at least, after the warm-up.
+        runs: Inferences of a measurement at least, after the warm-up, if they fit in `max_s`.
         precision: The arithmetic the device is told to use.
         threads: Threads of the device's CPU plugin; other devices have none.
         every_epochs: Measure during retraining too, each so many epochs; None measures before
             and after only.
         align: Round each kept count to a multiple of this, the width in whose steps the device's
             time rises; "auto" measures it before the search; None rounds nothing. Baselines stay as they are.
-        max_s: A measurement ends when its ratio is known to 1 %, or after so many seconds of turns.
+        max_s: Seconds that the networks of a measurement may run in all, warm-up included, compiling not; it ends
+            before when its ratio is known to 1 %. Each network runs at least once, however long that takes.
         python: Interpreter with numpy and an OpenVINO that has the device, on the host that measures;
             None takes EdgeTune's own.
         retries: How often a measurement is begun again when the process that owns the device fails.

@@ -19,6 +19,7 @@ from edge_tune.ranking import eligible
 from edge_tune.results import Metrics, Record
 
 UNPRUNED = "unpruned"
+RATIO_OF = {"latency_ms": "latency_ratio", "total_latency_ms": "total_latency_ratio"}
 LARGER_IS_BETTER = frozenset({"top1", "top5", "throughput_fps"})
 SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -172,7 +173,12 @@ def ranking_line(ranking: Ranking) -> str:
 
 
 def normalised(metric: str, metrics: Metrics, unpruned: Metrics) -> float:
-    """Return how much worse than the unpruned network's a metric is, as a share of that."""
+    """Return how much worse than the unpruned network's a metric is, as a share of that.
+
+    Of milliseconds, whose difference would be one of different moments, that is what their ratio says.
+    """
+    ratio = RATIO_OF.get(metric, metric)
+    metric = ratio if ratio in metrics and ratio in unpruned else metric
     worse = (metrics[metric] - unpruned[metric]) / unpruned[metric]
     return -worse if metric in LARGER_IS_BETTER else worse
 

@@ -27,9 +27,9 @@ LATENCY, TOP1 = FRONT[0].metric, FRONT[1].metric
 def pictures(records: Sequence[Record], target: Goal) -> dict[str, Picture]:
     """Return the plots that the records of a study give, under names that sort; none where nothing is to be shown."""
     trials = [record for record in records if not record.baseline]
-    measured = _with(trials, LATENCY, TOP1, "latency_ms")
+    measured = _with(trials, LATENCY, TOP1)
     baselines = [record for record in records if record.baseline]
-    drawn = _with(baselines, LATENCY, TOP1, "latency_ms")
+    drawn = _with(baselines, LATENCY, TOP1)
     able = _with(eligible(trials), target.metric)
     plots: dict[str, Picture] = {}
     if measured:
@@ -85,13 +85,13 @@ def draw_best_so_far(axes: "Axes", trials: Sequence[Record], baselines: Sequence
 
 
 def draw_latencies(axes: "Axes", trials: Sequence[Record], baselines: Sequence[Record]) -> None:
-    """Draw how many trials have which latency, the baselines as lines."""
-    axes.hist([trial.metrics["latency_ms"] for trial in trials], bins="auto", color=BLUE, edgecolor="white")
+    """Draw how many trials have which latency_ratio, the baselines as lines."""
+    axes.hist([trial.metrics[LATENCY] for trial in trials], bins="auto", color=BLUE, edgecolor="white")
     for number, baseline in enumerate(baselines):
         line = LINES[number % len(LINES)]
-        axes.axvline(baseline.metrics["latency_ms"], color=BLACK, linestyle=line, label=baseline.name)
+        axes.axvline(baseline.metrics[LATENCY], color=BLACK, linestyle=line, label=baseline.name)
     axes.locator_params(axis="y", integer=True)
-    axes.set(xlabel="latency_ms", ylabel="trials", title=f"Trials by latency ({len(trials)})")
+    axes.set(xlabel=LATENCY, ylabel="trials", title=f"Trials by latency ({len(trials)})")
 
 
 def _points(records: Sequence[Record]) -> tuple[list[float], list[float]]:

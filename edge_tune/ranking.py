@@ -25,6 +25,9 @@ class Row:
         device_test_top1: Of the exported network on the device; None where that was not asked.
         ratios: latency_ratio and total_latency_ratio as measured: ratio, low, high. Those of the
             unpruned network are to itself, and so the noise floor.
+        reference: latency_ms and total_latency_ms of the unpruned network in the very turns of this measurement.
+        is_precise: Whether the ratios are known as well as a measurement strives for.
+        is_unpruned: Whether nothing was removed, so that this is the unpruned network, whose ratio is 1.
     """
 
     name: str
@@ -33,16 +36,20 @@ class Row:
     test: Metrics
     device_test_top1: float | None = None
     ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reference: Mapping[str, float] = field(default_factory=dict)
+    is_precise: bool = True
+    is_unpruned: bool = False
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The networks to compare, the chosen one last if there is one, and how the trials ended."""
+    """The networks to compare, the chosen one last if there is one; how the trials ended; a warning, if one is due."""
 
     rows: Sequence[Row]
     chosen: int | None
     better_in_both: Mapping[str, Sequence[int]]
     endings: Mapping[str, int]
+    imprecise: str | None = None
 
 
 def eligible(records: Iterable[Record]) -> list[Record]:
@@ -112,6 +119,50 @@ def ratios(measurement: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
     """Return the ratios to the unpruned network that a measurement's evidence holds: ratio, low, high."""
     measured = measurement.get("ratios", {})
     return {name: measured[name] for name in RATIOS if name in measured}
+
+
+def reference_ms(measurement: Mapping[str, Any]) -> dict[str, float]:
+    """Return the milliseconds of the unpruned network in the turns of a measurement: the only ones to set beside it."""
+    reference = measurement.get("reference", {})
+    found = {f"{name}_ms": reference.get(name, {}).get("median") for name in ("latency", "total_latency")}
+    return {metric: ms for metric, ms in found.items() if ms is not None}
+
+
+def is_precise(measurement: Mapping[str, Any]) -> bool:
+    """Tell whether a measurement's ratios are known as well as it strives for; its time may have been over before."""
+    return bool(measurement.get("ratios", {}).get("is_precise", measurement.get("stopped_by") != "time"))
+
+
+def is_unpruned(measurement: Mapping[str, Any]) -> bool:
+    """Tell whether what was measured is the unpruned network, because nothing was removed."""
+    return bool(measurement.get("ratios", {}).get("to_itself"))
+
+
+def evidence(measurement: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a Row holds of a measurement."""
+    return {
+        "ratios": ratios(measurement),
+        "reference": reference_ms(measurement),
+        "is_precise": is_precise(measurement),
+        "is_unpruned": is_unpruned(measurement),
+    }
+
+
+def last_measurement(record: Record) -> Mapping[str, Any]:
+    """Return the evidence for the latencies that a record has now."""
+    return next(reversed(list(record.measurements.values())), {})
+
+
+def imprecise_line(records: Iterable[Record]) -> str | None:
+    """Return a warning that counts the measurements whose time was over before their ratios were known; or None."""
+    every = [one for record in records for one in record.measurements.values()]
+    imprecise = sum(not is_precise(one) for one in every)
+    if not imprecise:
+        return None
+    return (
+        f"{imprecise} of {len(every)} measurements are imprecise, marked ~: their time was over before the ratios were "
+        f"known to 1 %. Compare by the intervals; give the device's host less to do, or raise Benchmark(max_s=...)."
+    )
 
 
 def better_in_both(trials: Sequence[Record], baseline: Record) -> list[Record]:

@@ -27,6 +27,7 @@ from edge_tune.study import Study, images_digest, load, prepare
 from edge_tune.tensorboard import TensorBoard
 from edge_tune.trainable import RunsTrials
 from edge_tune.trial import Trials
+from edge_tune.waiting import told
 
 Say = Callable[[str], None]
 CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -79,8 +80,9 @@ def _run(
             devices = here.wait_for_devices(say)
             here.trials_at_once(experiment.search.cpus_per_trial)
             here.check_agreement()
-            _check_device(here, experiment.benchmark)
-            say(f"{here}. Results: {results.folder}")
+            with told(say, f"{experiment.benchmark.device} to answer"):
+                found = _check_device(here, experiment.benchmark)
+            say(f"{here.says(found['device_name'])}. Results: {results.folder}")
             work: _Work
             if loaded is None:
                 work = Simulation(experiment, simulated_epoch_s or 0.0)
@@ -104,9 +106,10 @@ def _run(
         raise StudyError(f"{results.folder}: results must be written as they come, but got {error.strerror}") from error
 
 
-def _check_device(here: Cluster, settings: Benchmark) -> None:
+def _check_device(here: Cluster, settings: Benchmark) -> dict[str, Any]:
+    """Return what is known of the device."""
     try:
-        here.on_device_node(check_device, settings)
+        return here.on_device_node(check_device, settings)
     except BenchmarkError as error:
         raise ExperimentError(f"benchmark: {error}") from error
 
@@ -294,7 +297,10 @@ class _Session:
     def _measure_unpruned(self) -> None:
         if any(record.trial == 0 for record in self.results.baselines()):
             return
-        (report,) = self.work.trials.begin(Point({}, {}), self.device, trial=0, baseline="unpruned", checkpoint=None)
+        with told(self.say, "the unpruned network to be measured"):
+            (report,) = self.work.trials.begin(
+                Point({}, {}), self.device, trial=0, baseline="unpruned", checkpoint=None
+            )
         if report.weights:  # before the record, so that a record's weights are always there
             write_atomically(self.results.network_file(report.record), report.weights)
         self.results.add(report.record)

@@ -17,7 +17,7 @@ from typing import Any
 
 from edge_tune.benchmark.measurement import Device
 from edge_tune.experiment import Experiment, Point
-from edge_tune.ranking import Row, Verdict, best, better_in_both, endings
+from edge_tune.ranking import Row, Verdict, best, better_in_both, endings, evidence
 from edge_tune.results import Record, Report, Results, now
 
 BYTES = 100_000
@@ -130,5 +130,5 @@ def _size(sparsity: float) -> dict[str, float]:
 def _row(record: Record) -> Row:
     name = record.name if record.baseline else f"best: {record.name}"
     test = {metric: record.metrics[metric] for metric in ("top1", "top5", "loss")}
-    measured = record.measurements["pruned"]["ratios"]
-    return Row(name=name, trial=record.trial, metrics=record.metrics, test=test, ratios=measured)
+    measured = evidence(record.measurements["pruned"])
+    return Row(name=name, trial=record.trial, metrics=record.metrics, test=test, **measured)

@@ -2,7 +2,8 @@
 
 Columns: what a trial is and how it ended; `sparsity.LABEL` and `structure.LABEL` as asked of each pruner group;
 `kept.WEIGHT`, the filters or channels that stay; every metric as it is now, and `pruned.METRIC` right after
-pruning; `RATIO.low` and `RATIO.high`, the 95 % interval of a ratio; `seconds.STAGE`; where, on what and when it ran.
+pruning; `RATIO.low` and `RATIO.high`, the 95 % interval of a ratio; `reference.LATENCY`, the unpruned network's in the
+same turns; `is_precise`, whether the ratios are known to 1 %; `seconds.STAGE`; where, on what and when it ran.
 A trial has no value in a column that its record does not speak of. Accuracies are on the validation split.
 """
 
@@ -15,7 +16,18 @@ from pyarrow import csv, parquet
 
 from edge_tune.experiment import METRICS, Goal
 from edge_tune.objective import Ranking, ranking_line
-from edge_tune.ranking import FRONT, RATIOS, best, better_in_both, endings, pareto_front, ratios
+from edge_tune.ranking import (
+    FRONT,
+    RATIOS,
+    best,
+    better_in_both,
+    endings,
+    is_precise,
+    last_measurement,
+    pareto_front,
+    ratios,
+    reference_ms,
+)
 from edge_tune.results import Metrics, Record
 
 Cells = dict[str, Any]
@@ -111,7 +123,9 @@ def _entry(record: Record) -> dict[str, Any]:
         "epoch": record.epoch,
         "pruned": dict(record.pruned),
         "metrics": dict(record.metrics),
-        "ratios": {name: dict(interval) for name, interval in ratios(_last_measurement(record)).items()},
+        "ratios": {name: dict(interval) for name, interval in ratios(last_measurement(record)).items()},
+        "reference": reference_ms(last_measurement(record)),
+        "is_precise": is_precise(last_measurement(record)),
     }
 
 
@@ -143,7 +157,7 @@ def _kept(record: Record) -> Cells:
 
 
 def _now(record: Record) -> Cells:
-    return _measured(record.metrics, _last_measurement(record))
+    return _measured(record.metrics, last_measurement(record))
 
 
 def _pruned(record: Record) -> Cells:
@@ -152,7 +166,7 @@ def _pruned(record: Record) -> Cells:
 
 
 def _circumstances(record: Record) -> Cells:
-    measurement = _last_measurement(record)
+    measurement = last_measurement(record)
     return {
         **{name: measurement.get(name) for name in ("device", "device_name", "precision", "openvino")},
         "node": record.node or None,
@@ -173,12 +187,9 @@ def _measured(metrics: Metrics, measurement: Mapping[str, Any]) -> Cells:
         cells[name] = metrics.get(name)
         if name in RATIOS:
             cells.update({f"{name}.{end}": intervals.get(name, {}).get(end) for end in ("low", "high")})
-    return cells
-
-
-def _last_measurement(record: Record) -> Mapping[str, Any]:
-    """Return the evidence for the latencies that the record has now."""
-    return next(reversed(list(record.measurements.values())), {})
+    reference = reference_ms(measurement)
+    cells.update({f"reference.{name}": reference.get(name) for name in ("latency_ms", "total_latency_ms")})
+    return {**cells, "is_precise": is_precise(measurement) if intervals else None}
 
 
 def _type(column: str) -> pa.DataType:
@@ -186,4 +197,4 @@ def _type(column: str) -> pa.DataType:
         return pa.int64()
     if column in TEXTS or column.startswith("structure."):
         return pa.string()
-    return pa.bool_() if column == "baseline" else pa.float64()
+    return pa.bool_() if column == "baseline" or column.endswith("is_precise") else pa.float64()

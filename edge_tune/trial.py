@@ -90,7 +90,7 @@ def run_trial(
         run.go_on(Checkpoint.from_bytes(checkpoint))
     else:
         run.evaluate()
-        run.measure("pruned", remember=pruning.digest(plan))
+        run.measure("pruned", remember=pruning.digest(() if run.is_unpruned else plan))
         if epochs == 0 or run.is_to_stop():
             yield run.end()
             return
@@ -116,6 +116,7 @@ class _Run:
         self.started_at = now()
         self.record: Record
         self.network: nn.Module
+        self.is_unpruned: bool
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:
@@ -124,6 +125,8 @@ class _Run:
 
     def begin(self, network: nn.Module, plan: Plan, record: Record) -> None:
         self.network = network
+        whole = tuple(replace(cut, kept=cut.before) for cut in plan)
+        self.is_unpruned = pruning.digest(plan) == pruning.digest(whole)
         self.record = replace(record, plan=pruning.plan_as_json(plan), node=platform.node(), started_at=self.started_at)
 
     def go_on(self, checkpoint: Checkpoint) -> None:
@@ -155,9 +158,12 @@ class _Run:
         answer = self.device.measure(onnx, remember)
         self._spend("queue", answer.queue_s)
         self._spend("measure", answer.measure_s)
-        measured = answer.measurement.metrics
+        measurement = answer.measurement
+        if self.is_unpruned and self.record.trial:
+            measurement = measurement.of_reference()  # its layers are those of the unpruned network, trained or not
+        measured = measurement.metrics
         metrics = {**self.record.metrics, **measured, **self._size()}
-        evidence = {**answer.measurement.evidence, **measured, "remembered": answer.remembered}
+        evidence = {**measurement.evidence, **measured, "remembered": answer.remembered}
         taken = layers.layers_of(evidence) if "layers" in evidence else []
         evidence.pop("layers", None)  # they go to the record under their own names
         self.record = replace(

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "edge_tune"
 ORDER = [
     "errors",
+    "waiting",
     "experiment",
     "__init__",  # the names an experiment file uses
     "loading",
@@ -72,6 +73,7 @@ ORDER = [
     "benchmark.runner",
     "benchmark.cores",
     "benchmark.child",
+    "benchmark.answers",
     "benchmark.measurement",
     "benchmark.backend",
     "benchmark.names",

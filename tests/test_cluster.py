@@ -51,7 +51,8 @@ def here(nodes: Any) -> Iterator[cluster.Cluster]:
 
 def test_joined_cluster_says_what_it_offers(here: cluster.Cluster, nodes: Any) -> None:
     host = here.nodes[0].host
-    assert str(here) == f"Ray 2.60.0 at {nodes.address}: 3 nodes, 4 cores for trials, 2 devices (ncs on {host})"
+    says = here.says("AMD EPYC")
+    assert says == f"Ray 2.60.0 at {nodes.address}: 3 nodes, 4 cores for trials, 2 devices (AMD EPYC, on {host})"
     assert here.trials_at_once(cpus_per_trial=1) == 4
     assert here.trials_at_once(cpus_per_trial=2) == 1  # the host of the devices has room for none
     with pytest.raises(ExperimentError, match=r"cpus_per_trial must be at most .*, 3 on .*, but got 4; lower it"):
@@ -148,7 +149,7 @@ def test_joined_on_this_machine_keeps_a_core_to_measure_on(monkeypatch: pytest.M
     with cluster.joined(et.Benchmark(device="CPU")) as here:
         (node,) = here.nodes
         assert (node.cpus, node.devices) == (max(1, len(usable_cpus()) - 1), 1)
-        assert str(here).startswith("Ray 2.60.0 on this machine: 1 node, ")
+        assert here.says("AMD EPYC").startswith("Ray 2.60.0 on this machine: 1 node, ")
 
 
 def test_sigterm_is_taken_as_ctrl_c(tmp_path: Path) -> None:

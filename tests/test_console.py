@@ -4,7 +4,7 @@ import pytest
 
 import edge_tune as et
 from edge_tune import console
-from edge_tune.ranking import Row, Standing, Verdict
+from edge_tune.ranking import Row, Standing, Verdict, imprecise_line
 from edge_tune.results import Record
 
 METRICS = {
@@ -33,6 +33,7 @@ BEST = Row(
     test=TEST,
     device_test_top1=89.25,
     ratios=ratios(0.75, 0.744, 0.757),
+    reference={"latency_ms": 2.0, "total_latency_ms": 3.333},
 )
 RECORD = Record(
     trial=7,
@@ -79,8 +80,53 @@ def test_verdict_table_is_aligned_markdown_with_ratios_to_unpruned() -> None:
     assert cells[0] == list(console.COLUMNS)
     noise, best, tie = "1 (1.5 % noise)", "0.750 [0.744, 0.757]", "0.990 [0.985, 0.995] not distinguishable"
     assert cells[2] == ["unpruned", "90.00", "89.50", "98.75", "2.000", noise, "2.500", noise, "450", "12,345"]
-    assert cells[3][4:] == ["1.500", best, "2.500", best, "450", "12,345"]
+    assert cells[3][4:] == ["1.500 of 2.000", best, "2.500 of 3.333", best, "450", "12,345"]
     assert cells[4][5] == cells[4][7] == tie
+
+
+def test_verdict_table_marks_what_is_imprecise_and_names_the_unpruned_network() -> None:
+    rough, whole = replace(BEST, is_precise=False), replace(BEST, is_unpruned=True)
+    _, unpruned, first, second = console.verdict_cells([replace(UNPRUNED, is_precise=False), rough, whole])
+    assert unpruned[4:6] == ("~2.000", "1 (~1.5 % noise)")
+    assert first[4:6] == ("~1.500 of 2.000", "~0.750 [0.744, 0.757]")
+    assert second[4:6] == ("1.500", "1 (the unpruned network)")
+
+
+def measured(**evidence: object) -> Record:
+    reference = {"latency": {"median": 4.0}, "total_latency": {"median": 5.0}}
+    return replace(RECORD, measurements={"pruned": {"reference": reference, **evidence}})
+
+
+@pytest.mark.parametrize(
+    ("evidence", "text"),
+    [
+        ({}, "latency 2.000 of 4.000 ms, 1.8 s"),
+        ({"ratios": {"is_precise": True}, "stopped_by": "time"}, "latency 2.000 of 4.000 ms, 1.8 s"),
+        ({"ratios": {"is_precise": False}}, "4.000 ms, imprecise: the time of its measurement was over, 1.8 s"),
+        ({"stopped_by": "time"}, "4.000 ms, imprecise: the time of its measurement was over, 1.8 s"),
+        ({"ratios": {"to_itself": True}}, "4.000 ms, the unpruned network, since nothing was removed, 1.8 s"),
+    ],
+    ids=["paired", "precise in spite of the time", "imprecise", "of an earlier version", "nothing removed"],
+)
+def test_trial_line_says_what_its_latency_is_worth(evidence: dict[str, object], text: str) -> None:
+    assert text in console.trial_line(measured(**evidence), et.Minimise("latency_ms"))
+
+
+def test_progress_line_says_about_where_the_best_is_imprecise() -> None:
+    standing = Standing(et.Minimise("latency_ratio"), [measured(stopped_by="time")])
+    line = console.progress_line(standing, total=9, running=2, seconds_left=None)
+    assert "best latency_ratio about 0.5 (trial_0007)" in line
+
+
+def test_verdict_lines_warn_once_of_imprecise_measurements() -> None:
+    records = [measured(stopped_by="time"), measured(), measured(ratios={"is_precise": False})]
+    warning = imprecise_line(records)
+    assert warning
+    assert warning.startswith("2 of 3 measurements are imprecise, marked ~: their time was over before the ratios were")
+    endings = {"finished": 1, "hopeless": 0, "asha": 0, "failed": 0}
+    verdict = Verdict(rows=[UNPRUNED], chosen=None, better_in_both={}, endings=endings, imprecise=warning)
+    assert console.verdict_lines(verdict).count(warning) == 1
+    assert imprecise_line([measured()]) is None
 
 
 def test_verdict_lines_say_how_the_trials_ended_and_what_the_device_answers() -> None:

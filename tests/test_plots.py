@@ -62,7 +62,7 @@ def test_best_so_far_keeps_the_direction_of_the_goal() -> None:
 def test_draw_latencies_counts_every_trial(axes: Axes) -> None:
     plots.draw_latencies(axes, TRIALS, [UNPRUNED])
     assert sum(bar.get_height() for bar in axes.patches) == len(TRIALS)  # type: ignore[attr-defined]
-    assert points(axes)["unpruned"][0][0] == 2.0
+    assert points(axes)["unpruned"][0][0] == 1.0
 
 
 def test_pictures_show_what_there_is() -> None:

@@ -15,7 +15,12 @@ from edge_tune.results import Record
 
 def ratios(ratio: float) -> dict[str, object]:
     interval = {"ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.02}
-    return {"device": "CPU", "precision": "f32", "ratios": {"latency_ratio": interval, "total_latency_ratio": interval}}
+    return {
+        "device": "CPU",
+        "precision": "f32",
+        "ratios": {"latency_ratio": interval, "total_latency_ratio": interval, "is_precise": ratio > 0.6},
+        "reference": {"latency": {"median": 2.0}, "total_latency": {"median": 2.25}},
+    }
 
 
 def metrics(top1: float, latency_ratio: float) -> dict[str, float]:
@@ -93,6 +98,12 @@ def test_table_has_a_row_a_record_with_everything_asked_done_and_measured() -> N
         "node": "vm",
         "started_at": "2026-11-22T10:00:00.000+00:00",
         "ended_at": "2026-11-22T10:01:30.000+00:00",
+        "reference.latency_ms": 2.0,
+        "reference.total_latency_ms": 2.25,
+        "is_precise": False,
+        "pruned.reference.latency_ms": 2.0,
+        "pruned.reference.total_latency_ms": 2.25,
+        "pruned.is_precise": True,
         "seconds.prune": 0.5,
         "seconds.retrain": 60.0,
     }

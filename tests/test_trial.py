@@ -177,6 +177,34 @@ def test_run_trial_gives_the_unpruned_network_the_ratio_1() -> None:
     assert (only.record.metrics["latency_ratio"], only.record.metrics["total_latency_ratio"]) == (1, 1)
 
 
+class Noisy(Formula):
+    """A device by which a network is 2 % faster than itself."""
+
+    def measure(self, onnx: bytes, remember: str | None = None) -> Answer:
+        answer = super().measure(onnx, remember)
+        faster = {"ratio": 0.98, "low": 0.97, "high": 0.99}
+        ratios = {"latency_ratio": faster, "total_latency_ratio": faster}
+        evidence = {**answer.measurement.evidence, "ratios": {**ratios, "is_precise": True, "to_itself": False}}
+        return replace(answer, measurement=replace(answer.measurement, latency_ratio=0.98, evidence=evidence))
+
+
+def test_run_trial_takes_a_plan_that_removes_nothing_for_the_unpruned_network() -> None:
+    device, unpruned = Noisy(), Noisy()
+    nothing = Point(dict.fromkeys(HALF.sparsities, 0.0), HALF.structures)
+    one = study_with(retraining=et.Retraining(epochs=1, lr=0.05, batch_size=32, precision="f32"))
+    list(run_trial(one, Point({}, {}), unpruned, epochs=0, trial=0, baseline="unpruned"))
+    last = list(run_trial(one, nothing, device, epochs=1, trial=7))[-1].record
+    assert device.asked[0] == unpruned.asked[0]  # so that the queue remembers
+    assert (last.pruned["latency_ratio"], last.metrics["latency_ratio"]) == (1.0, 1.0)
+    for measurement in last.measurements.values():
+        reference = measurement["reference"]["latency"]["median"]
+        assert measurement["ratios"]["latency_ratio"] == {"ratio": 1.0, "low": 1.0, "high": 1.0}
+        assert measurement["ratios"]["to_itself"]
+        assert measurement["latency_ms"] == reference
+    other = list(run_trial(one, HALF, device, epochs=1, trial=8))[-1].record
+    assert other.metrics["latency_ratio"] == 0.98
+
+
 def test_run_trial_measures_during_retraining_when_asked() -> None:
     recipe = et.Retraining(epochs=5, lr=0.05, batch_size=64)
     device = Formula()

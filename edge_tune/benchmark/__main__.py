@@ -20,6 +20,7 @@ from edge_tune.benchmark.layers import read_network
 from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark, Precision
+from edge_tune.waiting import told
 
 COMMANDS = {"granule": granule.main, "layers": layers.main}
 RATIOS = ("latency_ratio", "total_latency_ratio")
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[words[0]](words[1:])
     given = _parser().parse_args(words)
     try:
-        answer = _measure(given)
+        with told(lambda line: print(line, file=sys.stderr), f"{given.device} to measure"):
+            answer = _measure(given)
     except ExperimentError as error:
         print(error, file=sys.stderr)
         return 2
@@ -55,8 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device (default: CPU)")
     parser.add_argument("--precision", default=defaults.precision, choices=get_args(Precision))
     parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N", help="of the CPU plugin")
-    parser.add_argument("--runs", type=int, default=defaults.runs, metavar="N", help="inferences, at least")
-    parser.add_argument("--max-s", type=float, default=defaults.max_s, metavar="S", help="seconds of turns, at most")
+    parser.add_argument(
+        "--runs", type=int, default=defaults.runs, metavar="N", help="inferences, at least, if there is time"
+    )
+    parser.add_argument(
+        "--max-s", type=float, default=defaults.max_s, metavar="S", help="seconds that the networks may run in all"
+    )
     parser.add_argument(
         "--device-python", metavar="FILE", help="interpreter whose OpenVINO has the device (make legacy-runtime)"
     )
@@ -92,8 +98,10 @@ def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
     model = answer["model"]
     evidence = model["evidence"]
     yield f"{evidence['device']} ({evidence['device_name']}), {evidence['precision']}, threads: {evidence['threads']}"
-    yield f"latency_ms        {model['latency_ms']:.4f}"
-    yield f"total_latency_ms  {_summary(evidence.get('total_latency')) or format(model['total_latency_ms'], '.4f')}"
+    yield f"latency_ms        {model['latency_ms']:.4f}{_of(evidence, 'latency')}"
+    yield f"total_latency_ms  {model['total_latency_ms']:.4f}{_of(evidence, 'total_latency')}"
+    if "total_latency" in evidence:
+        yield f"runs              {_summary(evidence['total_latency'])}"
     yield f"throughput_fps    {model['throughput_fps']:.1f}"
     if "reference" not in answer:
         return
@@ -102,18 +110,22 @@ def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
         floor = noise_floor(_ratio(itself, name))
         yield f"{name}: {ratio_text(_ratio(evidence['ratios'], name), floor)} (noise floor {100 * floor:.1f} %)"
     if "stopped_by" in evidence:
-        yield f"{evidence['ratios']['rounds']} rounds, ended by {evidence['stopped_by']}"
+        known = "" if evidence["ratios"]["is_precise"] else ": imprecise, give the host less to do or raise --max-s"
+        yield f"{evidence['ratios']['rounds']} rounds, ended by {evidence['stopped_by']}{known}"
 
 
 def _ratio(ratios: Mapping[str, Any], name: str) -> Ratio:
     return Ratio(**ratios[name])
 
 
-def _summary(total: Mapping[str, float] | None) -> str:
-    if total is None:
-        return ""
+def _of(evidence: Mapping[str, Any], name: str) -> str:
+    """Return the milliseconds of the reference in the same turns, if there was one."""
+    return f" of {evidence['reference'][name]['median']:.4f}" if "reference" in evidence else ""
+
+
+def _summary(total: Mapping[str, float]) -> str:
     figures = ", ".join(f"{name} {total[name]:.4f}" for name in ("min", "p10", "median", "p90"))
-    return f"{total['mean']:.4f} ({figures}; n = {total['n']})"
+    return f"{figures} ms; n = {total['n']}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """One interface to the device, two implementations: OpenVINO in a child process, and a formula."""
 
+import math
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -9,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_tune.benchmark import answers
 from edge_tune.benchmark.child import Child, ChildError
 from edge_tune.benchmark.measurement import Measurement, condense, take_samples, written
 from edge_tune.errors import BenchmarkError
@@ -90,7 +93,7 @@ class OpenVinoBackend:
 
     def describe(self) -> dict[str, Any]:
         """Return the device and what there is besides; raises BenchmarkError if it cannot be used."""
-        return self._ask("hello", **self._as_asked)
+        return self._with_child(self._hello, begin_again_s=self._silence_s)
 
     def measure(self, onnx: bytes, settings: Benchmark, reference: bytes | None = None) -> Measurement:
         """Measure one network of static batch 1, in turns with the reference if there is one."""
@@ -104,21 +107,22 @@ class OpenVinoBackend:
         with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:
             path = Path(folder, "images.npy")
             np.save(path, images)
-            answer = self._ask(
-                "predict",
-                onnx=str(*written([onnx], folder)),
-                folder=folder,
-                device=settings.device,
-                precision=settings.precision,
-                images=str(path),
+            request = {
+                "onnx": str(*written([onnx], folder)),
+                "folder": folder,
+                "device": settings.device,
+                "precision": settings.precision,
+                "images": str(path),
+            }
+            return self._with_child(
+                lambda child: answers.outputs(child.ask("predict", **request), Path(folder), len(images))
             )
-            return np.asarray(np.load(answer["outputs"]), dtype=np.float32)
 
     def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
         """Return the network as IR: xml, and weights that are not compressed."""
         with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:
-            answer = self._ask("convert", onnx=str(*written([onnx], folder)), folder=folder)
-            return Path(answer["xml"]).read_bytes(), Path(answer["bin"]).read_bytes()
+            request = {"onnx": str(*written([onnx], folder)), "folder": folder}
+            return self._with_child(lambda child: answers.written(child.ask("convert", **request), Path(folder)))
 
     def close(self) -> None:
         """End the process. The next request would start another."""
@@ -126,21 +130,25 @@ class OpenVinoBackend:
             self._child.close()
             self._child = None
 
-    def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """Ask the child one thing."""
-        return self._with_child(lambda child: child.ask(command, **arguments))
+    def _hello(self, child: Child) -> dict[str, Any]:
+        return answers.hello(child.ask("hello", **self._as_asked))
 
-    def _with_child(self, job: Callable[[Child], Result]) -> Result:
-        """Do a job with the child; one that fails is replaced, and the job begun again, `retries` times."""
+    def _with_child(self, job: Callable[[Child], Result], begin_again_s: float = math.inf) -> Result:
+        """Do a job with the child; one that fails is replaced, and the job begun again, `retries` times.
+
+        After `begin_again_s` it is not begun again: a device that hangs from the start, hangs again.
+        """
         failures: list[str] = []
-        while len(failures) <= self._retries:
+        end = time.monotonic() + begin_again_s
+        while len(failures) <= self._retries and not (failures and time.monotonic() > end):
             try:
                 return job(self._started())
             except ChildError as error:
                 failures.append(f"{error} {self._bury()}")
+        times = f"{len(failures)} times" if len(failures) > 1 else "once"
         raise BenchmarkError(
-            f"the process that owns {self._device} must answer, but failed {len(failures)} times: "
-            f"{' Then: '.join(failures)}"
+            f"the process that owns {self._device} must answer, but failed {times}: "
+            f"{' Then: '.join(dict.fromkeys(failures))}"
         )
 
     def _bury(self) -> str:
@@ -157,7 +165,7 @@ class OpenVinoBackend:
         if self._child is None:
             self._child = Child(self._command, self._silence_s)
             try:
-                self._host = self._child.ask("hello", **self._as_asked)
+                self._host = self._hello(self._child)
             except ChildError:
                 raise
             except BenchmarkError:
@@ -187,9 +195,14 @@ class FakeBackend:
         }
         ratio = None
         if reference is not None:
-            ratio = latency_ms / self._latency_ms(reference)
+            reference_ms = self._latency_ms(reference)
+            ratio = latency_ms / reference_ms
             exactly = {"ratio": ratio, "low": ratio, "high": ratio}
             evidence["ratios"] = {"latency_ratio": exactly, "total_latency_ratio": exactly}
+            evidence["reference"] = {
+                "latency": {"median": reference_ms},
+                "total_latency": {"median": 1.25 * reference_ms},
+            }
         return Measurement(latency_ms, 1.25 * latency_ms, 1000 / latency_ms, ratio, ratio, evidence)
 
     @staticmethod

@@ -2,16 +2,20 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_tune.benchmark import answers
+from edge_tune.benchmark.answers import Begun, Counters
 from edge_tune.benchmark.child import Child
 from edge_tune.benchmark.statistics import (
+    ENOUGH,
+    PRECISION,
     Ratio,
     Share,
     are_running_means,
@@ -28,8 +32,11 @@ RUNS_A_TURN = 5
 """The fastest of a turn counts. One or two are slow, since the other network's weights are in the cache, and on a busy
 host more are interrupted: there, the interval of the turns' medians is twice as wide as that of their minima."""
 
-ROUNDS_FOR_AN_INTERVAL = 10
-"""The bootstrap of a median of fewer is too narrow; one round has an interval of no width at all."""
+FEW_ROUNDS = 10
+"""A network so slow that not even so many rounds fit in the time has fewer runs in each turn, for more of them."""
+
+MOST_ROUNDS = 1000
+"""That one request asks for."""
 
 BATCH_S = 0.25
 """Seconds of rounds between two looks at the interval."""
@@ -48,12 +55,14 @@ class Measurement:
     """What one network took on the device, in the words of STYLE.md.
 
     Attributes:
-        latency_ms: Mean over the runs of the summed device time of the executed layers, one image.
-        total_latency_ms: Mean end-to-end time of one synchronous inference, copies included.
+        latency_ms: Summed device time of the executed layers, one image: latency_ratio times the reference's median
+            over its runs in the same turns, so that the two never contradict each other. Without a reference, the
+            network's own median.
+        total_latency_ms: The same of the end-to-end time of one synchronous inference, copies included.
         throughput_fps: Images a second with the device kept full.
-        latency_ratio: latency_ms in proportion to that of the reference measured in turns with it,
+        latency_ratio: Device time in proportion to that of the reference measured in turns with it,
             below 1 when faster; 1 for the reference itself, None when there was no reference.
-        total_latency_ratio: The same of total_latency_ms.
+        total_latency_ratio: The same of the end-to-end time.
         evidence: Device, settings as read back, samples' summaries, load: plain JSON types.
     """
 
@@ -74,6 +83,22 @@ class Measurement:
             "total_latency_ratio": self.total_latency_ratio,
             "throughput_fps": self.throughput_fps,
         }
+
+    def of_reference(self) -> "Measurement":
+        """Return it as a measurement of the reference itself: the ratios are 1, whatever came of the turns."""
+        if "ratios" not in self.evidence:
+            return self
+        same = {"ratio": 1.0, "low": 1.0, "high": 1.0}
+        ratios = {**self.evidence["ratios"], "latency_ratio": same, "total_latency_ratio": same, "to_itself": True}
+        reference = self.evidence["reference"]
+        return replace(
+            self,
+            latency_ms=reference["latency"]["median"],
+            total_latency_ms=reference["total_latency"]["median"],
+            latency_ratio=1.0,
+            total_latency_ratio=1.0,
+            evidence={**self.evidence, "ratios": {**ratios, "is_precise": True}},
+        )
 
 
 class Answer(Protocol):
@@ -108,26 +133,58 @@ class Samples:
     """What the runner said.
 
     Attributes:
-        begin, counters: Its answers to the commands `begin` and `read`.
-        total_ms: Of each inference, [rounds, networks, runs]; the candidate comes first.
-        readings: For each network, its counters as in `are_running_means`.
+        begin: What it found before the turns.
+        counters: Of each network; the candidate comes first.
+        total_ms: Of each inference, by the clock, [rounds, networks, runs].
+        wall_ms: The same on the wall, which the device's counters go by.
         stopped_by: What ended the rounds.
     """
 
-    begin: Mapping[str, Any]
-    counters: Mapping[str, Any]
+    begin: Begun
+    counters: Sequence[Counters]
     total_ms: NDArray[np.float64]
-    readings: Sequence[NDArray[np.int64]]
+    wall_ms: NDArray[np.float64]
     stopped_by: StoppedBy
 
 
 def take_samples(child: Child, networks: Sequence[Path], settings: Benchmark, folder: Path) -> Samples:
     """Have the runner measure a network, in turns with its reference if `networks` holds one too.
 
-    Both run at least `settings.runs` times. With a reference, it goes on until every ratio is precise or
-    `settings.max_s` are over.
+    The networks run for at most `settings.max_s` seconds in all, warm-up included, but each at least once. Within that
+    time they run at least `settings.runs` times, and with a reference on until every ratio is known well enough.
     """
-    begin = child.ask(
+    started = time.monotonic()
+    begin = _begin(child, networks, settings)
+    end = time.monotonic() + settings.max_s - sum(s for stage, s in begin.seconds.items() if stage != "compile")
+    runs = _runs_a_turn(begin.run_ms, end - time.monotonic())
+    due = math.ceil(settings.runs / runs)
+    taken_ms = np.empty((0, len(networks), runs, 2))
+    first_round = time.monotonic()
+
+    def taken(stopped_by: StoppedBy) -> Samples:
+        answer = child.ask("read", folder=str(folder))
+        passed = time.monotonic() - started
+        counters = answers.counters(answer, folder, len(networks), len(taken_ms), runs, passed)
+        return Samples(begin, counters, taken_ms[..., 0], taken_ms[..., 1], stopped_by)
+
+    while True:
+        asked = time.monotonic()
+        count = _rounds_to_take(due, len(taken_ms), asked - first_round)
+        answer = child.ask("rounds", count=count, runs=runs, max_s=max(0.0, end - asked))
+        rounds = answers.rounds(answer, count, len(networks), runs, time.monotonic() - asked)
+        taken_ms = np.concatenate([taken_ms, rounds])
+        if len(taken_ms) >= due and (samples := _complete(taken_ms[..., 0], taken)):
+            break
+        if time.monotonic() >= end:
+            samples = taken("time")
+            break
+    child.ask("end")
+    return samples
+
+
+def _begin(child: Child, networks: Sequence[Path], settings: Benchmark) -> Begun:
+    asked = time.monotonic()
+    answer = child.ask(
         "begin",
         networks=[str(path) for path in networks],
         device=settings.device,
@@ -135,45 +192,36 @@ def take_samples(child: Child, networks: Sequence[Path], settings: Benchmark, fo
         threads=settings.threads,
         runs=settings.runs,
         seed=SEED,
+        max_s=settings.max_s,
     )
-    samples = None
-    total_ms: list[Any] = []
-    started = time.monotonic()
-
-    def taken(stopped_by: StoppedBy) -> Samples:
-        counters = child.ask("read", folder=str(folder))
-        readings = [np.load(network["readings_us"]) for network in counters["networks"]]
-        return Samples(begin, counters, np.array(total_ms), readings, stopped_by)
-
-    while samples is None:
-        count = _rounds_to_take(settings.runs, len(total_ms), time.monotonic() - started)
-        total_ms += child.ask("rounds", count=count, runs=RUNS_A_TURN)["total_latency_ms"]
-        if len(total_ms) * RUNS_A_TURN < settings.runs:
-            continue
-        if len(networks) == 1:
-            samples = taken("runs")
-        elif _is_precise(np.array(total_ms)) and are_precise(so_far := taken("interval")):
-            samples = so_far
-        elif time.monotonic() - started >= settings.max_s:
-            samples = taken("time")
-    child.ask("end")
-    return samples
+    return answers.begun(answer, len(networks), time.monotonic() - asked)
 
 
-def _rounds_to_take(runs: int, taken: int, seconds: float) -> int:
+def _runs_a_turn(run_ms: Sequence[float], seconds: float) -> int:
+    """Return RUNS_A_TURN, or fewer if FEW_ROUNDS rounds of as many would not fit in the seconds."""
+    return min(RUNS_A_TURN, max(1, int(1e3 * seconds / (FEW_ROUNDS * sum(run_ms)))))
+
+
+def _rounds_to_take(due: int, taken: int, seconds: float) -> int:
     """Return how many rounds the next batch takes: those that are due anyway, then those of BATCH_S."""
-    due = math.ceil(runs / RUNS_A_TURN) - taken
-    return due if due > 0 else max(1, int(BATCH_S * taken / seconds))
+    wanted = due - taken if taken < due else int(BATCH_S * taken / seconds)
+    return min(MOST_ROUNDS, max(1, wanted))
 
 
-def _is_precise(total_ms: NDArray[np.float64]) -> bool:
-    """Tell whether the ratio of total times is known well enough; the counters need not be asked before."""
-    return len(total_ms) >= ROUNDS_FOR_AN_INTERVAL and _total_ratio(total_ms).is_precise
+def _complete(total_ms: NDArray[np.float64], taken: Callable[[StoppedBy], Samples]) -> Samples | None:
+    """Return the samples if they are enough; the counters are not asked before the total times are."""
+    if total_ms.shape[1] == 1:
+        return taken("runs")
+    if not _total_ratio(total_ms).half_width <= ENOUGH:
+        return None
+    samples = taken("interval")
+    return samples if are_known(samples, ENOUGH) else None
 
 
-def are_precise(samples: Samples) -> bool:
-    """Tell whether every ratio that will be recorded is known well enough."""
-    return all(ratio.is_precise for ratio in _ratios(samples, *(_Timed(samples, index) for index in (0, 1))).values())
+def are_known(samples: Samples, half_width: float) -> bool:
+    """Tell whether every ratio that will be recorded is known that well."""
+    ratios = _ratios(samples, *(_Timed(samples, index) for index in range(2)))
+    return all(ratio.half_width <= half_width for ratio in ratios.values())
 
 
 def condense(samples: Samples, host: Mapping[str, Any], *, is_reference: bool) -> Measurement:
@@ -185,45 +233,49 @@ def condense(samples: Samples, host: Mapping[str, Any], *, is_reference: bool) -
         is_reference: Whether the network is its own reference, so that the ratio is 1 and what was measured is the
             noise floor.
     """
-    taken = [_Timed(samples, index) for index in range(len(samples.readings))]
-    candidate = taken[0]
-    throughput = samples.begin["throughput"]
+    candidate, *others = [_Timed(samples, index) for index in range(len(samples.counters))]
+    ratios = _ratios(samples, candidate, others[0]) if others else {}
+    value = {name: 1.0 if is_reference else ratio.ratio for name, ratio in ratios.items()}
+    paired = others[0] if others else candidate
+    latency_ms = value.get("latency_ratio", 1.0) * paired.latency["median"]
+    begin, throughput = samples.begin, samples.begin.throughput
     evidence = {
         **host,
-        **samples.begin["used"],
+        **begin.used,
         "runs": candidate.total["n"],
-        "warm_up_runs": throughput["warm_up_images"] + samples.counters["warm_up_runs"],
+        "warm_up_runs": throughput["warm_up_images"] + samples.counters[0].warm_up_runs,
+        "clock": begin.clock,
         "counters": candidate.counters,
         "executed_layers": candidate.executed_layers,
-        "layers": candidate.layers,
-        "agreement": samples.begin["agreement"][0],
+        "layers": candidate.layers(latency_ms),
+        "agreement": begin.agreement[0],
         "latency": candidate.latency,
         "total_latency": candidate.total,
         "throughput": throughput,
-        "load_average": samples.begin["load_average"],
-        "seconds": samples.begin["seconds"],
+        "load_average": begin.load_average,
+        "seconds": begin.seconds,
         "stopped_by": samples.stopped_by,
     }
-    ratios: dict[str, Ratio] = {}
-    if len(taken) > 1:
-        ratios = _ratios(samples, *taken)
+    if others:
         evidence["reference"] = {
-            "agreement": samples.begin["agreement"][1],
-            "latency": taken[1].latency,
-            "total_latency": taken[1].total,
+            "agreement": begin.agreement[1],
+            "latency": paired.latency,
+            "total_latency": paired.total,
         }
         evidence["ratios"] = {
             **{name: asdict(ratio) for name, ratio in ratios.items()},
+            "is_precise": all(ratio.half_width <= PRECISION for ratio in ratios.values()),
             "rounds": len(samples.total_ms),
-            "runs_a_turn": RUNS_A_TURN,
+            "runs_a_turn": samples.total_ms.shape[2],
             "seed": SEED,
             "to_itself": is_reference,
         }
     return Measurement(
-        latency_ms=candidate.latency["mean"],
-        total_latency_ms=candidate.total["mean"],
+        latency_ms=latency_ms,
+        total_latency_ms=value.get("total_latency_ratio", 1.0) * paired.total["median"],
         throughput_fps=throughput["images"] / throughput["seconds"],
-        **{name: _ratio(ratios.get(name), is_reference) for name in ("latency_ratio", "total_latency_ratio")},
+        latency_ratio=value.get("latency_ratio"),
+        total_latency_ratio=value.get("total_latency_ratio"),
         evidence=evidence,
     )
 
@@ -232,37 +284,41 @@ class _Timed:
     """The times of one network."""
 
     def __init__(self, samples: Samples, index: int) -> None:
-        network = samples.counters["networks"][index]
-        counts = np.array(network["counts"])
-        readings = samples.readings[index]
-        first = int(np.flatnonzero(counts == samples.counters["warm_up_runs"])[0])
-        self.layers_ms = layer_means(readings, counts, first) / 1e3
-        self.layers = [
-            {"name": name, "type": kind, "kernel": kernel, "ms": float(ms)}
-            for (name, kind, kernel), ms in zip(
-                samples.counters["networks"][index]["layers"], self.layers_ms, strict=True
-            )
-        ]
-        latency_ms = float(self.layers_ms.sum())
-        if not latency_ms > 0:
-            raise BenchmarkError(f"the summed time of the executed layers must be above 0 ms, but got {latency_ms}.")
-        self.total_ms = samples.total_ms[:, index].ravel()
-        self.total = summary(self.total_ms.tolist())
+        counters = samples.counters[index]
+        readings, counts = counters.readings, counters.counts
+        first = int(np.flatnonzero(counts == counters.warm_up_runs)[0])
+        self._names = counters.layers
+        self._layers_ms = layer_means(readings, counts, first) / 1e3
+        mean_ms = float(self._layers_ms.sum())
+        if not mean_ms > 0:
+            raise BenchmarkError(f"the summed time of the executed layers must be above 0 ms, but got {mean_ms}.")
+        self.total = summary(samples.total_ms[:, index].ravel().tolist())
+        self.wall_ms = samples.wall_ms[:, index].ravel()
         self.device_ms: NDArray[np.float64] | None = None
-        self.executed_layers = int(np.count_nonzero(self.layers_ms))
+        self.executed_layers = int(np.count_nonzero(self._layers_ms))
         if are_running_means(readings, counts):
+            # No run is shown alone. Interruptions make the means of both times longer, and their quotient hardly.
             self.counters = "mean of all runs"
-            self.latency = {"n": self.total["n"], "mean": latency_ms}
+            median_ms = mean_ms / float(self.wall_ms.mean()) * self.total["median"]
+            self.latency = {"n": self.total["n"], "mean": mean_ms, "median": median_ms}
         else:
             self.counters = "last run"
             self.device_ms = readings[first + 1 :].sum(axis=1) / 1e3
             self.latency = summary(self.device_ms.tolist())
 
+    def layers(self, latency_ms: float) -> list[dict[str, Any]]:
+        """Return the layers with their parts of `latency_ms`, by their mean times."""
+        parts_ms = latency_ms * self._layers_ms / self._layers_ms.sum()
+        return [
+            {"name": name, "type": kind, "kernel": kernel, "ms": float(ms)}
+            for (name, kind, kernel), ms in zip(self._names, parts_ms, strict=True)
+        ]
+
     @property
     def device_share(self) -> Share:
         """Device time in the total time of the same runs, when the counters are means of all of them."""
-        share = (self.latency["mean"] + LOST_MS * self.executed_layers) / self.total["mean"]
-        return Share(share, share_noise(self.total_ms, share, self.executed_layers))
+        share = (self.latency["mean"] + LOST_MS * self.executed_layers) / float(self.wall_ms.mean())
+        return Share(share, share_noise(self.wall_ms, share, self.executed_layers))
 
 
 def _ratios(samples: Samples, candidate: _Timed, reference: _Timed) -> dict[str, Ratio]:
@@ -273,7 +329,7 @@ def _ratios(samples: Samples, candidate: _Timed, reference: _Timed) -> dict[str,
     """
     total = _total_ratio(samples.total_ms)
     if candidate.device_ms is not None and reference.device_ms is not None:
-        device = paired_ratio(candidate.device_ms, reference.device_ms, SEED)
+        device = paired_ratio(candidate.device_ms, reference.device_ms)
     else:
         fast_ms = float(np.median(samples.total_ms[:, 1].min(axis=1)))
         device = device_ratio(total, fast_ms, candidate.device_share, reference.device_share)
@@ -283,13 +339,7 @@ def _ratios(samples: Samples, candidate: _Timed, reference: _Timed) -> dict[str,
 def _total_ratio(total_ms: NDArray[np.float64]) -> Ratio:
     """Compare the fastest runs of the turns."""
     candidate, reference = total_ms.min(axis=2).T
-    return paired_ratio(candidate, reference, SEED)
-
-
-def _ratio(ratio: Ratio | None, is_reference: bool) -> float | None:
-    if ratio is None:
-        return None
-    return 1.0 if is_reference else ratio.ratio
+    return paired_ratio(candidate, reference)
 
 
 def written(networks: Iterable[bytes], folder: str) -> list[Path]:

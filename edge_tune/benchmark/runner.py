@@ -32,6 +32,8 @@ WARM_UP_RUNS = 20  # at least, of each compiled network
 WARM_UP_S = 0.3  # at least, of the device, before anything counts
 STREAM_S = 0.2  # at least, of throughput
 CHECKED_IMAGES = 4
+# Of the seconds that a measurement may take, a stage before the turns has so much at most, and one inference at least.
+SHARES = {"check": 0.1, "throughput_warm_up": 0.15, "throughput": 0.1, "warm_up": 0.15}
 # How far outputs may be from the CPU's in f32, as a share of their norm. A network that answers zeros, or for another
 # image, is off by about 1; rounding in bf16 (f16) grows to a few per cent (tenths of one) over a hundred layers.
 TOLERANCES = {"f32": 1e-3, "f16": 2e-2, "bf16": 1e-1}
@@ -383,35 +385,62 @@ def usable_cpus() -> List[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def clock_for(device: str, threads: int) -> Callable[[], float]:
+    """Return what runs are timed by.
+
+    Where a single thread of this process computes, that is the processor time which it had: what it waited while others
+    had its core is not the network's. On an idle host the two are the same.
+    """
+    is_fine = time.get_clock_info("process_time").resolution <= 1e-6
+    return time.process_time if (device, threads) == ("CPU", 1) and is_fine else time.perf_counter
+
+
 class Repetition:
     """A network that is given the same image again and again, and how often it was."""
 
-    def __init__(self, network: Network, alive: Alive) -> None:
+    def __init__(self, network: Network, alive: Alive, clock: Callable[[], float] = time.perf_counter) -> None:
         self.network = network
+        self.clock = clock
         self.count = 0
+        self.fastest_ms = float("inf")
         self._image = np.random.RandomState(0).standard_normal(network.shape).astype(np.float32)
         self._alive = alive
 
-    def answer(self, images: Any) -> Any:
-        """Return the outputs for these images instead."""
-        self.count += len(images)
-        return np.stack([self.network.infer(image) for image in images])
-
-    def run(self) -> float:
-        """Infer once, synchronously, and return the milliseconds from end to end."""
+    def answer(self, image: Any) -> Any:
+        """Return the output for this image instead."""
         start = time.perf_counter()
-        self.network.infer(self._image)
-        elapsed = time.perf_counter() - start
-        self.count += 1
-        self._alive()
-        return elapsed * 1e3
+        output = self.network.infer(image)
+        self._count((time.perf_counter() - start) * 1e3)
+        return output
 
-    def stream(self, runs: int, seconds: float) -> int:
-        """Infer with the device kept full, `runs` times and on until `seconds` have passed; return how often."""
-        first, end = self.count, time.perf_counter() + seconds
+    def run(self) -> Tuple[float, float]:
+        """Infer once, synchronously, and return the milliseconds from end to end: by the clock, and on the wall."""
+        began, start = self.clock(), time.perf_counter()
+        self.network.infer(self._image)
+        end, ended = time.perf_counter(), self.clock()
+        wall_ms = (end - start) * 1e3
+        self._count(wall_ms)
+        return min((ended - began) * 1e3, wall_ms), wall_ms
+
+    def _count(self, wall_ms: float) -> None:
+        self.count += 1
+        self.fastest_ms = min(self.fastest_ms, wall_ms)
+        self._alive()
+
+    def stream(self, runs: int, seconds: float, most_s: float) -> int:
+        """Infer with the device kept full, `runs` times and on until `seconds` have passed; return how often.
+
+        After `most_s` nothing more begins, but for the first.
+        """
+        first, start, allowed = self.count, time.perf_counter(), Allowance(most_s)
+
+        def is_wanted() -> bool:
+            done = self.count - first
+            is_due = done < runs or time.perf_counter() < start + seconds
+            return not done or (is_due and allowed.has_room_after(done))
 
         def images() -> Iterator[Any]:
-            while self.count < first + runs or time.perf_counter() < end:
+            while is_wanted():
                 self.count += 1
                 yield self._image
                 self._alive()
@@ -426,6 +455,7 @@ class Readings:
     def __init__(self, repetition: Repetition) -> None:
         self._repetition = repetition
         self.layers = [layer[:3] for layer in repetition.network.layers()]
+        self.warm_up_runs = 0
         self.counts = []  # type: List[int]
         self.microseconds = []  # type: List[List[int]]
 
@@ -444,34 +474,58 @@ class Readings:
 class Turns:
     """A network, or several that take turns so that what disturbs the host disturbs each of them."""
 
-    def __init__(self, repetitions: List[Repetition], seed: int) -> None:
+    def __init__(self, repetitions: List[Repetition], seed: int, warm_up_s: float) -> None:
+        """Warm the networks up, each of which has run before.
+
+        Args:
+            repetitions: The networks.
+            seed: Of whose turn is first.
+            warm_up_s: Seconds that the warm-up of all of them may take.
+        """
         self._order = np.random.RandomState(seed)
         self._repetitions = repetitions
-        self.readings = [self._warmed_up(repetition) for repetition in self._repetitions]
+        self.readings = [self._warmed_up(one, warm_up_s / len(repetitions)) for one in repetitions]
 
     @staticmethod
-    def _warmed_up(repetition: Repetition) -> Readings:
+    def _warmed_up(repetition: Repetition, seconds: float) -> "Readings":
         """Run the network until it is warm; the counters, read after each run, show of what kind they are."""
-        repetition.run()
         readings = Readings(repetition)
         readings.read()
-        while repetition.count < WARM_UP_RUNS:
+        allowed = Allowance(seconds)
+        while repetition.count < WARM_UP_RUNS and allowed.has_room_for(repetition.fastest_ms / 1e3):
             repetition.run()
             readings.read()
         if not sum(readings.microseconds[-1]):
             raise RefusalError("the device's counters must show some time in the layers, but their sum is 0.")
+        readings.warm_up_runs = repetition.count
         return readings
 
-    def round(self, runs: int) -> List[List[float]]:
-        """Return the milliseconds of `runs` runs of each network; whose turn is first, is drawn.
+    def round(self, runs: int) -> List[List[Tuple[float, float]]]:
+        """Return what `Repetition.run` does for `runs` runs of each network; whose turn is first, is drawn.
 
         The counters are read at the end of a turn only: it would cost each next run a few per cent.
         """
-        total_ms = [[] for _ in self._repetitions]  # type: List[List[float]]
+        taken_ms = [[] for _ in self._repetitions]  # type: List[List[Tuple[float, float]]]
         for index in self._order.permutation(len(self._repetitions)):
-            total_ms[index] = [self._repetitions[index].run() for _ in range(runs)]
+            taken_ms[index] = [self._repetitions[index].run() for _ in range(runs)]
             self.readings[index].read()
-        return total_ms
+        return taken_ms
+
+
+class Allowance:
+    """Seconds that something may take; asked before each further part of it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._start = time.perf_counter()
+        self._seconds = seconds
+
+    def has_room_for(self, seconds: float) -> bool:
+        """Tell whether a part that takes so long can end in time."""
+        return time.perf_counter() - self._start + seconds <= self._seconds
+
+    def has_room_after(self, parts: int) -> bool:
+        """Tell whether one more can end in time, if it takes as long as these parts did on average."""
+        return self.has_room_for((time.perf_counter() - self._start) / parts)
 
 
 class Clock:
@@ -524,32 +578,48 @@ class Runner:
         }
 
     def begin(
-        self, networks: List[str], device: str, precision: str, threads: int, runs: int, seed: int
+        self, networks: List[str], device: str, precision: str, threads: int, runs: int, seed: int, max_s: float
     ) -> Dict[str, Any]:
-        """Check that each network computes what it should, take the throughput of the first, and warm them up."""
+        """Check that each network computes what it should, take the throughput of the first, and warm them up.
+
+        Of `max_s`, the seconds that the networks may run in all, this leaves half or more to the turns, unless a single
+        inference of each takes longer.
+        """
         self._turns = None
         load_average = os.getloadavg()[0]
+        most_s = {stage: share * max_s for stage, share in SHARES.items()}
         clock = Clock()
         loaded = [
-            Repetition(self._runtime.load(onnx, device, precision, threads, False), self._alive) for onnx in networks
+            Repetition(
+                self._runtime.load(onnx, device, precision, threads, False), self._alive, clock_for(device, threads)
+            )
+            for onnx in networks
         ]
-        clock.book("compile")
-        agreement = [self._agreement(onnx, repetition, precision) for onnx, repetition in zip(networks, loaded)]
-        clock.book("check")
-        throughput = self._throughput(self._runtime.load(networks[0], device, precision, threads, True), runs, clock)
-        self._turns = Turns(loaded, seed)
+        agreement = [
+            self._agreement(onnx, repetition, precision, most_s["check"] / len(networks), clock)
+            for onnx, repetition in zip(networks, loaded)
+        ]
+        full = self._runtime.load(networks[0], device, precision, threads, True)
+        throughput = self._throughput(full, runs, most_s, clock)
+        self._turns = Turns(loaded, seed, most_s["warm_up"])
         clock.book("warm_up")
         return {
             "used": loaded[0].network.used(),
             "agreement": agreement,
             "throughput": throughput,
+            "clock": "wall" if loaded[0].clock is time.perf_counter else "processor",
+            "run_ms": [repetition.fastest_ms for repetition in loaded],
             "load_average": load_average,
             "seconds": clock.seconds,
         }
 
-    def rounds(self, count: int, runs: int) -> Dict[str, Any]:
-        """Return the milliseconds of each run, [rounds, networks, runs]."""
-        return {"total_latency_ms": [self._present().round(runs) for _ in range(count)]}
+    def rounds(self, count: int, runs: int, max_s: float) -> Dict[str, Any]:
+        """Return the milliseconds of each run, [rounds, networks, runs, 2]; after `max_s` no further round begins."""
+        allowed = Allowance(max_s)
+        taken = [self._present().round(runs)]
+        while len(taken) < count and allowed.has_room_after(len(taken)):
+            taken.append(self._present().round(runs))
+        return {"taken_ms": taken}
 
     def read(self, folder: str) -> Dict[str, Any]:
         """Return, for each network, its layers and what its counters showed since its first run."""
@@ -557,8 +627,15 @@ class Runner:
         for index, readings in enumerate(self._present().readings):
             path = str(Path(folder) / ("readings%d.npy" % index))
             np.save(path, np.array(readings.microseconds, dtype=np.int64))
-            answer.append({"layers": readings.layers, "counts": readings.counts, "readings_us": path})
-        return {"warm_up_runs": WARM_UP_RUNS, "networks": answer}
+            answer.append(
+                {
+                    "layers": readings.layers,
+                    "warm_up_runs": readings.warm_up_runs,
+                    "counts": readings.counts,
+                    "readings_us": path,
+                }
+            )
+        return {"networks": answer}
 
     def end(self) -> Dict[str, Any]:
         """Let the networks go."""
@@ -570,26 +647,37 @@ class Runner:
             raise RefusalError("a measurement must begin before it goes on, but got none.")
         return self._turns
 
-    def _agreement(self, onnx: str, repetition: Repetition, precision: str) -> Dict[str, Any]:
-        """Compare the outputs for fixed images with those of the CPU in f32, and refuse a network that disagrees."""
-        shape = (CHECKED_IMAGES, *repetition.network.shape)
-        images = np.random.RandomState(1).standard_normal(shape).astype(np.float32)
+    def _agreement(
+        self, onnx: str, repetition: Repetition, precision: str, most_s: float, clock: Clock
+    ) -> Dict[str, Any]:
+        """Compare the outputs for fixed images with those of the CPU in f32, and refuse a network that disagrees.
+
+        There are CHECKED_IMAGES of them; after `most_s` seconds no further one.
+        """
+        images = np.random.RandomState(1).standard_normal((CHECKED_IMAGES, *repetition.network.shape))
         truth = Repetition(self._runtime.load(onnx, "CPU", "f32", 1, False), self._alive)
-        off = distance(repetition.answer(images), truth.answer(images))
-        self._alive()
+        clock.book("compile")
+        pairs = []  # type: List[Tuple[Any, Any]]
+        allowed = Allowance(most_s)
+        for image in images.astype(np.float32):
+            pairs.append((repetition.answer(image), truth.answer(image)))
+            if not allowed.has_room_after(len(pairs)):
+                break
+        clock.book("check")
+        off = distance(*(np.stack(outputs) for outputs in zip(*pairs)))
         if not off <= TOLERANCES[precision]:
             raise RefusalError(
                 "the device's outputs must be within %g of the CPU's in f32 (a share of their norm, in %s), but are "
                 "off by %.3g; a latency of wrong answers is worth nothing." % (TOLERANCES[precision], precision, off)
             )
-        return {"images": CHECKED_IMAGES, "off_by": off, "tolerance": TOLERANCES[precision]}
+        return {"images": len(pairs), "off_by": off, "tolerance": TOLERANCES[precision]}
 
-    def _throughput(self, network: Network, runs: int, clock: Clock) -> Dict[str, Any]:
+    def _throughput(self, network: Network, runs: int, most_s: Dict[str, float], clock: Clock) -> Dict[str, Any]:
         clock.book("compile")
         repetition = Repetition(network, self._alive)
-        warm_up_images = repetition.stream(WARM_UP_RUNS, WARM_UP_S)
+        warm_up_images = repetition.stream(WARM_UP_RUNS, WARM_UP_S, most_s["throughput_warm_up"])
         clock.book("warm_up")
-        images = repetition.stream(runs, STREAM_S)
+        images = repetition.stream(runs, STREAM_S, most_s["throughput"])
         seconds = clock.book("throughput")
         return dict(network.used(), images=images, seconds=seconds, warm_up_images=warm_up_images)
 

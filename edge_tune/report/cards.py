@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_tune.report.data import StudyData, columns_of, ending, ending_text, interval, numbers
+from edge_tune.ranking import is_precise, reference_ms
+from edge_tune.report.data import StudyData, columns_of, ending, ending_text, interval, measurement, numbers
 from edge_tune.report.verdict import RATIOS
 from edge_tune.results import Record
 
@@ -43,6 +44,11 @@ def cards(study: StudyData) -> dict[str, Any]:
         "structures": _structures(records),
         "pruned": _columns([record.pruned for record in records]),
         "metrics": _columns([record.metrics for record in records]),
+        "reference": _columns([reference_ms(measurement(record)) for record in records]),
+        "imprecise": {
+            stage: [row for row, record in enumerate(records) if not is_precise(measurement(record, name))]
+            for stage, name in (("pruned", "pruned"), ("metrics", None))
+        },
         "intervals": {metric: _interval(records, metric) for metric in RATIOS},
         "seconds": _columns([record.seconds for record in records]),
         "groups": _groups(study, weights),

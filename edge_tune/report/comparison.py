@@ -8,7 +8,7 @@ import numpy as np
 from edge_tune.ranking import Row
 from edge_tune.report import verdict
 from edge_tune.report.blocks import DASH, Table
-from edge_tune.report.data import StudyData, interval, number
+from edge_tune.report.data import LATENCIES, StudyData, interval, number
 from edge_tune.report.verdict import Change, signed
 
 ARROW = "\N{GREEK CAPITAL LETTER DELTA}"
@@ -36,7 +36,7 @@ def networks_table(study: StudyData, networks: Sequence[Row]) -> Table:
     rows = [
         [
             escape(FIGURES[name][0]),
-            *(_figure(row, name) + _interval(row, name) for row in networks),
+            *(_marked(row, name) + _below(row, name) for row in networks),
             *(_change(one[name]) if name in one else DASH for one in found),
         ]
         for name in metrics
@@ -48,7 +48,9 @@ def networks_table(study: StudyData, networks: Sequence[Row]) -> Table:
         "The networks, and the change from the baselines to the chosen one",
         "A ratio is to the unpruned network, measured in turns with it, so it does not depend on what else the host "
         "did; below it, its 95 % interval. It is the figure to compare by. Milliseconds and throughput are of "
-        f"different moments. Accuracies change in points, below that in percent of the baseline's.{noise}{untested}",
+        "different moments, so that no change of them is formed; below milliseconds, those of the unpruned network in "
+        "the same turns. A figure with ~ is imprecise: the time of its measurement was over before its ratios were "
+        f"known to 1 %. Accuracies change in points, below that in percent of the baseline's.{noise}{untested}",
         ["", *(escape(row.name) for row in networks), *(f"{ARROW} from {escape(other.name)}" for other in others)],
         rows,
         chosen_column=len(networks) if chosen else None,
@@ -67,11 +69,18 @@ def _figure(row: Row, name: str) -> str:
     return DASH if np.isnan(value) else f"{value:,.{FIGURES[name][1]}f}"
 
 
-def _interval(row: Row, name: str) -> str:
-    ratio = row.ratios.get(name)
-    if not ratio or row.trial == 0:
+def _marked(row: Row, name: str) -> str:
+    figure = _figure(row, name)
+    return figure if row.is_precise or name not in LATENCIES or figure == DASH else f"~{figure}"
+
+
+def _below(row: Row, name: str) -> str:
+    """Return the interval of a ratio, and the unpruned network's milliseconds in the same turns."""
+    if row.is_unpruned or row.trial == 0:
         return ""
-    return f"<small>[{ratio['low']:.3f}, {ratio['high']:.3f}]</small>"
+    if ratio := row.ratios.get(name):
+        return f"<small>[{ratio['low']:.3f}, {ratio['high']:.3f}]</small>"
+    return f"<small>of {row.reference[name]:.3f}</small>" if name in row.reference else ""
 
 
 def _change(change: Change) -> str:
@@ -89,7 +98,8 @@ def studies_table(studies: Sequence[StudyData]) -> Table:
     for study in studies:
         chosen = study.chosen
         ratio = interval(chosen, "latency_ratio") if chosen else None
-        test = verdict.rows(study)[-1].test if chosen else {}
+        row = verdict.rows(study)[-1] if chosen else None
+        test, mark = (row.test, "" if row.is_precise else "~") if row else ({}, "")
         hours = study.columns.hours[np.isfinite(study.columns.hours)]
         rows.append(
             [
@@ -98,7 +108,7 @@ def studies_table(studies: Sequence[StudyData]) -> Table:
                 str(len(study.trials)),
                 f"{max(hours):.1f}" if len(hours) else DASH,
                 escape(chosen.name) if chosen else "none",
-                f"{ratio.ratio:.3f}<small>[{ratio.low:.3f}, {ratio.high:.3f}]</small>" if ratio else DASH,
+                f"{mark}{ratio.ratio:.3f}<small>[{ratio.low:.3f}, {ratio.high:.3f}]</small>" if ratio else DASH,
                 f"{number(chosen.metrics.get('top1')):.2f}" if chosen else DASH,
                 f"{test['top1']:.2f}" if "top1" in test else DASH,
                 *(
@@ -113,7 +123,8 @@ def studies_table(studies: Sequence[StudyData]) -> Table:
     return Table(
         "The studies",
         "The chosen network of each, its latency_ratio to the unpruned network with the 95 % interval, and how many "
-        "trials have both a lower latency_ratio and a higher validation top1 than the study's first baseline schedule.",
+        "trials have both a lower latency_ratio and a higher validation top1 than the study's first baseline schedule. "
+        "A ratio with ~ is imprecise: the time of its measurement was over.",
         head,
         [[*row, *[DASH] * (width - len(row))] for row in rows],
     )

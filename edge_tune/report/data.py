@@ -19,7 +19,7 @@ from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Goal
 from edge_tune.loading import goal_from_json
 from edge_tune.objective import Objective, Ranking, rank
-from edge_tune.ranking import FRONT, best, better_in_both, eligible, pareto_front
+from edge_tune.ranking import FRONT, best, better_in_both, eligible, last_measurement, pareto_front
 from edge_tune.report.statistics import Floats, Mask
 from edge_tune.report.timeline import hours_of_work
 from edge_tune.results import Record, Results
@@ -243,13 +243,14 @@ def ending_text(end: str) -> str:
 
 def interval(record: Record, metric: str, stage: str | None = None) -> Ratio | None:
     """Return a ratio with its interval as the device's evidence has it, of one stage or of the last one."""
-    stages = [stage] if stage else list(record.measurements)[-1:]
-    for name in stages:
-        entry = _mapping(_mapping(_mapping(record.measurements.get(name)).get("ratios")).get(metric))
-        values = [number(entry.get(key)) for key in ("ratio", "low", "high")]
-        if all(value > 0 for value in values):
-            return Ratio(*values)
-    return None
+    entry = _mapping(_mapping(measurement(record, stage).get("ratios")).get(metric))
+    values = [number(entry.get(key)) for key in ("ratio", "low", "high")]
+    return Ratio(*values) if all(value > 0 for value in values) else None
+
+
+def measurement(record: Record, stage: str | None = None) -> Mapping[str, Any]:
+    """Return the device's evidence of one stage or of the last one; empty if there is none."""
+    return _mapping(record.measurements.get(stage)) if stage else last_measurement(record)
 
 
 def number(value: object) -> float:

@@ -45,7 +45,12 @@ function show(value, digits) {
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 const figure = (study, metrics, metric, i) =>
-  metrics[metric] ? show(column(metrics[metric])[i] / (metric === "macs" ? 1e6 : 1), DIGITS[metric] ?? 3) : "–";
+  metrics[metric] ? mark(study, metrics, metric, i) + show(column(metrics[metric])[i] / (metric === "macs" ? 1e6 : 1), DIGITS[metric] ?? 3) : "–";
+// What stands before a latency of a measurement whose time was over before its ratios were known.
+function mark(study, metrics, metric, i) {
+  if (!metric.includes("latency") || Number.isNaN(column(metrics[metric])[i])) return "";
+  return study.imprecise[metrics === study.pruned ? "pruned" : "metrics"].includes(i) ? "~" : "";
+}
 function interval(study, metric, i) {
   const [low, high] = ["low", "high"].map((bound) => column(study.intervals[metric][bound])[i]);
   return Number.isNaN(low) ? "" : `[${show(low, 3)}, ${show(high, 3)}]`;
@@ -119,7 +124,7 @@ function openTip(row, { clientX, clientY }) {
     word(study.ending, i),
     `val top1 ${figure(study, study.metrics, "top1", i)} %`,
     `latency_ratio ${figure(study, study.metrics, "latency_ratio", i)} ${interval(study, "latency_ratio", i)}`,
-    `latency ${figure(study, study.metrics, "latency_ms", i)} ms`,
+    `latency ${figure(study, study.metrics, "latency_ms", i)}${study.reference.latency_ms ? " of " + figure(study, study.reference, "latency_ms", i) : ""} ms`,
     Object.keys(study.sparsities).map((group) => `${group} ${figure(study, study.sparsities, group, i)}`).join(", "),
   ];
   tip.replaceChildren(make("b", { textContent: nameOf(study, i) }), ...lines.map((textContent) => make("span", { textContent })));
@@ -168,9 +173,11 @@ function figuresOf(study, i) {
     const bounds = study.intervals[metric] ? "\n" + interval(study, metric, i) : "";
     const now = figure(study, study.metrics, metric, i) + bounds;
     return [label(metric), epochs ? figure(study, study.pruned, metric, i) : now, ...(epochs ? [now] : []),
-      ...(unpruned >= 0 ? [figure(study, study.metrics, metric, unpruned)] : [])];
+      ...(unpruned >= 0 ? [study.reference[metric] ? figure(study, study.reference, metric, i) : figure(study, study.metrics, metric, unpruned)] : [])];
   });
-  return [make("h3", { textContent: "Figures" }), table(head, body)];
+  const note = "The unpruned network's milliseconds are those in the same turns as this network's last." +
+    (Object.values(study.imprecise).some((rows) => rows.includes(i)) ? " ~: imprecise, since the time of the measurement was over before its ratios were known to 1 %." : "");
+  return [make("h3", { textContent: "Figures" }), table(head, body), make("p", { className: "note", textContent: note })];
 }
 
 function plan(study, i) {

@@ -1,7 +1,7 @@
 """The chosen network against the unpruned one and the known schedules: the rows, the changes, and the words.
 
-Changes of latency come from the ratios, each measured in turns with the unpruned network; milliseconds and
-throughput of two networks were measured at different moments, and the host may have been busier at one of them.
+Changes of latency come from the ratios alone, each measured in turns with the unpruned network. Of milliseconds and
+throughput of two networks no difference is formed: the host may have been busier at one of the two moments.
 """
 
 import math
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from edge_tune.benchmark.statistics import Ratio, is_distinguishable, noise_floor
 from edge_tune.objective import ranking_line
-from edge_tune.ranking import Row
-from edge_tune.report.data import StudyData, ending, ending_text, interval, number
+from edge_tune.ranking import Row, evidence, imprecise_line
+from edge_tune.report.data import StudyData, ending, ending_text, interval, measurement, number
 from edge_tune.report.statistics import quotient
 from edge_tune.results import Metrics, Record
 
@@ -58,7 +58,8 @@ def _row(study: StudyData, name: str, record: Record, metrics: Metrics, stage: s
         (row for row in study.summary.get("rows", ()) if row.get("name") == name), {}
     )
     ratios = {metric: vars(found) for metric in RATIOS if (found := interval(record, metric, stage))}
-    return Row(name=name, trial=record.trial, metrics=metrics, test=tested.get("test", {}), ratios=ratios)
+    known = {**evidence(measurement(record, stage)), "ratios": ratios}
+    return Row(name=name, trial=record.trial, metrics=metrics, test=tested.get("test", {}), **known)
 
 
 def noise(study: StudyData, metric: str = "latency_ratio") -> float:
@@ -91,8 +92,7 @@ def _percent(ratio: float) -> float:
 def _figures(row: Row) -> dict[str, float]:
     accuracies = {f"val_{name}": number(row.metrics.get(name)) for name in ("top1", "top5")}
     tested = {f"test_{name}": number(row.test.get(name)) for name in ("top1", "top5")}
-    names = ("latency_ratio", "total_latency_ratio", "latency_ms", "total_latency_ms", "throughput_fps")
-    measured = {name: number(row.metrics.get(name)) for name in (*names, "parameters", "macs")}
+    measured = {name: number(row.metrics.get(name)) for name in (*RATIOS, "parameters", "macs")}
     return {**accuracies, **tested, **measured}
 
 
@@ -123,7 +123,8 @@ def sentences(study: StudyData) -> list[str]:
             if (text := _against_schedule(row, _last_row(networks, record), record.name))
         ]
     found += [_better(study, record) for record in study.known_schedules]
-    return found
+    warning = imprecise_line(study.records)
+    return [*found, warning] if warning else found
 
 
 def _last_row(networks: Sequence[Row], record: Record) -> Row:
@@ -141,18 +142,21 @@ def _without_choice(study: StudyData) -> str:
 def _against_unpruned(study: StudyData, row: Row, chosen: Record) -> str:
     """Say how fast and how good the chosen network is."""
     ratio = interval(chosen, "latency_ratio")
-    if ratio is None:
+    imprecise = "" if row.is_precise else "; imprecise, since the time of its measurement was over"
+    if row.is_unpruned:
+        text = f"{chosen.name} removes nothing: it is the unpruned network"
+    elif ratio is None:
         text = f"{chosen.name} has a latency of {number(row.metrics.get('latency_ms')):.3f} ms"
     elif is_distinguishable(ratio, _or_zero(noise(study))):
         speed = 1 / ratio.ratio
         text = (
             f"{chosen.name} is {speed:.2f} times as fast as the unpruned network "
-            f"(latency_ratio {ratio.ratio:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f})"
+            f"(latency_ratio {ratio.ratio:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}{imprecise})"
         )
     else:
         text = (
             f"{chosen.name} cannot be told from the unpruned network by its latency "
-            f"(latency_ratio {ratio.ratio:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f})"
+            f"(latency_ratio {ratio.ratio:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}{imprecise})"
         )
     text += f", at {number(row.metrics.get('top1')):.2f} % top1 on the validation split"
     if row.test:

@@ -73,7 +73,7 @@ def test_ask_takes_an_error_of_the_sticks_driver_for_a_failure_of_the_process(er
         ),
         (
             "import sys; sys.stdin.readline(); print('{\"id\": 99}', flush=True); sys.stdin.readline()",
-            r"must be JSON with id 1, but got b'\{\"id\": 99\}'",
+            r"must be JSON, of finite numbers, with id 1, but got b'\{\"id\": 99\}'",
         ),
         (
             "import os, sys, time; sys.stdin.readline(); os.fork() and os._exit(3); time.sleep(20)",

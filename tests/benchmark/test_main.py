@@ -19,11 +19,12 @@ def files(tmp_path: Path, onnx: bytes, wide_onnx: bytes) -> tuple[str, str]:
 
 def test_main_measures_one_network(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([files[0], "--runs", "10"]) == 0
-    device, latency, total, throughput = capsys.readouterr().out.splitlines()
+    device, latency, total, runs, throughput = capsys.readouterr().out.splitlines()
     assert device.startswith("CPU (")
     assert device.endswith("), f32, threads: 1")
     assert float(latency.removeprefix("latency_ms")) > 0
-    assert total.endswith("; n = 10)")
+    assert float(total.removeprefix("total_latency_ms")) > 0
+    assert runs.endswith("; n = 10")
     assert float(throughput.removeprefix("throughput_fps")) > 0
 
 
@@ -43,6 +44,7 @@ def test_main_prints_a_formula_too(files: tuple[str, str], capsys: pytest.Captur
     assert main([small, "--reference", wide, "--device", "fake"]) == 0
     text = capsys.readouterr().out
     assert "total_latency_ratio: 0." in text
+    assert re.search(r"^latency_ms +0\.\d{4} of 0\.\d{4}$", text, re.MULTILINE)
     assert text.endswith("(noise floor 0.0 %)\n")
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ class ScriptedRuntime(runner.Runtime):
 
 def begin(runtime: runner.Runtime, *networks: str, **changes: Any) -> tuple[runner.Runner, dict[str, Any]]:
     commands = runner.Runner(runtime, lambda: None)
-    arguments = {"device": "CPU", "precision": "f32", "threads": 1, "runs": 10, "seed": 0}
+    arguments = {"device": "CPU", "precision": "f32", "threads": 1, "runs": 10, "seed": 0, "max_s": 60.0}
     return commands, commands.begin(list(networks), **{**arguments, **changes})
 
 
@@ -107,9 +107,10 @@ def test_rounds_give_each_network_its_turn_in_a_drawn_order(tmp_path: Path) -> N
     runtime = ScriptedRuntime()
     commands, _ = begin(runtime, "candidate", "reference")
     runtime.log.clear()
-    total_ms = np.array(commands.rounds(count=20, runs=3)["total_latency_ms"])
-    assert total_ms.shape == (20, 2, 3)
-    assert (total_ms > 0).all()
+    taken_ms = np.array(commands.rounds(count=20, runs=3, max_s=60.0)["taken_ms"])
+    assert taken_ms.shape == (20, 2, 3, 2)
+    assert (taken_ms > 0).all()
+    assert (taken_ms[..., 0] <= taken_ms[..., 1]).all()
     rounds = [runtime.log[start : start + 6] for start in range(0, 120, 6)]
     orders = [(["candidate"] * 3 + ["reference"] * 3), (["reference"] * 3 + ["candidate"] * 3)]
     assert all(one in orders for one in rounds)
@@ -123,7 +124,7 @@ def test_rounds_are_in_the_same_order_for_the_same_seed() -> None:
         runtime = ScriptedRuntime()
         commands, _ = begin(runtime, "a", "b", seed=seed)
         runtime.log.clear()
-        commands.rounds(count=20, runs=1)
+        commands.rounds(count=20, runs=1, max_s=60.0)
         logs.append(runtime.log)
     assert logs[0] == logs[1] != logs[2]
 
@@ -131,12 +132,12 @@ def test_rounds_are_in_the_same_order_for_the_same_seed() -> None:
 def test_read_gives_the_counters_of_the_warm_up_and_of_each_turn(tmp_path: Path) -> None:
     runtime = ScriptedRuntime(microseconds=50)
     commands, _ = begin(runtime, "candidate", "reference")
-    commands.rounds(count=2, runs=5)
+    commands.rounds(count=2, runs=5, max_s=60.0)
     ended = commands.read(str(tmp_path))
     # Four images are compared first; then each of the warm-up is read, and after it the end of each turn.
-    assert [network["counts"] for network in ended["networks"]] == [[*range(5, 21), 25, 30]] * 2
-    assert [np.load(network["readings_us"]).tolist() for network in ended["networks"]] == [[[50]] * 18] * 2
-    assert ended["warm_up_runs"] == 20
+    assert [network["counts"] for network in ended["networks"]] == [[*range(4, 21), 25, 30]] * 2
+    assert [np.load(network["readings_us"]).tolist() for network in ended["networks"]] == [[[50]] * 19] * 2
+    assert [network["warm_up_runs"] for network in ended["networks"]] == [20, 20]
     candidate, reference = runtime.loaded[:2]
     assert candidate.inferences == reference.inferences == 30
 
@@ -160,12 +161,63 @@ def test_begin_takes_the_throughput_of_the_candidate_after_a_warm_up() -> None:
     assert full.inferences == throughput["images"] + throughput["warm_up_images"]
 
 
+class SlowNetwork(ScriptedNetwork):
+    """A run of it takes so many seconds of a clock that stands still otherwise."""
+
+    seconds = 0.0
+    now: ClassVar = [0.0]
+
+    def infer(self, image: Any) -> Any:
+        self.now[0] += self.seconds
+        return super().infer(image)
+
+
+class SlowRuntime(ScriptedRuntime):
+    def load(self, onnx: str, device: str, precision: str, threads: int, full: bool) -> runner.Network:
+        self.loaded.append(SlowNetwork(onnx, self.microseconds, 1.0, self.log))
+        return self.loaded[-1]
+
+
+@pytest.mark.parametrize(
+    ("run_s", "max_s", "at_most"),
+    [
+        # Checked on the device and on the CPU; the throughput of one, and its warm-up; the turns: once each.
+        (10.0, 3.0, 8),
+        (0.3, 3.0, 10),
+        (0.01, 3.0, 300),
+    ],
+)
+def test_a_measurement_keeps_to_its_time(
+    run_s: float, max_s: float, at_most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SlowNetwork, "seconds", run_s)
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: SlowNetwork.now[0])
+    monkeypatch.setattr(runner, "clock_for", lambda device, threads: runner.time.perf_counter)
+    runtime = SlowRuntime()
+    began = SlowNetwork.now[0]
+    commands, begun = begin(runtime, "candidate", "reference", runs=200, max_s=max_s)
+    spent = SlowNetwork.now[0] - began
+    assert sum(begun["seconds"].values()) == pytest.approx(spent)
+    assert begun["run_ms"] == pytest.approx([1e3 * run_s] * 2)
+    commands.rounds(count=1000, runs=1, max_s=max(0.0, max_s - spent))
+    assert len(runtime.log) <= at_most
+    assert {"candidate", "reference"} == set(runtime.log[-2:])
+
+
+@pytest.mark.parametrize(("device", "threads", "name"), [("CPU", 1, "process_time"), ("CPU", 2, "perf_counter")])
+def test_clock_for_leaves_out_waiting_where_one_thread_of_the_process_computes(
+    device: str, threads: int, name: str
+) -> None:
+    assert runner.clock_for(device, threads) is getattr(runner.time, name)
+    assert runner.clock_for("MYRIAD", threads) is runner.time.perf_counter
+
+
 @pytest.mark.parametrize("command", ["rounds", "read"])
 def test_rounds_and_read_want_a_beginning(command: str) -> None:
     commands, _ = begin(ScriptedRuntime(), "candidate")
-    commands.rounds(count=1, runs=1)
+    commands.rounds(count=1, runs=1, max_s=60.0)
     commands.end()
-    arguments = {"count": 1, "runs": 1} if command == "rounds" else {"folder": "."}
+    arguments = {"count": 1, "runs": 1, "max_s": 60.0} if command == "rounds" else {"folder": "."}
     with pytest.raises(runner.RefusalError, match=r"a measurement must begin before it goes on, but got none"):
         getattr(commands, command)(**arguments)
 

@@ -8,7 +8,8 @@ import pytest
 
 from edge_tune.report.cards import cards, pack
 from edge_tune.report.data import read
-from tests.studies import write_study
+from tests.studies import record as made_up
+from tests.studies import write_files, write_study
 
 
 def unpacked(column: dict[str, str]) -> Any:
@@ -41,6 +42,19 @@ def test_cards_hold_every_record_baselines_first(tmp_path: Path) -> None:
         ending = packed["ending"]["words"][unpacked(packed["ending"]["codes"])[row]]
         assert ending == {"stopped": "stopped as hopeless"}.get(record.status, record.status)
         assert packed["reasons"].get(row) == record.reason
+
+
+def test_cards_say_what_is_imprecise_and_what_the_unpruned_network_took_in_the_same_turns(tmp_path: Path) -> None:
+    reference = {"latency": {"median": 2.5}, "total_latency": {"median": 3.0}}
+    late = {"ratios": {"is_precise": False}, "reference": reference}
+    trials = [
+        made_up(2, {"layer_1": 0.5}, "a", measurements={"pruned": late}),
+        made_up(3, {"layer_1": 0.5}, "a", measurements={"pruned": late, "retrained": {"reference": reference}}),
+    ]
+    write_files(tmp_path, [made_up(0, {}, "a", baseline="unpruned")], trials)
+    packed = cards(read([tmp_path])[0])
+    assert packed["imprecise"] == {"pruned": [1, 2], "metrics": [1]}
+    assert unpacked(packed["reference"]["latency_ms"]).tolist() == pytest.approx([math.nan, 2.5, 2.5], nan_ok=True)
 
 
 def test_cards_keep_large_whole_numbers_exact(tmp_path: Path) -> None:
