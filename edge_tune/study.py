@@ -17,6 +17,7 @@ from edge_tune.experiment import Benchmark, Experiment
 from edge_tune.images import Augmentation, Split
 from edge_tune.pruning import Shape
 from edge_tune.train import trained_weights
+from edge_tune.weights import load_weights, read_weights
 
 Say = Callable[[str], None]
 MeasureGranule = Callable[[Benchmark], granule.Verdict]
@@ -88,7 +89,7 @@ def load(experiment: Experiment) -> Loaded:
     models.check_output(network, dataset.input_shape, dataset.num_classes)
     pruning.check_groups(network, experiment.pruner_groups, dataset.input_shape)
     if experiment.weights:
-        models.load_weights(network, models.read_weights(experiment.weights), experiment.weights)
+        load_weights(network, read_weights(experiment.weights), experiment.weights)
     return Loaded(experiment, dataset, network)
 
 
@@ -103,7 +104,7 @@ def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.
     """
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
     if not experiment.weights:
-        models.load_weights(network, trained_weights(experiment, dataset, say), "the trained baseline")
+        load_weights(network, trained_weights(experiment, dataset, say), "the trained baseline")
     aligned_to = granule_of(experiment.benchmark, say, measure_granule)
     return Study(
         experiment=experiment,

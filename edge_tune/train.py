@@ -23,6 +23,7 @@ from edge_tune.experiment import Cosine, Experiment, Retraining
 from edge_tune.loading import load_experiment
 from edge_tune.results import write_atomically
 from edge_tune.retraining import retrain
+from edge_tune.weights import read_weights
 
 RECIPES = {"digits": Retraining(epochs=10, lr=0.05, decay=Cosine(), batch_size=64)}
 """Recipes that suit a data set; any other one gets USUAL_RECIPE."""
@@ -57,7 +58,7 @@ def trained_weights(experiment: Experiment, dataset: Dataset, say: Callable[[str
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, _train(experiment, dataset, say))
     say(f"Unpruned weights: {file}")
-    return models.read_weights(str(file))
+    return read_weights(str(file))
 
 
 def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None]) -> bytes:

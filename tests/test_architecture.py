@@ -52,6 +52,7 @@ ORDER = [
     "report.page",
     "report.__main__",
     "models",
+    "weights",
     "images",
     "datasets",
     "pruning",
@@ -90,6 +91,7 @@ ORDER = [
 MAY_IMPORT = {
     "torch": {
         "models",
+        "weights",
         "images",
         "pruning",
         "evaluation",
