@@ -15,6 +15,7 @@ from edge_tune.datasets import Dataset
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Experiment
 from edge_tune.images import Augmentation, Split
+from edge_tune.loading import without_secrets
 from edge_tune.pruning import Shape
 from edge_tune.train import trained_weights
 from edge_tune.weights import load_weights, read_weights
@@ -77,8 +78,11 @@ class Loaded:
     network: nn.Module
 
 
-def load(experiment: Experiment) -> Loaded:
+def load(experiment: Experiment, say: Say = lambda line: None) -> Loaded:
     """Load the images, build the network, and check that its groups can be pruned.
+
+    Args:
+        say: Receives a line now and then while weights are downloaded.
 
     Raises:
         ExperimentError: Something that the experiment names is not there or does not fit.
@@ -89,7 +93,7 @@ def load(experiment: Experiment) -> Loaded:
     models.check_output(network, dataset.input_shape, dataset.num_classes)
     pruning.check_groups(network, experiment.pruner_groups, dataset.input_shape)
     if experiment.weights:
-        load_weights(network, read_weights(experiment.weights), experiment.weights)
+        load_weights(network, read_weights(experiment.weights, say), without_secrets(experiment.weights))
     return Loaded(experiment, dataset, network)
 
 

@@ -1,13 +1,17 @@
+import contextlib
 import functools
 import http.server
 import re
+import socket
 import threading
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
+from edge_tune import download
 from edge_tune.errors import ExperimentError
 from edge_tune.models import build, check_output
 from edge_tune.weights import load_weights, read_weights
@@ -75,7 +79,7 @@ def test_read_weights_downloads_once(tmp_path, website):
 def test_read_weights_checks_the_checksum_in_the_name(tmp_path, website):
     torch.save(weights_of(tiny()), tmp_path / "site" / "tiny-0123abcd.pt")
 
-    with pytest.raises(ExperimentError, match=r"but the download failed \(invalid hash value \(expected \"0123abcd\""):
+    with pytest.raises(ExperimentError, match=r"but the download failed \(its sha256 must begin with 0123abcd, as "):
         read_weights(f"{website}/tiny-0123abcd.pt")
 
 
@@ -95,7 +99,7 @@ def test_read_weights_says_so_when_torch_did_not_write_the_file(tmp_path, conten
     file.write_bytes(content)
 
     with pytest.raises(
-        ExperimentError, match=rf"must be a file that torch.save.* \({len(content)} bytes\) cannot be re"
+        ExperimentError, match=rf"must be a file that torch.save.* safetensors wrote, but its {len(content)} bytes ca"
     ):
         read_weights(str(file))
 
@@ -105,6 +109,67 @@ def test_read_weights_refuses_whole_models(tmp_path):
 
     with pytest.raises(ExperimentError, match=r"must hold tensors only, but got whole pickled objects, .*; save mod"):
         read_weights(str(tmp_path / "model.pt"))
+
+
+def test_read_weights_takes_safetensors(tmp_path):
+    weights = weights_of(tiny())
+    safetensors.torch.save_file(weights, tmp_path / "tiny.safetensors")
+
+    read = read_weights(str(tmp_path / "tiny.safetensors"))
+
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], weights[name]) for name in weights)
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A server that answers each connection with the bytes it is given, and then says nothing more."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(download, "SILENCE_S", 0.2)
+    answers = []
+    with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as held:
+
+        def answer():
+            with contextlib.suppress(OSError):  # closed at the end of the test
+                while True:
+                    connection = held.enter_context(listening.accept()[0])
+                    connection.recv(4096)
+                    connection.sendall(answers[0])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/x.pt", answers
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"", "timed out"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc", "timed out"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\nabc",
+            "weights must have at most 4.3 GB, but .* 10.0 GB",
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nabc", "invalid literal"),
+        (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n", "is not allowed"),
+        (b"hello\r\n", "hello"),
+    ],
+)
+def test_read_weights_gives_up_a_server_that_does_not_serve(server, answer, problem, tmp_path):
+    url, answers = server
+    answers.append(answer)
+
+    with pytest.raises(ExperimentError, match=rf"x.pt: weights must be downloaded .* failed \(.*{problem}"):
+        read_weights(url)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_read_weights_says_nothing_of_a_signature(website):
+    with pytest.raises(ExperimentError, match=r"^http://127\S+/nothing.pt: weights must be downloaded once") as error:
+        read_weights(f"{website}/nothing.pt?X-Amz-Signature=secret")
+    assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(("content", "kind"), [({"epoch": 3}, "dict"), ([torch.zeros(1)], "list")])
@@ -135,6 +200,33 @@ def test_load_weights_does_without_the_counters_of_batch_norm():
 
     assert torch.equal(model.state_dict()["1.running_var"], source.state_dict()["1.running_var"])
     assert torch.equal(model.state_dict()["0.weight"], source.state_dict()["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        (
+            "0.weight",
+            torch.full((4, 3, 3, 3), float("nan")),
+            "finite numbers, but 0.weight hold NaN or infinity",
+        ),
+        ("1.running_var", torch.full((4,), float("inf")), "finite numbers, but 1.running_var hold NaN"),
+        ("3.bias", torch.full((10,), 1e300, dtype=torch.float64), "finite numbers, but 3.bias hold NaN or inf"),
+        (
+            "0.weight",
+            torch.zeros(4, 3, 3, 3, dtype=torch.int8),
+            "of the kind that the network has, but got int8 for 0.w",
+        ),
+        ("0.weight", torch.zeros(4, 3, 3, 3, dtype=torch.complex64), "but got complex64 for 0.weight"),
+        ("3.bias", torch.zeros(10).to_sparse(), "but got float32 for 3.bias; give weights that are not quantised"),
+        ("3.bias", torch.zeros(10, device="meta"), "but got float32 for 3.bias; give weights that are not"),
+    ],
+)
+def test_load_weights_refuses_values_that_no_network_can_have(name, value, problem):
+    weights = {**weights_of(tiny()), name: value}
+
+    with pytest.raises(ExperimentError, match=rf"^here: weights must be .*{problem}"):
+        load_weights(tiny(), weights, "here")
 
 
 def test_load_weights_names_both_counts_when_only_the_classifier_differs():
