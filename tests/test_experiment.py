@@ -109,7 +109,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ({"target": et.Minimise("speed")}, r"target: metric must be one of \['top1', .*\], but got 'speed'"),
         ({"target": "latency_ms"}, r"target: must be Minimise\(metric\) or Maximise\(metric\)"),
         ({"retraining": et.Retraining(epochs=-1, lr=0.1)}, r"retraining: epochs must be .* at least 0, but got -1"),
-        ({"retraining": et.Retraining(epochs=1, lr=0)}, r"retraining: lr must be above 0, but got 0"),
+        ({"retraining": et.Retraining(epochs=1, lr=0)}, r"retraining: lr must be a number above 0, but got 0"),
         (
             {"retraining": et.Retraining(epochs=1, lr=0.1, decay=et.Exponential(gamma=1.5))},
             r"0 < gamma <= 1, but got 1.5",
@@ -141,7 +141,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ({"benchmark": et.Benchmark(align=True)}, r"align must be a whole number of at least 1, but got True"),
         ({"benchmark": et.Benchmark(align="always")}, r"align must be one of \['auto'\], but got 'always'"),  # type: ignore[arg-type]
         ({"benchmark": et.Benchmark(device="fake", align="auto")}, r"'fake', a formula without steps, but got 'auto'"),
-        ({"benchmark": et.Benchmark(max_s=0)}, r"benchmark: max_s must be above 0, but got 0"),
+        ({"benchmark": et.Benchmark(max_s=0)}, r"benchmark: max_s must be a number above 0, but got 0"),
         ({"benchmark": et.Benchmark(python="")}, r"benchmark: python must be the path of an interpreter or None"),
         (
             {"benchmark": et.Benchmark(retries=-1)},
@@ -239,7 +239,7 @@ def test_load_experiment_refuses_a_missing_file_and_a_name_ray_would_refuse(tmp_
     with pytest.raises(ExperimentError, match=r"none.py: an experiment must be a Python file, but there is none"):
         load_experiment(tmp_path / "none.py")
     (tmp_path / "my study!.py").write_text("")
-    with pytest.raises(ExperimentError, match=r"must consist of letters, .* but got 'my study!'; rename"):
+    with pytest.raises(ExperimentError, match=r"must consist of at most 100 letters, .* but got 'my study!'; rename"):
         load_experiment(tmp_path / "my study!.py")
 
 
