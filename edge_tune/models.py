@@ -96,6 +96,23 @@ def build(name: str, num_classes: int) -> nn.Module:
     )
 
 
+def check_trusted(name: str, where: Path, how: str) -> None:
+    """Refuse a network that a file names and that only code of its own can build: importing it runs that code.
+
+    Args:
+        where: The file.
+        how: How the user says that whoever wrote the file is trusted.
+
+    Raises:
+        ExperimentError: The network is "package.module:function".
+    """
+    if ":" in name:
+        raise ExperimentError(
+            f"{where}: model {name!r} must be imported to build the network, and importing a module runs its code; "
+            f"{how} if you trust whoever wrote this file and that module."
+        )
+
+
 def source(name: str) -> str:
     """Return the text of the module that defines "package.module:function"; "" for networks that come by name."""
     if ":" not in name:

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "edge_tune"
 ORDER = [
     "errors",
+    "arguments",
     "experiment",
     "__init__",  # the names an experiment file uses
     "loading",
@@ -25,6 +26,8 @@ ORDER = [
     "convert.__main__",
     "benchmark.__init__",
     "benchmark.statistics",
+    "jsonfiles",
+    "entries",
     "results",
     "ranking",
     "objective",
@@ -52,6 +55,7 @@ ORDER = [
     "report.page",
     "report.__main__",
     "models",
+    "download",
     "weights",
     "images",
     "datasets",
