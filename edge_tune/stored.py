@@ -183,7 +183,9 @@ def _parser() -> argparse.ArgumentParser:
         "OpenVINO IR, metrics.json. Nothing is measured again.",
     )
     parser.add_argument("results", type=given_path, metavar="RESULTS", help="folder of a study")
-    parser.add_argument("trial", metavar="TRIAL", help="number or name: 41, trial_0041, off_the_shelf, unpruned")
+    parser.add_argument(
+        "trial", type=given_text, metavar="TRIAL", help="number or name: 41, trial_0041, off_the_shelf, unpruned"
+    )
     parser.add_argument("folder", type=given_path, metavar="DIR", help="new or empty folder")
     parser.add_argument(
         "--trust-model",

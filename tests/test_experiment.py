@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR, St
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError
-from edge_tune.loading import as_json, goal_from_json, load_experiment
+from edge_tune.loading import as_json, as_text, goal_from_json, load_experiment
 from tests.networks import BLOCKS, experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -256,3 +256,29 @@ def test_goal_from_json_takes_back_what_as_json_wrote() -> None:
         ExperimentError, match=r"must be a Minimise or Maximise of a metric, but got \{'type': 'Search'\}"
     ):
         goal_from_json({"type": "Search"})
+
+
+def test_paths_are_welcome_wherever_a_file_is_named() -> None:
+    found = experiment(weights=Path("a/x.pt"), dataset=Path("images"), benchmark=et.Benchmark(python=Path("b/python")))
+    assert (found.weights, found.data.name, found.benchmark.python) == ("a/x.pt", "images", "b/python")
+    assert as_json(found)["weights"] == "a/x.pt"
+
+
+@pytest.mark.parametrize(
+    ("weights", "shown"),
+    [
+        ("https://me:key@host/a/x.pt?X-Amz-Signature=secret#part", "https://host/a/x.pt"),
+        ("HTTP://host/x.pt", "HTTP://host/x.pt"),
+        ("https://[x.pt?secret", "https://[x.pt"),
+        ("folder/a?b@c.pt", "folder/a?b@c.pt"),
+    ],
+)
+def test_as_json_keeps_the_secrets_of_a_url(weights: str, shown: str) -> None:
+    assert as_json(experiment(weights=weights))["weights"] == shown
+
+
+def test_load_experiment_reads_the_encoding_that_a_file_names(tmp_path: Path) -> None:
+    text = '# coding: latin-1\nfrom tests.networks import experiment as make\nNAME = "gr\xf6\xdfe"\n'
+    (tmp_path / "study.py").write_bytes(f"{text}assert len(NAME) == 5\nexperiment = make()\n".encode("latin-1"))
+    assert load_experiment(tmp_path / "study.py") == experiment()
+    assert 'NAME = "gr\xf6\xdfe"' in as_text((tmp_path / "study.py").read_bytes())

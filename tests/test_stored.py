@@ -93,7 +93,7 @@ def test_export_says_what_was_recorded_of_the_network_as_it_is_kept(tmp_path: Pa
             "nowhere",
             "4",
             "out",
-            "nowhere: must be the results folder of a study, but holds no run.json; give the folder",
+            "nowhere: must be the results folder of a study, but holds no run.json; give",
         ),
         ("study", "9", "out", "of one that has ended (unpruned to trial_0006), but got '9'."),
         (

@@ -5,6 +5,7 @@ python -m edge_tune.report RESULTS... [--output report.html]
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ def _run(given: argparse.Namespace) -> int:
 
 def _owner(file: Path) -> Path | None:
     """Return the folder of the study that a file belongs to, or would; the report itself is anybody's to replace."""
-    place = file.parent.resolve() / file.name
+    place = Path(os.path.realpath(file.parent), file.name)  # Path.resolve fails where links lead in a circle
     for folder in place.parents:
         if place.relative_to(folder).parts[0] in OWN and Results(folder).exists():
             return folder
