@@ -5,19 +5,25 @@ from typing import Annotated, Any, TypedDict
 
 from msgspec import Meta
 
-from edge_tune.benchmark.statistics import Ratio
-
 Count = Annotated[int, Meta(ge=0, lt=2**31)]
 Width = Annotated[int, Meta(ge=0, lt=2**16)]
 Number = Annotated[int, Meta(ge=-(2**53), le=2**53)] | float
 Metrics = Mapping[str, Number]
 
 
-class Ratios(TypedDict, total=False):
-    """The ratios to the unpruned network, with their intervals."""
+class Interval(TypedDict):
+    """A ratio to the unpruned network, with its 95 % interval."""
 
-    latency_ratio: Ratio
-    total_latency_ratio: Ratio
+    ratio: Number
+    low: Number
+    high: Number
+
+
+class Ratios(TypedDict, total=False):
+    """The ratios of a measurement."""
+
+    latency_ratio: Interval
+    total_latency_ratio: Interval
 
 
 class Evidence(TypedDict, total=False):
