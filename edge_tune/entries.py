@@ -5,7 +5,9 @@ from typing import Annotated, Any, TypedDict
 
 from msgspec import Meta
 
-Count = Annotated[int, Meta(ge=0, lt=2**31)]
+Count = Annotated[int, Meta(ge=0, lt=10**6)]
+"""Of trials, epochs or attempts; a study that goes on makes a suggestion for each trial number below its last."""
+
 Width = Annotated[int, Meta(ge=0, lt=2**16)]
 Number = Annotated[int, Meta(ge=-(2**53), le=2**53)] | float
 Metrics = Mapping[str, Number]
@@ -30,6 +32,12 @@ class Evidence(TypedDict, total=False):
     """The device's evidence for a measurement."""
 
     ratios: Ratios
+
+
+class CurveEntry(TypedDict):
+    """An epoch of a curve."""
+
+    epoch: Count
 
 
 class CutEntry(TypedDict, total=False):

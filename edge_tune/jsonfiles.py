@@ -3,6 +3,7 @@
 A file of one object is all or nothing; of a file of lines, those that are whole are used.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ def content(file: Path) -> bytes | None:
         ExperimentError: It cannot be read, or is something else, such as a folder or a pipe, which never ends.
     """
     try:
-        if not file.exists():
+        if not os.path.lexists(file):
             return None
         if not file.is_file():
             raise ExperimentError(f"{file}: must be a file, but is something else; remove it, or restore the file.")

@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_tune.entries import Count, CutEntry, Evidence, Metrics, Number, Run
+from edge_tune.entries import Count, CurveEntry, CutEntry, Evidence, Metrics, Number, Run
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import METRICS, NAME, Structure
 from edge_tune.jsonfiles import DamageError, Lines, converted, read_lines, read_object
@@ -117,6 +117,7 @@ class Record:
         record = converted({key: value for key, value in entry.items() if value is not None}, cls)
         converted(record.measurements, dict[str, Evidence])
         converted(record.plan, list[CutEntry])
+        converted(record.curve, list[CurveEntry])
         for time in (record.started_at, record.ended_at):
             _check_time(time)
         if record.baseline is not None and not NAME.fullmatch(record.baseline):
@@ -250,11 +251,11 @@ class Results:
                 f"{self.folder}: must be the results folder of a study, but holds no run.json; give the folder that "
                 f"the run named."
             )
-        home = self.folder.resolve()
+        home = os.path.realpath(self.folder)
         ExperimentError.raise_if(
-            f"{path}: must lie in the results folder, but is a link to {path.resolve()}; replace it by the file itself."
+            f"{path}: must lie in the results folder, but is a link to {place}; replace it by the file itself."
             for path in (*self.folder.iterdir(), *self.networks.glob("*"), *self.checkpoints.glob("*"))
-            if path.is_symlink() and not path.resolve().is_relative_to(home)
+            if path.is_symlink() and not Path(place := os.path.realpath(path)).is_relative_to(home)
         )
 
     def check(self) -> None:
@@ -278,11 +279,11 @@ class Results:
         """Check that no trial has lost its point: one that began, and whose line in started.jsonl is damaged."""
         lines = self._started()
         known = ended | {entry.trial for entry in lines.parts}
-        lost = sorted(set(range(1, max(known, default=0))) - known)
+        lost = next((trial for trial in range(1, max(known, default=0)) if trial not in known), None)
         if lines.problems and lost:
             raise ExperimentError(
-                f"{lines.problems[0].removesuffix(' left out.')} without it, nobody knows the points of the trials "
-                f"{', '.join(map(str, lost))}, which have no record; {RESTORE}."
+                f"{lines.problems[0].removesuffix(' left out.')} without it, nobody knows the point of trial {lost}, "
+                f"which has no record; {RESTORE}."
             )
 
     def check_networks(self, kept: Iterable[Record]) -> None:

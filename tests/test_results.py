@@ -224,9 +224,7 @@ def test_check_refuses_when_a_trial_has_lost_its_point(tmp_path: Path) -> None:
     results.check()
     assert results.unfinished() == {2: {"a": 0.5}, 3: {"a": 0.5}}
     file.write_bytes(first + b"\xff" + second + third)
-    with pytest.raises(
-        ExperimentError, match=r"started.jsonl:2: .*; without it, nobody knows the points of .* 2, which"
-    ):
+    with pytest.raises(ExperimentError, match=r"started.jsonl:2: .*; without it, nobody knows the point of trial 2, w"):
         results.check()
 
 
