@@ -20,7 +20,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from torch import nn
 
-from edge_tune import export, models, pruning
+from edge_tune import export, models, pruning, weights
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.runner import pin
 from edge_tune.couplings import Couplings, couplings
@@ -48,7 +48,7 @@ def main() -> None:
     given = parser.parse_args()
     pin(",".join(map(str, measuring_cpus() or [])))
     model = models.build("resnet56_cifar", 10)
-    models.load_weights(model, models.read_weights(str(given.weights)), str(given.weights))
+    weights.load_weights(model, weights.read_weights(str(given.weights)), str(given.weights))
     study = load_experiment(ROOT / "experiments/resnet56_latency.py")
     compile_ = compiler(given.precision)
     coupled = couplings(model, SHAPE)

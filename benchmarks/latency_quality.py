@@ -33,6 +33,7 @@ from edge_tune.couplings import couplings
 from edge_tune.errors import BenchmarkError, EdgeTuneError
 from edge_tune.experiment import Benchmark, Point
 from edge_tune.loading import load_experiment
+from edge_tune.weights import load_weights, read_weights
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_latency.py"
 IMAGE = (3, 32, 32)
@@ -100,7 +101,7 @@ def networks(weights: str | None) -> tuple[bytes, bytes]:
     experiment = load_experiment(EXPERIMENT)
     network = models.build(experiment.model, 10)
     if weights:
-        models.load_weights(network, models.read_weights(weights), weights)
+        load_weights(network, read_weights(weights), weights)
     point = Point(experiment.baselines["off_the_shelf"], dict.fromkeys(experiment.pruner_groups, "filters"))
     coupled = couplings(network, IMAGE)
     plan = pruning.make_plan(network, experiment.pruner_groups, point, coupled)

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def print_stages(results: Results) -> None:
     """Print the median seconds of each stage over the trials, and the driver's overhead."""
     trials = [record for record in results.trials() if record.status != "failed"]
-    device = results.read_json("run.json")["sessions"][0]["device"]
+    device = results.run()["sessions"][0]["device"]
     print(f"{platform.processor() or platform.machine()}, {device['device_name']}, n = {len(trials)} trials")
     medians = {stage: statistics.median(seconds(record, stage) for record in trials) for stage in STAGES}
     for stage, median in medians.items():

@@ -62,6 +62,12 @@ def progress_line(standing: Standing, *, total: int, running: int, seconds_left:
     return ", ".join(parts) + "]"
 
 
+def names(all_names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    shown = ", ".join(all_names[:most])
+    return f"{shown} and {len(all_names) - most} more" if len(all_names) > most else shown
+
+
 def duration(seconds: float) -> str:
     """Return a time as a person says it."""
     if seconds < 90:

@@ -8,7 +8,9 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from os import PathLike, fspath
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, TypeVar, get_args
 
 from edge_tune.errors import ExperimentError
@@ -34,7 +36,11 @@ METRICS = (
 """What every report of a trial holds: accuracy on validation, the device's measurements, size. A ratio is that to the
 unpruned network, measured in turns with it."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME_LENGTH = 100
+"""Files are named after names, with a few characters before and behind; file systems take 143 at least."""
+
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_LENGTH - 1}}}")
+NAME_RULE = f"must consist of at most {NAME_LENGTH} letters, digits, '_', '.' and '-'"
 RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 TRIAL_NAME = re.compile(r"trial_\d+", re.IGNORECASE)
 
@@ -83,7 +89,7 @@ class Choice:
         for value in self.values:
             if not (_is_number(value) and 0 <= value < 1):
                 yield f"sparsity must be at least 0 and below 1, but got {value!r} in Choice."
-        if len(set(self.values)) < len(self.values):
+        if any(value in self.values[:place] for place, value in enumerate(self.values)):
             yield f"sparsity must offer each value once, but got Choice({list(self.values)})."
 
     def __contains__(self, value: object) -> bool:
@@ -108,9 +114,7 @@ class PrunerGroup:
 
     def __post_init__(self) -> None:
         _freeze(self, "structure", list, tuple)
-        if isinstance(self.weights, list | tuple):
-            names = tuple(str(weight).removeprefix("module.") for weight in self.weights)
-            object.__setattr__(self, "weights", names)
+        _freeze(self, "weights", list | tuple, _without_prefix)
 
     @property
     def structures(self) -> tuple[Structure, ...]:
@@ -130,12 +134,16 @@ class PrunerGroup:
         unknown = [structure for structure in self.structures if structure not in STRUCTURES]
         if unknown or not self.structures:
             yield f"structure must be one of {list(STRUCTURES)} or a list of them, but got {self.structure!r}."
+        elif len(set(self.structures)) < len(self.structures):
+            yield f"structure must list each kind once, but got {list(self.structures)}."
         if isinstance(self.weights, str):
             yield f"weights must be a list of names, but got the text {self.weights!r}; write [{self.weights!r}]."
         elif not isinstance(self.weights, tuple):
             yield f"weights must be a list of names, but got {self.weights!r}."
         elif not self.weights:
             yield "weights must name at least one weight, but got none; name one or remove the group."
+        elif others := [weight for weight in self.weights if not isinstance(weight, str)]:
+            yield f"weights must be a list of names, but got {others[0]!r} in it."
         if isinstance(self.sparsity, Uniform | Choice):
             yield from self.sparsity.problems()
         else:
@@ -245,7 +253,7 @@ class MultiStep:
     milestones: Sequence[int]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        _freeze(self, "milestones", list, tuple)
 
     def factor(self, epoch: int, epochs: int) -> float:
         """Return lr(epoch) / lr for `epoch` of `epochs`, counted from 0."""
@@ -254,6 +262,9 @@ class MultiStep:
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this decay."""
         yield from _gamma_problems(self.gamma)
+        if not isinstance(self.milestones, tuple):
+            yield f"milestones must be a list of epochs, but got {self.milestones!r}."
+            return
         if not self.milestones:
             yield "milestones must name at least one epoch, but got none; write decay=None to keep the rate."
         for milestone in self.milestones:
@@ -308,7 +319,7 @@ class Retraining:
         yield from _at_least("epochs", self.epochs, 0)
         yield from _at_least("batch_size", self.batch_size, 2)
         if not (_is_number(self.lr) and self.lr > 0):
-            yield f"lr must be above 0, but got {self.lr!r}."
+            yield f"lr must be a number above 0, but got {self.lr!r}."
         if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
             yield f"momentum must hold 0 <= momentum < 1, but got {self.momentum!r}."
         if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
@@ -376,8 +387,8 @@ class Benchmark:
             time rises; "auto" measures it before the search; None rounds nothing. Baselines stay as they are.
         max_s: Seconds that the networks of a measurement may run in all, warm-up included, compiling not; it ends
             before when its ratio is known to 1 %. Each network runs at least once, however long that takes.
-        python: Interpreter with numpy and an OpenVINO that has the device, on the host that measures;
-            None takes EdgeTune's own.
+        python: Interpreter (a text or a Path) with numpy and an OpenVINO that has the device, on the host that
+            measures; None takes EdgeTune's own.
         retries: How often a measurement is begun again when the process that owns the device fails.
         resource: Ray resource that marks the nodes of a cluster with the device, one unit a device. A Ray that is
             started for the study gives it to this machine.
@@ -394,10 +405,12 @@ class Benchmark:
     retries: int = 2
     resource: str = "ncs"
 
+    def __post_init__(self) -> None:
+        _freeze(self, "python", PathLike, fspath)
+
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with these settings; whether the device exists is asked later."""
-        if not self.device:
-            yield "device must be the name of an OpenVINO device, but got an empty text."
+        yield from _text("device", self.device, "the name of an OpenVINO device")
         yield from _at_least("runs", self.runs, 1)
         yield from _one_of("precision", self.precision, get_args(Precision))
         yield from _at_least("threads", self.threads, 1)
@@ -410,9 +423,9 @@ class Benchmark:
         if self.align == "auto" and self.device == "fake":
             yield "align must be a number or None for the device 'fake', a formula without steps, but got 'auto'."
         if not (_is_number(self.max_s) and self.max_s > 0):
-            yield f"max_s must be above 0, but got {self.max_s!r}."
-        if self.python == "":
-            yield "python must be the path of an interpreter or None, but got an empty text."
+            yield f"max_s must be a number above 0, but got {self.max_s!r}."
+        if self.python is not None:
+            yield from _text("python", self.python, "the path of an interpreter or None")
         yield from _at_least("retries", self.retries, 0)
         if not (isinstance(self.resource, str) and RESOURCE.fullmatch(self.resource)):
             yield f"resource must be a name of letters, digits and '_', such as 'ncs', but got {self.resource!r}."
@@ -461,7 +474,7 @@ class Search:
         for name in ("time_budget_s", "trial_time_limit_s"):
             seconds = getattr(self, name)
             if seconds is not None and not (_is_number(seconds) and seconds > 0):
-                yield f"{name} must be above 0, or None, but got {seconds!r}."
+                yield f"{name} must be a number above 0, or None, but got {seconds!r}."
         yield from _at_least("max_failed_trials", self.max_failed_trials, 1)
 
 
@@ -519,7 +532,7 @@ class Experiment:
         pruner_groups: Label -> group. Labels name the searched parameters in every table.
         target: What the search looks for.
         retraining: What each pruned network gets; 0 epochs studies pruning alone.
-        weights: File or URL of the trained weights; None trains the network first and keeps it.
+        weights: File (a text or a Path) or URL of the trained weights; None trains the network first and keeps it.
         training: The recipe of that training; None takes the data set's own.
         stopping: Rules that end a trial early; at most one of a kind.
         benchmark: How the device is measured.
@@ -543,6 +556,8 @@ class Experiment:
     keep_weights: KeepWeights = "front"
 
     def __post_init__(self) -> None:
+        _freeze(self, "dataset", PathLike, fspath)
+        _freeze(self, "weights", PathLike, fspath)
         _freeze(self, "pruner_groups", Mapping, dict)
         _freeze(self, "stopping", list, tuple)
         _freeze(self, "baselines", Mapping, _copied)
@@ -559,8 +574,9 @@ class Experiment:
 
     def problems(self) -> Iterator[str]:
         """Yield every problem of every part, each with the place it is in."""
-        if not self.model:
-            yield "model: must be the name of a network, but got an empty text."
+        yield from _text("model:", self.model, "the name of a network or 'package.module:function'")
+        if self.weights is not None:
+            yield from _text("weights:", self.weights, "a file, a URL or None")
         if isinstance(self.dataset, str | Path | Data):
             yield from _within("dataset", self.data.problems())
         else:
@@ -602,7 +618,7 @@ class Experiment:
         for label, group in self.pruner_groups.items():
             place = f"pruner_groups[{label!r}]"
             if not (isinstance(label, str) and NAME.fullmatch(label)):
-                yield f"{place}: a label must consist of letters, digits, '_', '.' and '-', but got {label!r}."
+                yield f"{place}: a label {NAME_RULE}, but got {label!r}."
             if label in TAKEN_LABELS:
                 yield f"{place}: a label must be none of {list(TAKEN_LABELS)}, but got {label!r}; choose another."
             if not isinstance(group, PrunerGroup):
@@ -644,11 +660,14 @@ class Experiment:
             yield f"stopping: must hold at most one rule of a kind, but got {list(self.stopping)!r}."
 
     def _baseline_problems(self) -> Iterator[str]:
+        names = {"unpruned": "unpruned"}
         for name, point in self.baselines.items():
             place = f"baselines[{name!r}]"
             if not (isinstance(name, str) and NAME.fullmatch(name)):
-                yield f"{place}: a name must consist of letters, digits, '_', '.' and '-', but got {name!r}."
+                yield f"{place}: a name {NAME_RULE}, but got {name!r}."
                 continue
+            if (same := names.setdefault(name.casefold(), name)) != name:
+                yield f"{place}: must differ from {same!r} by more than capitals, as its files do; rename one of them."
             if not isinstance(point, Mapping):
                 yield f"{place}: must be a dict of label -> sparsity, but got {point!r}."
                 continue
@@ -672,11 +691,15 @@ def _within(place: str, problems: Iterator[str]) -> Iterator[str]:
     return (f"{place}: {problem}" for problem in problems)
 
 
-def _freeze(part: object, name: str, kind: type, copy: Callable[[Any], object]) -> None:
+def _freeze(part: object, name: str, kind: type | UnionType, copy: Callable[[Any], object]) -> None:
     """Replace a field by a copy of its own, if it is of the kind it must be; if not, `problems` says so."""
     value = getattr(part, name)
     if isinstance(value, kind):
         object.__setattr__(part, name, copy(value))
+
+
+def _without_prefix(weights: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(weight.removeprefix("module.") if isinstance(weight, str) else weight for weight in weights)
 
 
 def _copied(baselines: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -689,7 +712,14 @@ def _allows(sparsity: Uniform | Choice, value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _text(name: str, value: object, what: str) -> Iterator[str]:
+    if not (isinstance(value, str) and value):
+        yield f"{name} must be {what}, but got {'an empty text' if value == '' else repr(value)}."
 
 
 def _gamma_problems(gamma: object) -> Iterator[str]:

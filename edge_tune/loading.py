@@ -1,15 +1,21 @@
 """An experiment from its file, and as plain JSON beside the results."""
 
 import dataclasses
+import io
+import re
 import runpy
 import sys
+import tokenize
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import NAME, Experiment, Goal, Maximise, Minimise
+from edge_tune.experiment import NAME, NAME_RULE, Experiment, Goal, Maximise, Minimise
+
+URL = re.compile(r"^(https?://)(?:[^/?#]*@)?([^?#]*).*$", re.IGNORECASE | re.DOTALL)
+"""A URL as what is known to everybody, around what may be a secret: a user with a password, and a query."""
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -27,15 +33,19 @@ def load_experiment(path: Path) -> Experiment:
         raise ExperimentError(f"{path}: an experiment must be a Python file, but there is none; see experiments/.")
     if not NAME.fullmatch(path.stem):
         raise ExperimentError(
-            f"{path}: the file's name becomes the study's name and must consist of letters, digits, "
-            f"'_', '.' and '-', but got {path.stem!r}; rename the file."
+            f"{path}: the file's name becomes the study's name and {NAME_RULE}, but got {path.stem!r}; rename the file."
         )
     try:
         names: dict[str, Any] = runpy.run_path(str(path))
     except ExperimentError as error:
         raise ExperimentError(*(f"{path}: {problem}" for problem in error.problems)) from error
+    except SystemExit as error:
+        raise ExperimentError(
+            f"{_place(error, path)}: must define `experiment` and come to its end, but calls exit; remove the call."
+        ) from error
     except Exception as error:
-        raise ExperimentError(f"{path}:{_line(error, path)}: {type(error).__name__}: {error}.") from error
+        first_line = str(error).partition("\n")[0].removesuffix(".")
+        raise ExperimentError(f"{_place(error, path)}: {type(error).__name__}: {first_line}.") from error
     experiment = names.get("experiment")
     if not isinstance(experiment, Experiment):
         raise ExperimentError(
@@ -45,10 +55,26 @@ def load_experiment(path: Path) -> Experiment:
     return experiment
 
 
+def without_secrets(source: str) -> str:
+    """Return a URL as it may be written down: without the query, which may be a signature, and without a user."""
+    return URL.sub(r"\1\2", source)
+
+
+def as_text(source: bytes) -> str:
+    """Return the text of a Python file, in the encoding that its first lines name, if that is one."""
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
+    except SyntaxError:
+        encoding = "utf-8"
+    return source.decode(encoding, errors="replace")
+
+
 def as_json(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment as plain JSON types, with the class of each part beside its fields."""
     plain = _plain(experiment)
     assert isinstance(plain, dict)
+    if experiment.weights:
+        plain["weights"] = without_secrets(experiment.weights)
     return plain
 
 
@@ -77,8 +103,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _line(error: Exception, path: Path) -> int | None:
+def _place(error: BaseException, path: Path) -> str:
+    """Return the file, and the line of it that failed if one did."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
-        return error.lineno
-    lines = [frame.lineno for frame in traceback.extract_tb(sys.exc_info()[2]) if frame.filename == str(path)]
-    return lines[-1] if lines else None
+        lines = [error.lineno]
+    else:
+        lines = [frame.lineno for frame in traceback.extract_tb(sys.exc_info()[2]) if frame.filename == str(path)]
+    return f"{path}:{lines[-1]}" if lines and lines[-1] else str(path)

@@ -13,10 +13,11 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from edge_tune.entries import Metrics
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Goal
 from edge_tune.ranking import eligible
-from edge_tune.results import Metrics, Record
+from edge_tune.results import Record
 
 UNPRUNED = "unpruned"
 RATIO_OF = {"latency_ms": "latency_ratio", "total_latency_ms": "total_latency_ratio"}

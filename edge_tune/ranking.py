@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_tune.entries import Metrics
 from edge_tune.experiment import Goal, KeepWeights, Maximise, Minimise
-from edge_tune.results import Metrics, Record
+from edge_tune.jsonfiles import converted, read_object
+from edge_tune.results import RATIOS, Record, Results
 
 FRONT = (Minimise("latency_ratio"), Maximise("top1"))
 """The goals whose Pareto front keeps its weights. The ratio tells networks apart that were measured an hour apart."""
-
-RATIOS = ("latency_ratio", "total_latency_ratio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,24 @@ class Verdict:
     imprecise: str | None = None
 
 
+def read_verdict(results: Results) -> Verdict | None:
+    """Return the verdict that the end of a study wrote to summary.json; None if it has not come to its end.
+
+    Raises:
+        ExperimentError: The file is damaged.
+    """
+    try:
+        advice = "restore the file, or remove it: the figures on the test split are then left out"
+        return converted(read_object(results.folder / "summary.json", Verdict, advice), Verdict)
+    except FileNotFoundError:
+        return None
+
+
+def with_metrics(records: Iterable[Record], *goals: Goal) -> list[Record]:
+    """Return the records that hold the metrics of these goals: those of another version, or damaged, may not."""
+    return [record for record in records if all(goal.metric in record.metrics for goal in goals)]
+
+
 def eligible(records: Iterable[Record]) -> list[Record]:
     """Return the records that may be best: finished, and better than chance."""
     return [record for record in records if record.status == "finished" and not record.collapsed]
@@ -59,12 +77,13 @@ def eligible(records: Iterable[Record]) -> list[Record]:
 
 def best(records: Iterable[Record], target: Goal) -> Record | None:
     """Return the eligible record with the best `target`; the earliest among equals."""
-    return min(eligible(records), key=lambda record: target.loss(record.metrics[target.metric]), default=None)
+    able = with_metrics(eligible(records), target)
+    return min(able, key=lambda record: target.loss(record.metrics[target.metric]), default=None)
 
 
 def pareto_front(records: Iterable[Record], goals: tuple[Goal, Goal]) -> list[Record]:
     """Return the eligible records that no other one beats: as good in both `goals`, better in one."""
-    candidates = eligible(records)
+    candidates = with_metrics(eligible(records), *goals)
     losses = [tuple(goal.loss(record.metrics[goal.metric]) for goal in goals) for record in candidates]
     members: set[tuple[float, ...]] = set()
     least = math.inf  # of the second loss, among those whose first is no larger
@@ -167,13 +186,12 @@ def imprecise_line(records: Iterable[Record]) -> str | None:
 
 def better_in_both(trials: Sequence[Record], baseline: Record) -> list[Record]:
     """Return the trials with a lower latency and a higher validation top1 than a baseline."""
+    if baseline.status != "finished" or not with_metrics([baseline], *FRONT):
+        return []
     return [
         trial
-        for trial in trials
-        if trial.status == "finished"
-        and not trial.collapsed
-        and baseline.status == "finished"
-        and all(goal.is_better(trial.metrics[goal.metric], baseline.metrics[goal.metric]) for goal in FRONT)
+        for trial in with_metrics(eligible(trials), *FRONT)
+        if all(goal.is_better(trial.metrics[goal.metric], baseline.metrics[goal.metric]) for goal in FRONT)
     ]
 
 

@@ -14,21 +14,42 @@ import fcntl
 import io
 import json
 import os
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from edge_tune.entries import Count, CurveEntry, CutEntry, Evidence, Metrics, Number, Run
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import Structure
+from edge_tune.experiment import METRICS, NAME, Structure
+from edge_tune.jsonfiles import DamageError, Lines, converted, read_lines, read_object
 
+RATIOS = ("latency_ratio", "total_latency_ratio")
 LOCK = ".lock"
 RESTORE = "restore the file, or begin another study with --results"
+OWN = frozenset(
+    {
+        LOCK,
+        "run.json",
+        "trials.jsonl",
+        "baselines.jsonl",
+        "started.jsonl",
+        "summary.json",
+        "experiment.py",
+        "unpruned.onnx",
+        "networks",
+        "checkpoints",
+        "layers",
+        "best",
+        "tensorboard",
+    }
+)
+"""What a study writes into its folder, but for the report, which may be written anew at any time."""
 
-Metrics = Mapping[str, float]
 Status = Literal["running", "finished", "stopped", "failed"]
 
 
@@ -40,7 +61,7 @@ class Record:
         trial: Number in the study; 0 is the unpruned network.
         baseline: Name of the known schedule this is, or None for a trial of the search.
         status: "running" only in what a trial reports on its way; never in a file.
-        stopped_by: The rule that stopped it.
+        stopped_by: The rule that stopped it: "hopeless", "asha", "time_limit"; a newer version may know others.
         attempts: How often it began: more than once if its process, or the study, was lost meanwhile.
         reason: Why it was stopped or failed, for a person.
         collapsed: Why its predictions are no better than chance, or None.
@@ -54,26 +75,26 @@ class Record:
         seconds: Stage -> seconds spent in it.
     """
 
-    trial: int
+    trial: Count
     baseline: str | None = None
     status: Status = "running"
-    stopped_by: Literal["hopeless", "asha", "time_limit"] | None = None
+    stopped_by: str | None = None
     reason: str | None = None
     collapsed: str | None = None
-    sparsities: Mapping[str, float] = field(default_factory=dict)
+    sparsities: Metrics = field(default_factory=dict)
     structures: Mapping[str, Structure] = field(default_factory=dict)
-    epoch: int = 0
+    epoch: Count = 0
     pruned: Metrics = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
-    curve: Sequence[Mapping[str, float]] = ()
+    curve: Sequence[Metrics] = ()
     plan: Sequence[Mapping[str, Any]] = ()
     measurements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    layers: Sequence[Mapping[str, Any]] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    layers: Sequence[Mapping[str, str | Number | None]] = ()
+    seconds: Metrics = field(default_factory=dict)
     node: str = ""
     started_at: str = ""
     ended_at: str = ""
-    attempts: int = 1
+    attempts: Count = 1
 
     @property
     def name(self) -> str:
@@ -85,10 +106,44 @@ class Record:
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
-    def from_entry(cls, entry: Mapping[str, Any]) -> "Record":
-        """Return the record of a parsed line; fields of newer versions are dropped, null is the field's default."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in entry.items() if key in known and value is not None})
+    def from_entry(cls, entry: object) -> "Record":
+        """Return the record of a parsed line; fields of newer versions are dropped, null is the field's default.
+
+        Raises:
+            DamageError: It is no record; the text says what is wrong, and where in the line.
+        """
+        if not isinstance(entry, Mapping):
+            raise DamageError(f"expected an object with the fields of a record, got {type(entry).__name__}")
+        record = converted({key: value for key, value in entry.items() if value is not None}, cls)
+        converted(record.measurements, dict[str, Evidence])
+        converted(record.plan, list[CutEntry])
+        converted(record.curve, list[CurveEntry])
+        for time in (record.started_at, record.ended_at):
+            _check_time(time)
+        if record.baseline is not None and not NAME.fullmatch(record.baseline):
+            raise DamageError(f"a baseline's name names its files, so it must not be {record.baseline[:100]!r}")
+        return record
+
+
+@dataclass(frozen=True)
+class Started:
+    """A line of started.jsonl: a trial began.
+
+    Attributes:
+        config: Its point, as the search writes it.
+    """
+
+    trial: Count
+    config: Mapping[str, Number | str]
+
+    @classmethod
+    def from_entry(cls, entry: object) -> "Started":
+        """Return what a parsed line says.
+
+        Raises:
+            DamageError: It is another one.
+        """
+        return converted(entry, cls)
 
 
 @dataclass(frozen=True)
@@ -165,33 +220,97 @@ class Results:
                 folder.rmdir()
 
     def exists(self) -> bool:
-        """Tell whether a study was started here: its records are not to be mixed with another's."""
-        files = ("run.json", "trials.jsonl", "baselines.jsonl", "started.jsonl")
-        return any((self.folder / name).is_file() for name in files)
-
-    def check(self) -> None:
-        """Check that the files of the study that was started here can be read.
+        """Tell whether a study was started here: its records are not to be mixed with another's.
 
         Raises:
-            ExperimentError: One cannot.
+            ExperimentError: The system does not let one look.
         """
+        files = ("run.json", "trials.jsonl", "baselines.jsonl", "started.jsonl")
+        try:
+            return any((self.folder / name).is_file() for name in files)
+        except OSError as error:
+            raise ExperimentError(
+                f"{self.folder}: the results folder must be accessible, but got {error.strerror}; choose another."
+            ) from error
+
+    def others(self) -> list[str]:
+        """Return the names of what lies in the folder though no study was started there."""
+        if self.exists() or not self.folder.is_dir():
+            return []
+        left = {LOCK} if any(self.networks.glob("*")) else {LOCK, self.networks.name}  # of a study ended at once
+        return sorted(path.name for path in self.folder.iterdir() if path.name not in left)
+
+    def require(self) -> None:
+        """Check that a study was started here, and that its files lie here.
+
+        Raises:
+            ExperimentError: There is none, or a link leads out of the folder, which whoever sent it may have made.
+        """
+        if not self.exists():
+            raise ExperimentError(
+                f"{self.folder}: must be the results folder of a study, but holds no run.json; give the folder that "
+                f"the run named."
+            )
+        home = os.path.realpath(self.folder)
+        ExperimentError.raise_if(
+            f"{path}: must lie in the results folder, but is a link to {place}; replace it by the file itself."
+            for path in (*self.folder.iterdir(), *self.networks.glob("*"), *self.checkpoints.glob("*"))
+            if path.is_symlink() and not Path(place := os.path.realpath(path)).is_relative_to(home)
+        )
+
+    def check(self) -> None:
+        """Check that a resumed study can go on from the files here; lines that are damaged are left out.
+
+        Raises:
+            ExperimentError: It cannot.
+        """
+        self.require()
         self.identity()
-        self.trials()
-        self.baselines()
-        self.unfinished()
+        records = [*self.trials(), *self.baselines()]
+        ExperimentError.raise_if(
+            f"{self.folder}: the record of {record.name}, which {record.status}, must hold every figure, but lacks "
+            f"{', '.join(missing)}; remove its line, and the trial runs again."
+            for record in records
+            if (missing := _missing(record))
+        )
+        self._check_points({record.trial for record in records})
+
+    def _check_points(self, ended: set[int]) -> None:
+        """Check that no trial has lost its point: one that began, and whose line in started.jsonl is damaged."""
+        lines = self._started()
+        known = ended | {entry.trial for entry in lines.parts}
+        lost = next((trial for trial in range(1, max(known, default=0)) if trial not in known), None)
+        if lines.problems and lost:
+            raise ExperimentError(
+                f"{lines.problems[0].removesuffix(' left out.')} without it, nobody knows the point of trial {lost}, "
+                f"which has no record; {RESTORE}."
+            )
 
     def check_networks(self, kept: Iterable[Record]) -> None:
-        """Check that the weights of these records are there, as far as they finished.
+        """Check that the weights of these records are there and whole, as far as they finished.
 
         Raises:
             ExperimentError: Some are not.
         """
         ExperimentError.raise_if(
-            f"{file}: must hold the weights of {record.name}, whose record is kept, but there is no such file; "
-            f"{RESTORE}."
+            f"{self.network_file(record)}: must hold the weights of {record.name}, whose record is kept, but "
+            f"{damage}; {RESTORE}."
             for record in {record.trial: record for record in kept if record.status == "finished"}.values()
-            if not (file := self.network_file(record)).is_file()
+            if (damage := _damage(self.network_file(record)))
         )
+
+    def run(self) -> dict[str, Any]:
+        """Return run.json: what was run.
+
+        Raises:
+            ExperimentError: It is not there, or damaged.
+        """
+        try:
+            return read_object(self.folder / "run.json", Run, RESTORE)
+        except FileNotFoundError as error:
+            raise ExperimentError(
+                f"{self.folder / 'run.json'}: must be there beside the records of a study, but is not; {RESTORE}."
+            ) from error
 
     def identity(self) -> dict[str, Any]:
         """Return what the sessions of the study have in common.
@@ -199,12 +318,11 @@ class Results:
         Raises:
             ExperimentError: run.json is not there or does not say it.
         """
-        file = self.folder / "run.json"
-        if not file.is_file():
-            raise ExperimentError(f"{file}: must be there beside the records of a study, but is not; {RESTORE}.")
-        identity = self.read_json("run.json").get("identity")
-        if not isinstance(identity, dict):
-            raise ExperimentError(f"{file}: must say the study's identity, but got {identity!r}; {RESTORE}.")
+        identity: dict[str, Any] | None = self.run().get("identity")
+        if identity is None:
+            raise ExperimentError(
+                f"{self.folder / 'run.json'}: must say the study's identity, but does not; {RESTORE}."
+            )
         return identity
 
     def add(self, record: Record) -> None:
@@ -218,27 +336,31 @@ class Results:
 
     def trials(self) -> list[Record]:
         """Return the trials of the search that came to an end, by number."""
-        return _read(self.folder / "trials.jsonl")
+        return _by_number(self._records("trials.jsonl"))
 
     def baselines(self) -> list[Record]:
         """Return the baselines that came to an end, by number."""
-        return _read(self.folder / "baselines.jsonl")
+        return _by_number(self._records("baselines.jsonl"))
 
-    def count_unreadable(self) -> int:
-        """Count the lines of both files that hold no record, such as one that a crash left unfinished."""
-        files = (self.folder / "trials.jsonl", self.folder / "baselines.jsonl")
-        lines = sum(len(file.read_text().splitlines()) for file in files if file.is_file())
-        return lines - sum(1 for file in files for _ in _entries(file))
+    def problems(self) -> list[str]:
+        """Return a sentence for each line that is damaged, such as one that a crash left unfinished."""
+        files = (self._records("baselines.jsonl"), self._records("trials.jsonl"), self._started())
+        return [problem for lines in files for problem in lines.problems]
 
     def unfinished(self) -> dict[int, dict[str, Any]]:
         """Return number -> point of the trials that began and left no record."""
         ended = {record.trial for record in (*self.trials(), *self.baselines())}
-        started = _entries(self.folder / "started.jsonl")
-        return {entry["trial"]: entry["config"] for entry in started if entry["trial"] not in ended}
+        return {entry.trial: dict(entry.config) for entry in self._started().parts if entry.trial not in ended}
 
     def attempts(self) -> dict[int, int]:
         """Return number -> how often the trial began."""
-        return dict(Counter(entry["trial"] for entry in _entries(self.folder / "started.jsonl")))
+        return dict(Counter(entry.trial for entry in self._started().parts))
+
+    def _records(self, name: str) -> Lines[Record]:
+        return read_lines(self.folder / name, Record.from_entry)
+
+    def _started(self) -> Lines[Started]:
+        return read_lines(self.folder / "started.jsonl", Started.from_entry)
 
     def checkpoint_file(self, trial: int) -> Path:
         """Return where the checkpoint of a trial is while it is under way."""
@@ -254,20 +376,6 @@ class Results:
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         write_atomically(self.folder / name, text.encode())
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """Return the content of a JSON file of this folder.
-
-        Raises:
-            ExperimentError: It was cut short, or holds something else.
-        """
-        try:
-            content = json.loads((self.folder / name).read_text())
-        except ValueError as error:
-            raise ExperimentError(f"{self.folder / name}: must be JSON, but got: {error}; {RESTORE}.") from error
-        if not isinstance(content, dict):
-            raise ExperimentError(f"{self.folder / name}: must hold a JSON object, but got {content!r}; {RESTORE}.")
-        return content
-
     def network_file(self, record: Record) -> Path:
         """Return where the weights of a finished trial are, if they are kept."""
         return self.networks / f"{record.name}.pt"
@@ -276,14 +384,17 @@ class Results:
         """Return where the layers of a trial are, if they are kept."""
         return self.folder / "layers" / f"{record.name}.csv"
 
-    def keep_networks(self, records: Iterable[Record]) -> None:
-        """Delete the weights and layers of every trial that is not among `records`; write the layers of those."""
-        records = list(records)
-        kept = {file for record in records for file in (self.network_file(record), self.layers_file(record))}
-        for file in (*self.networks.glob("*.pt"), *self.folder.glob("layers/*.csv")):
-            if file not in kept:
-                file.unlink()
-        for record in records:
+    def keep_networks(self, kept: Iterable[Record], among: Iterable[Record]) -> None:
+        """Delete the weights and layers of those `among` that are not `kept`; write the layers of those that are.
+
+        Whatever else lies there is not the study's, and stays.
+        """
+        by_name = {record.name: record for record in kept}
+        for record in among:
+            if record.name not in by_name:
+                self.network_file(record).unlink(missing_ok=True)
+                self.layers_file(record).unlink(missing_ok=True)
+        for record in by_name.values():
             if record.layers and not self.layers_file(record).exists():
                 self.layers_file(record).parent.mkdir(exist_ok=True)
                 write_atomically(self.layers_file(record), as_csv(record.layers).encode())
@@ -295,13 +406,18 @@ def now() -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees all of it or none."""
+    """Write a file so that a reader, or a crash, sees all of it or none. A link is replaced, never followed."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    part.unlink(missing_ok=True)
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def as_csv(table: Sequence[Mapping[str, Any]]) -> str:
@@ -329,17 +445,37 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def _entries(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the entries of a file of JSON lines, but for one that a crash left unfinished or that is no entry."""
-    if not path.is_file():
-        return
-    for line in path.read_text().splitlines():
-        with suppress(json.JSONDecodeError):
-            entry = json.loads(line)
-            if isinstance(entry, dict) and "trial" in entry:
-                yield entry
-
-
-def _read(path: Path) -> list[Record]:
-    records = {record.trial: record for record in map(Record.from_entry, _entries(path))}
+def _by_number(lines: Lines[Record]) -> list[Record]:
+    records = {record.trial: record for record in lines.parts}
     return [records[trial] for trial in sorted(records)]
+
+
+def _check_time(text: str) -> None:
+    """Raise DamageError unless a text is empty or a time."""
+    try:
+        if text:
+            datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise DamageError(f"expected a time in ISO 8601, got {text[:100]!r}") from error
+
+
+def _missing(record: Record) -> list[str]:
+    """Return the figures that the record of a trial with figures lacks."""
+    if record.status == "failed":
+        return []
+    ratios = record.measurements.get("pruned", {}).get("ratios", {})
+    parts = {"": record.metrics, "pruned ": record.pruned, "the interval of ": ratios}
+    needed = {"": METRICS, "pruned ": METRICS, "the interval of ": RATIOS}
+    return [what + metric for what, held in parts.items() for metric in needed[what] if metric not in held]
+
+
+def _damage(file: Path) -> str | None:
+    """Return what is wrong with a file that torch.save wrote, which is a zip archive with checksums, or None."""
+    if not file.is_file():
+        return "there is no such file"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        return f"it is damaged ({error})"
+    return f"it is damaged ({broken})" if broken else None

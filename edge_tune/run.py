@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from edge_tune import console
+from edge_tune.arguments import given_path, given_text
 from edge_tune.errors import EdgeTuneError, ExperimentError, StudyError
 from edge_tune.experiment import Experiment, KeepWeights
-from edge_tune.loading import load_experiment
+from edge_tune.loading import load_experiment, without_secrets
 from edge_tune.results import Results
 
 REPORT = "report.html"
@@ -51,23 +52,33 @@ def _parser() -> argparse.ArgumentParser:
         description="Search the pruning of a trained CNN, measuring each candidate on the device. "
         "What is not given here stands in the experiment file.",
     )
-    parser.add_argument("experiment", type=Path, help="experiment file, such as experiments/resnet56_latency.py")
+    parser.add_argument("experiment", type=given_path, help="experiment file, such as experiments/resnet56_latency.py")
     parser.add_argument(
-        "--data", metavar="NAME|PATH", help="digits, cifar10, cifar100, or a folder train/CLASS/*, test/CLASS/*"
+        "--data",
+        type=given_text,
+        metavar="NAME|PATH",
+        help="digits, cifar10, cifar100, or a folder train/CLASS/*, test/CLASS/*",
     )
     parser.add_argument(
         "--train-images", type=int, metavar="N", help="train on N images only, the same share of each class"
     )
     parser.add_argument(
-        "--weights", metavar="FILE|URL", help="trained weights (state_dict); without any, the network is trained first"
+        "--weights",
+        type=given_text,
+        metavar="FILE|URL",
+        help="trained weights (state_dict); without any, the network is trained first",
     )
     parser.add_argument("--trials", type=int, metavar="N", help="points to try, besides the baselines")
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of retraining of each trial; 0 for none")
     parser.add_argument(
-        "--device", metavar="NAME", help="OpenVINO device that measures: CPU, GPU, ...; or fake, a formula"
+        "--device",
+        type=given_text,
+        metavar="NAME",
+        help="OpenVINO device that measures: CPU, GPU, ...; or fake, a formula",
     )
     parser.add_argument(
         "--device-python",
+        type=given_text,
         metavar="FILE",
         help="interpreter whose OpenVINO has the device, such as .venv-ncs/bin/python (make legacy-runtime)",
     )
@@ -76,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="on a cluster: the Ray resource of the nodes that hold the device (ncs, as in cluster.yaml)",
     )
-    parser.add_argument("--results", type=Path, metavar="DIR", help="results folder (default: results/STUDY-TIME)")
+    parser.add_argument(
+        "--results", type=given_path, metavar="DIR", help="results folder (default: results/STUDY-TIME)"
+    )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="of the suggestions, the validation split and the retraining"
     )
@@ -115,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> int:
     experiment = _with_options(load_experiment(given.experiment), given)
+    source = _without_secrets(given.experiment.read_bytes(), experiment)
     results = Results(_results_folder(given))
     _check_folder(results, resume=given.resume)
     # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
@@ -123,8 +137,8 @@ def _run(given: argparse.Namespace) -> int:
     from edge_tune.report.page import write_report
 
     try:
-        about = {**_about(given), "versions": versions()}
-        verdict = session.run(experiment, results, about, given.experiment.read_text(), _say, given.simulate)
+        about = {**_about(given, experiment), "versions": versions()}
+        verdict = session.run(experiment, results, about, source, _say, given.simulate)
     except KeyboardInterrupt:
         if not results.exists():
             raise
@@ -215,29 +229,35 @@ def _results_folder(given: argparse.Namespace) -> Path:
 
 
 def _check_folder(results: Results, *, resume: bool) -> None:
-    try:
-        exists = results.exists()
-    except OSError as error:
-        raise ExperimentError(
-            f"{results.folder}: the results folder must be accessible, but got {error.strerror}; choose another with "
-            f"--results."
-        ) from error
+    exists = results.exists()
     if resume and not exists:
         raise ExperimentError(f"{results.folder}: --resume needs a study that was started here, but there is none.")
-    if not resume and exists:
+    if resume:
+        results.check()
+    elif exists:
         raise ExperimentError(
             f"{results.folder}: the results folder must be new, but holds a study; go on with it by --resume, or "
             f"choose another folder with --results."
         )
-    if resume:
-        results.check()
+    elif others := results.others():
+        raise ExperimentError(
+            f"{results.folder}: the results folder must be new or empty, but holds {console.names(others)}; choose "
+            f"another folder with --results."
+        )
 
 
-def _about(given: argparse.Namespace) -> dict[str, Any]:
+def _without_secrets(text: bytes, experiment: Experiment) -> bytes:
+    """Return a text that may hold the URL of the weights, with as much of that as others may know."""
+    url = experiment.weights
+    return text.replace(url.encode(), without_secrets(url).encode()) if url else text
+
+
+def _about(given: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
     """Return what run.json says of the circumstances."""
+    command = shlex.join(["python", "-m", "edge_tune.run", *sys.argv[1:]])
     return {
         "experiment_file": str(given.experiment),
-        "command": shlex.join(["python", "-m", "edge_tune.run", *sys.argv[1:]]),
+        "command": os.fsdecode(_without_secrets(os.fsencode(command), experiment)),
         "commit": _commit(),
         "host": platform.node(),
     }

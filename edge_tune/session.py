@@ -3,7 +3,6 @@
 import errno
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,7 +38,7 @@ def run(
     experiment: Experiment,
     results: Results,
     about: Mapping[str, Any],
-    source: str,
+    source: bytes,
     say: Say,
     simulated_epoch_s: float | None = None,
 ) -> Verdict | None:
@@ -49,7 +48,7 @@ def run(
 
     Args:
         about: What else run.json is to hold: command, versions, commit.
-        source: The text of the experiment file, which is kept beside the results.
+        source: The experiment file as it is, which is kept beside the results.
         simulated_epoch_s: Seconds an epoch, to simulate the trials; None: they are real.
 
     Raises:
@@ -70,7 +69,7 @@ def _run(
     experiment: Experiment,
     results: Results,
     about: Mapping[str, Any],
-    source: str,
+    source: bytes,
     say: Say,
     simulated_epoch_s: float | None,
 ) -> Verdict | None:
@@ -94,7 +93,7 @@ def _run(
             reference = work.reference()
             with measuring(experiment.benchmark, reference, devices) as device:
                 write_atomically(results.folder / "unpruned.onnx", reference)
-                write_atomically(results.folder / "experiment.py", source.encode())
+                write_atomically(results.folder / "experiment.py", source)
                 _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
                 return _Session(work, results, here, device, say).run()
     except ExperimentError:
@@ -230,6 +229,7 @@ class _Session:
         self._measure_unpruned()
         records = [*self.results.baselines(), *self.results.trials()]
         self.standing = Standing(experiment.target, records, experiment.keep_weights)
+        self.results.keep_networks(self.standing.kept, among=records)
         self.ended_before = self.standing.ended
         self.running: set[int] = set()
         self.began = self.spoke = time.monotonic()
@@ -290,7 +290,7 @@ class _Session:
 
     def _show_study(self, verdict: Verdict | None = None) -> None:
         """Bring TensorBoard's card and plots of the study up to date."""
-        card = study_card(self.results.folder.resolve().name, self.results.read_json("run.json"), verdict)
+        card = study_card(self.results.folder.resolve().name, self.results.run(), verdict)
         records = [*self.results.baselines(), *self.results.trials()]
         self.tensorboard.add_study(card, records, self.work.experiment.target)
 
@@ -335,6 +335,8 @@ class _Session:
                 f"Resumed: {self.ended_before} trials are recorded and teach the searcher and ASHA as before; "
                 f"{unfinished} were under way and run again, {len(under_way)} of them from their last epoch."
             )
+        for problem in self.results.problems():
+            self.say(problem)
         self.say(
             f"{self.total - self.ended_before} of {self.total} trials to run (baselines: {len(experiment.baselines)}), "
             f"{self._at_once()} at a time."
@@ -351,8 +353,9 @@ class _Session:
         if weights:
             write_atomically(self.results.network_file(record), weights)
         self.results.add(record)
+        earlier = self.standing.kept
         self.standing.add(record)
-        self.results.keep_networks(self.standing.kept)
+        self.results.keep_networks(self.standing.kept, among=[*earlier, record])
         self.results.checkpoint_file(record.trial).unlink(missing_ok=True)
         self.tensorboard.add(record)
 
@@ -371,9 +374,7 @@ class _Session:
 
 def _write_run(results: Results, work: _Work, about: Mapping[str, Any]) -> None:
     """Write what is run; a resumed study keeps the first session's notes and adds its own."""
-    sessions = []
-    with suppress(FileNotFoundError):
-        sessions = results.read_json("run.json").get("sessions", [])
+    sessions = results.run().get("sessions", []) if results.exists() else []
     session = {"started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **about}
     content = {
         "identity": {**identity(work.experiment), "weights and images": work.digest},

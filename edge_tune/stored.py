@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError
 
-from edge_tune import export, pruning
+from edge_tune import export, models, pruning
+from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark.backend import open_backend
 from edge_tune.conclusion import figures
 from edge_tune.errors import EdgeTuneError, ExperimentError
 from edge_tune.experiment import Benchmark
-from edge_tune.ranking import Row, ratios
+from edge_tune.jsonfiles import content
+from edge_tune.ranking import Row, ratios, read_verdict
 from edge_tune.results import Record, Results
 
 
@@ -24,7 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the folder and return the exit code: 0 done, 2 bad input, 1 failed."""
     given = _parser().parse_args(arguments)
     try:
-        record = write_stored(Results(given.results), given.trial, given.folder)
+        record = write_stored(
+            Results(given.results),
+            given.trial,
+            given.folder,
+            trust_model=given.trust_model,
+            device_python=given.device_python,
+        )
     except ExperimentError as error:
         print(error, file=sys.stderr)
         return 2
@@ -35,28 +44,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_stored(results: Results, trial: str, folder: Path) -> Record:
+def write_stored(
+    results: Results, trial: str, folder: Path, *, trust_model: bool = False, device_python: str | None = None
+) -> Record:
     """Write the network of a finished trial, named by number or name, to a new folder; return its record.
 
+    Nothing in the results is run, whoever wrote them: neither an interpreter that they name, nor, unless it is
+    trusted, the module of a network.
+
+    Args:
+        trust_model: Import the module of a network that is "package.module:function".
+        device_python: Interpreter whose OpenVINO converts the network; None: this one.
+
     Raises:
-        ExperimentError: There is no such study, trial or weights, or the folder cannot take them.
-        BenchmarkError: The study's OpenVINO, which converts the network, is not there.
+        ExperimentError: There is no such study, trial or weights, the folder cannot take them, or the network's
+            module must be trusted and is not.
+        BenchmarkError: The OpenVINO that converts the network is not there.
     """
-    if not results.exists():
-        raise ExperimentError(f"{results.folder}: must be the results folder of a study, but holds no run.json.")
+    results.require()
     record = find(results, trial)
     weights = _weights(results, record)
     _check_free(folder)
     experiment = results.identity()
-    network = _description(results, experiment["model"], record)
-    model = export.to_onnx(export.rebuild(network, weights), tuple(network["input_shape"]))
-    ir = _converted(model, experiment["benchmark"])
+    name, device = _of_study(results, experiment)
+    if not trust_model:
+        models.check_trusted(name, results.folder / "run.json", "add --trust-model")
+    network = _description(results, name, record)
+    rebuilt = export.rebuild_stored(network, weights, results.network_file(record))
+    model = export.to_onnx(rebuilt, tuple(network["input_shape"]))
     metrics = figures(_row(results, record), record)
+    ir = _converted(model, device, device_python)
     try:
         export.write_network(folder, network=network, weights=weights, onnx=model, ir=ir, metrics=metrics)
     except OSError as error:
         raise ExperimentError(f"{folder}: must be a folder that can be written, but got: {error.strerror}.") from error
     return record
+
+
+def _of_study(results: Results, identity: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the names of a study's network and device."""
+    try:
+        return identity["model"], identity["benchmark"]["device"]
+    except KeyError as error:
+        raise ExperimentError(
+            f"{results.folder / 'run.json'}: must name the study's model and its device, but lacks {error}; restore it."
+        ) from error
 
 
 def find(results: Results, trial: str) -> Record:
@@ -80,14 +112,13 @@ def _weights(results: Results, record: Record) -> bytes:
         raise ExperimentError(
             f"{record.name}: only a trial that finished has weights, but this one {record.status}: {record.reason}"
         )
-    try:
-        return results.network_file(record).read_bytes()
-    except OSError:
+    if (weights := content(results.network_file(record))) is None:
         kept = ", ".join(sorted(file.stem for file in results.networks.glob("*.pt"))) or "none"
         raise ExperimentError(
             f"{record.name}: its weights must be among those kept in {results.networks} ({kept}), but are not; "
             f"a study keeps those of every trial with --keep-weights all."
-        ) from None
+        )
+    return weights
 
 
 def _check_free(folder: Path) -> None:
@@ -98,24 +129,32 @@ def _check_free(folder: Path) -> None:
 def _description(results: Results, model: str, record: Record) -> dict[str, Any]:
     """Return what the network is, its input and output read off the unpruned network that every study leaves."""
     file = results.folder / "unpruned.onnx"
-    if not file.is_file():
+    if (onnx_file := content(file)) is None:
         raise ExperimentError(f"{file}: must be there to tell the network's input and output, but is not.")
-    graph = onnx.load(file).graph
-    _, *input_shape = _dims(graph.input[0])
-    _, num_classes = _dims(graph.output[0])
-    channels, height, width = input_shape
-    return export.describe(model, num_classes, (channels, height, width), pruning.plan_from_json(record.plan))
+    try:
+        graph = onnx.load_from_string(onnx_file).graph
+        (_, channels, height, width), (_, num_classes) = _dims(graph.input[0]), _dims(graph.output[0])
+    except (DecodeError, IndexError, ValueError) as error:
+        raise ExperimentError(
+            f"{file}: must be the unpruned network as ONNX, of one image [1, C, H, W] and one output [1, classes], but "
+            f"got {type(error).__name__} ({len(onnx_file)} bytes); restore the file."
+        ) from error
+    try:
+        plan = pruning.plan_from_json(record.plan)
+    except TypeError as error:
+        raise ExperimentError(f"{results.folder}: {record.name}: the plan must be one, but got: {error}.") from error
+    return export.describe(model, num_classes, (channels, height, width), plan)
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int]:
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
-def _converted(model: bytes, benchmark: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
-    """Return IR from the OpenVINO that measured the study, whose device need not be here; None for the formula."""
-    if benchmark["device"] == "fake":
+def _converted(model: bytes, device: str, python: str | None) -> tuple[bytes, bytes] | None:
+    """Return IR from an OpenVINO; None for a study whose device was the formula."""
+    if device == "fake":
         return None
-    backend = open_backend(Benchmark(device="CPU", python=benchmark.get("python")), None)
+    backend = open_backend(Benchmark(device="CPU", python=python), None)
     try:
         return backend.convert(model)
     finally:
@@ -124,24 +163,17 @@ def _converted(model: bytes, benchmark: Mapping[str, Any]) -> tuple[bytes, bytes
 
 def _row(results: Results, record: Record) -> Row:
     """Return the trial's figures; those on the test split if the study's verdict has them."""
-    tested = _in_verdict(results, record)
+    verdict = read_verdict(results)
+    rows = [row for row in (verdict.rows if verdict else ()) if row.trial == record.trial]
+    tested = rows[-1] if rows else None  # the last is on the weights as they are kept
     return Row(
         name=record.name,
         trial=record.trial,
         metrics=record.metrics,
-        test=tested.get("test", {}),
-        device_test_top1=tested.get("device_test_top1"),
+        test=tested.test if tested else {},
+        device_test_top1=tested.device_test_top1 if tested else None,
         ratios=ratios(record.measurements.get("retrained" if record.epoch else "pruned", {})),
     )
-
-
-def _in_verdict(results: Results, record: Record) -> Mapping[str, Any]:
-    """Return the last row of summary.json on a trial, which is on its weights as they are kept."""
-    try:
-        rows: list[Mapping[str, Any]] = results.read_json("summary.json")["rows"]
-    except FileNotFoundError:
-        return {}
-    return next((row for row in reversed(rows) if row["trial"] == record.trial), {})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,7 +182,21 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the network of a stored trial as best/ is written: plan.json, weights.pt, model.onnx, "
         "OpenVINO IR, metrics.json. Nothing is measured again.",
     )
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="folder of a study")
-    parser.add_argument("trial", metavar="TRIAL", help="number or name: 41, trial_0041, off_the_shelf, unpruned")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="new or empty folder")
+    parser.add_argument("results", type=given_path, metavar="RESULTS", help="folder of a study")
+    parser.add_argument(
+        "trial", type=given_text, metavar="TRIAL", help="number or name: 41, trial_0041, off_the_shelf, unpruned"
+    )
+    parser.add_argument("folder", type=given_path, metavar="DIR", help="new or empty folder")
+    parser.add_argument(
+        "--trust-model",
+        action="store_true",
+        help="import the module of a network that is package.module:function; this runs its code, so say so only if "
+        "you trust whoever wrote the results",
+    )
+    parser.add_argument(
+        "--device-python",
+        type=given_text,
+        metavar="FILE",
+        help="interpreter whose OpenVINO converts the network, such as .venv-ncs/bin/python (default: this one)",
+    )
     return parser

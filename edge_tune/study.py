@@ -16,8 +16,10 @@ from edge_tune.datasets import Dataset
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Experiment
 from edge_tune.images import Augmentation, Split
+from edge_tune.loading import without_secrets
 from edge_tune.tracing import Shape
 from edge_tune.train import trained_weights
+from edge_tune.weights import load_weights, read_weights
 
 Say = Callable[[str], None]
 MeasureGranule = Callable[[Benchmark], granule.Verdict]
@@ -85,7 +87,7 @@ def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
     """Load the images, build the network, and check that its groups can be pruned.
 
     Args:
-        say: Receives a line where reading the images takes long.
+        say: Receives a line now and then while images are read or weights downloaded.
 
     Raises:
         ExperimentError: Something that the experiment names is not there or does not fit.
@@ -96,7 +98,7 @@ def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
     models.check_output(network, dataset.input_shape, dataset.num_classes)
     coupled = pruning.check_groups(network, experiment.pruner_groups, dataset.input_shape)
     if experiment.weights:
-        models.load_weights(network, models.read_weights(experiment.weights), experiment.weights)
+        load_weights(network, read_weights(experiment.weights, say), without_secrets(experiment.weights))
     return Loaded(experiment, dataset, network, coupled)
 
 
@@ -111,7 +113,7 @@ def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.
     """
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
     if not experiment.weights:
-        models.load_weights(network, trained_weights(experiment, dataset, say), "the trained baseline")
+        load_weights(network, trained_weights(experiment, dataset, say), "the trained baseline")
     aligned_to = granule_of(experiment.benchmark, say, measure_granule)
     return Study(
         experiment=experiment,

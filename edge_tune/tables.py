@@ -9,16 +9,18 @@ A trial has no value in a column that its record does not speak of. Accuracies a
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from edge_tune.entries import Metrics
 from edge_tune.experiment import METRICS, Goal
 from edge_tune.objective import Ranking, ranking_line
 from edge_tune.ranking import (
     FRONT,
-    RATIOS,
+    Verdict,
     best,
     better_in_both,
     endings,
@@ -27,8 +29,9 @@ from edge_tune.ranking import (
     pareto_front,
     ratios,
     reference_ms,
+    with_metrics,
 )
-from edge_tune.results import Metrics, Record
+from edge_tune.results import RATIOS, Record
 
 Cells = dict[str, Any]
 WHOLE_NUMBERS = {"trial", "epoch", "attempts"}
@@ -73,33 +76,32 @@ def to_parquet(records: Sequence[Record]) -> bytes:
 
 
 def summary(
-    records: Sequence[Record], target: Goal, verdict: Mapping[str, Any] | None = None, ranking: Ranking | None = None
+    records: Sequence[Record], target: Goal, verdict: Verdict | None = None, ranking: Ranking | None = None
 ) -> dict[str, Any]:
     """Return what a study came to, as plain JSON types.
 
     Args:
         records: Its baselines and trials.
-        verdict: The content of summary.json; None if the study has not come to its end.
+        verdict: What its end wrote; None if the study has not come to its end.
         ranking: What `--objective` makes of it, if it was asked.
     """
     trials = [record for record in records if not record.baseline]
     baselines = [record for record in records if record.baseline]
-    found = ranking.records[:1] if ranking else [best(_with(trials, target.metric), target)]
+    found = ranking.records[:1] if ranking else [best(trials, target)]
     chosen = found[0] if found else None
-    on_both = _with(trials, *(goal.metric for goal in FRONT))
     return {
         "target": {"goal": type(target).__name__.lower(), "metric": target.metric},
         "trials": len(trials),
         "endings": endings(trials),
         "chosen": _entry(chosen) if chosen else None,
-        "front": [_entry(record) for record in pareto_front(on_both, FRONT)],
+        "front": [_entry(record) for record in pareto_front(trials, FRONT)],
         "baselines": [_entry(record) for record in baselines],
         "better_in_both": {
-            baseline.name: [trial.trial for trial in better_in_both(on_both, baseline)]
-            for baseline in _with(baselines, *(goal.metric for goal in FRONT))
+            baseline.name: [trial.trial for trial in better_in_both(trials, baseline)]
+            for baseline in with_metrics(baselines, *FRONT)
         },
         "objective": _objective(ranking) if ranking else None,
-        "verdict": verdict,
+        "verdict": asdict(verdict) if verdict else None,
     }
 
 
@@ -127,10 +129,6 @@ def _entry(record: Record) -> dict[str, Any]:
         "reference": reference_ms(last_measurement(record)),
         "is_precise": is_precise(last_measurement(record)),
     }
-
-
-def _with(records: Sequence[Record], *metrics: str) -> list[Record]:
-    return [record for record in records if all(metric in record.metrics for metric in metrics)]
 
 
 def _what(record: Record) -> Cells:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from edge_tune import datasets, export, models
+from edge_tune.arguments import given_path, given_text
 from edge_tune.datasets import Dataset
 from edge_tune.errors import EdgeTuneError
 from edge_tune.evaluation import evaluate
@@ -23,6 +24,7 @@ from edge_tune.experiment import Cosine, Experiment, Retraining
 from edge_tune.loading import load_experiment
 from edge_tune.results import write_atomically
 from edge_tune.retraining import retrain
+from edge_tune.weights import read_weights
 
 RECIPES = {"digits": Retraining(epochs=10, lr=0.05, decay=Cosine(), batch_size=64)}
 """Recipes that suit a data set; any other one gets USUAL_RECIPE."""
@@ -57,7 +59,7 @@ def trained_weights(experiment: Experiment, dataset: Dataset, say: Callable[[str
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, _train(experiment, dataset, say))
     say(f"Unpruned weights: {file}")
-    return models.read_weights(str(file))
+    return read_weights(str(file))
 
 
 def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None]) -> bytes:
@@ -77,8 +79,10 @@ def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None])
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, print where the weights are, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m edge_tune.train", description=__doc__)
-    parser.add_argument("experiment", type=Path, help="the experiment file")
-    parser.add_argument("--data", metavar="NAME|PATH", help="images to train on, instead of the experiment's")
+    parser.add_argument("experiment", type=given_path, help="the experiment file")
+    parser.add_argument(
+        "--data", type=given_text, metavar="NAME|PATH", help="images to train on, instead of the experiment's"
+    )
     parser.add_argument("--train-images", type=int, metavar="N", help="train on N images only, as in edge_tune.run")
     parser.add_argument("--seed", type=int, metavar="N", help="of the validation split and the training")
     given = parser.parse_args(arguments)

@@ -125,8 +125,7 @@ class _Run:
 
     def begin(self, network: nn.Module, plan: Plan, record: Record) -> None:
         self.network = network
-        whole = tuple(replace(cut, kept=cut.before) for cut in plan)
-        self.is_unpruned = pruning.digest(plan) == pruning.digest(whole)
+        self.is_unpruned = pruning.digest(plan) == pruning.digest(())
         self.record = replace(record, plan=pruning.plan_as_json(plan), node=platform.node(), started_at=self.started_at)
 
     def go_on(self, checkpoint: Checkpoint) -> None:

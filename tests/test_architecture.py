@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "edge_tune"
 ORDER = [
     "errors",
     "waiting",
+    "arguments",
     "experiment",
     "__init__",  # the names an experiment file uses
     "loading",
@@ -29,6 +30,8 @@ ORDER = [
     "convert.__main__",
     "benchmark.__init__",
     "benchmark.statistics",
+    "jsonfiles",
+    "entries",
     "results",
     "ranking",
     "objective",
@@ -57,6 +60,8 @@ ORDER = [
     "report.__main__",
     "models",
     "decoding",
+    "download",
+    "weights",
     "images",
     "reading",
     "folders",
@@ -102,6 +107,7 @@ ORDER = [
 MAY_IMPORT = {
     "torch": {
         "models",
+        "weights",
         "images",
         "tracing",
         "couplings",

@@ -172,3 +172,21 @@ def test_head_shell_joins_the_cluster_while_it_runs(root: Path) -> None:
     assert typed(root, ask) == ["", ray]
     write(root / "tmp/ray/ray_current_cluster", "10.0.0.10:6379")
     assert typed(root, ask) == ["10.0.0.10:6379 token", ray]
+
+
+@pytest.mark.parametrize("earlier", [None, "token\n"])
+@pytest.mark.parametrize("name", FILES)
+def test_token_is_for_its_user_alone(root: Path, name: str, earlier: str | None) -> None:
+    """Ray itself writes it as the umask lets it, and whoever reads it runs code on every node."""
+    token = root / "home/.ray/auth_token"
+    token.parent.mkdir()
+    if earlier:
+        write(token, earlier)
+        token.chmod(0o644)
+    write(root / "home/edge_tune/.venv/bin/ray", "#!/bin/sh\necho made >~/.ray/auth_token\n")
+    (root / "home/edge_tune/.venv/bin/ray").chmod(0o755)
+    for command in config(name)["head_setup_commands"]:
+        if "auth_token" in command:
+            typed(root, f"umask 022; {command}")
+    assert token.read_text() == (earlier or "made\n")
+    assert token.stat().st_mode & 0o777 == 0o600

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR, St
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError
-from edge_tune.loading import as_json, goal_from_json, load_experiment
+from edge_tune.loading import as_json, as_text, goal_from_json, load_experiment
 from tests.networks import BLOCKS, experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -115,7 +115,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ({"target": et.Minimise("speed")}, r"target: metric must be one of \['top1', .*\], but got 'speed'"),
         ({"target": "latency_ms"}, r"target: must be Minimise\(metric\) or Maximise\(metric\)"),
         ({"retraining": et.Retraining(epochs=-1, lr=0.1)}, r"retraining: epochs must be .* at least 0, but got -1"),
-        ({"retraining": et.Retraining(epochs=1, lr=0)}, r"retraining: lr must be above 0, but got 0"),
+        ({"retraining": et.Retraining(epochs=1, lr=0)}, r"retraining: lr must be a number above 0, but got 0"),
         (
             {"retraining": et.Retraining(epochs=1, lr=0.1, decay=et.Exponential(gamma=1.5))},
             r"0 < gamma <= 1, but got 1.5",
@@ -147,7 +147,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ({"benchmark": et.Benchmark(align=True)}, r"align must be a whole number of at least 1, but got True"),
         ({"benchmark": et.Benchmark(align="always")}, r"align must be one of \['auto'\], but got 'always'"),  # type: ignore[arg-type]
         ({"benchmark": et.Benchmark(device="fake", align="auto")}, r"'fake', a formula without steps, but got 'auto'"),
-        ({"benchmark": et.Benchmark(max_s=0)}, r"benchmark: max_s must be above 0, but got 0"),
+        ({"benchmark": et.Benchmark(max_s=0)}, r"benchmark: max_s must be a number above 0, but got 0"),
         ({"benchmark": et.Benchmark(python="")}, r"benchmark: python must be the path of an interpreter or None"),
         (
             {"benchmark": et.Benchmark(retries=-1)},
@@ -245,7 +245,7 @@ def test_load_experiment_refuses_a_missing_file_and_a_name_ray_would_refuse(tmp_
     with pytest.raises(ExperimentError, match=r"none.py: an experiment must be a Python file, but there is none"):
         load_experiment(tmp_path / "none.py")
     (tmp_path / "my study!.py").write_text("")
-    with pytest.raises(ExperimentError, match=r"must consist of letters, .* but got 'my study!'; rename"):
+    with pytest.raises(ExperimentError, match=r"must consist of at most 100 letters, .* but got 'my study!'; rename"):
         load_experiment(tmp_path / "my study!.py")
 
 
@@ -274,3 +274,29 @@ def test_data_names_a_folder_by_path_or_text(dataset: object) -> None:
 def test_data_takes_a_path_for_a_folder_even_if_it_is_called_like_a_data_set() -> None:
     assert et.Data(Path("digits")).name == "./digits"
     assert et.Data("digits").name == "digits"
+
+
+def test_paths_are_welcome_wherever_a_file_is_named() -> None:
+    found = experiment(weights=Path("a/x.pt"), dataset=Path("images"), benchmark=et.Benchmark(python=Path("b/python")))
+    assert (found.weights, found.data.name, found.benchmark.python) == ("a/x.pt", "images", "b/python")
+    assert as_json(found)["weights"] == "a/x.pt"
+
+
+@pytest.mark.parametrize(
+    ("weights", "shown"),
+    [
+        ("https://me:key@host/a/x.pt?X-Amz-Signature=secret#part", "https://host/a/x.pt"),
+        ("HTTP://host/x.pt", "HTTP://host/x.pt"),
+        ("https://[x.pt?secret", "https://[x.pt"),
+        ("folder/a?b@c.pt", "folder/a?b@c.pt"),
+    ],
+)
+def test_as_json_keeps_the_secrets_of_a_url(weights: str, shown: str) -> None:
+    assert as_json(experiment(weights=weights))["weights"] == shown
+
+
+def test_load_experiment_reads_the_encoding_that_a_file_names(tmp_path: Path) -> None:
+    text = '# coding: latin-1\nfrom tests.networks import experiment as make\nNAME = "gr\xf6\xdfe"\n'
+    (tmp_path / "study.py").write_bytes(f"{text}assert len(NAME) == 5\nexperiment = make()\n".encode("latin-1"))
+    assert load_experiment(tmp_path / "study.py") == experiment()
+    assert 'NAME = "gr\xf6\xdfe"' in as_text((tmp_path / "study.py").read_bytes())

@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 
 import onnx
+import pytest
 import torch
 
 from edge_tune import export, pruning
+from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Point
 from edge_tune.results import write_atomically
 from tests.networks import BLOCKS
@@ -30,4 +32,16 @@ def test_load_network_gives_back_the_pruned_network(tmp_path: Path) -> None:
     write_atomically(tmp_path / "plan.json", json.dumps(description).encode())
     write_atomically(tmp_path / "weights.pt", export.to_bytes(pruned))
     images = torch.randn(3, *SHAPE)
-    torch.testing.assert_close(export.load_network(tmp_path)(images), pruned(images), rtol=0, atol=0)
+    torch.testing.assert_close(export.load_network(tmp_path, trust_model=True)(images), pruned(images), rtol=0, atol=0)
+
+
+def test_load_network_imports_a_module_only_when_it_is_trusted(tmp_path: Path) -> None:
+    description = export.describe("no_such_module:net", 5, SHAPE, ())
+    write_atomically(tmp_path / "plan.json", json.dumps(description).encode())
+    write_atomically(tmp_path / "weights.pt", export.to_bytes(trained_small()))
+    with pytest.raises(
+        ExperimentError, match=r"plan.json: model 'no_such_module:net' must be imported .* trust_model=T"
+    ):
+        export.load_network(tmp_path)
+    with pytest.raises(ExperimentError, match=r"weights.pt: model .*: 'no_such_module' must be importable, but got"):
+        export.load_network(tmp_path, trust_model=True)

@@ -1,11 +1,6 @@
-import functools
-import http.server
 import io
-import re
 import sys
-import threading
 import types
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,14 +8,9 @@ import torchvision
 from torch import nn
 
 from edge_tune.errors import ExperimentError
-from edge_tune.models import build, check_output, load_weights, read_weights
+from edge_tune.models import build, check_output
 
-SHARED_WEIGHTS = Path(__file__).parents[1].parent / "shared" / "models" / "resnet56_cifar10_jpeg.pt"
 INPUT_SHAPE = (3, 32, 32)
-
-
-def tiny() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(36, 10))
 
 
 class Pair(nn.Module):
@@ -212,166 +202,6 @@ def test_build_says_so_when_the_function_returns_something_else(functions):
 
     with pytest.raises(ExperimentError, match=r"must return a torch\.nn\.Module, but got 'a network';"):
         build("user_networks:net", 10)
-
-
-# read_weights
-
-
-@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"state_dict": w, "epoch": 3}, lambda w: {"model": w}])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_read_weights_accepts_what_people_save(tmp_path, wrap, prefix):
-    weights = weights_of(tiny())
-    torch.save(wrap({prefix + name: value for name, value in weights.items()}), tmp_path / "tiny.pt")
-
-    read = read_weights(str(tmp_path / "tiny.pt"))
-
-    assert read.keys() == weights.keys()
-    assert all(torch.equal(read[name], weights[name]) for name in weights)
-
-
-def test_read_weights_follows_a_file_url(tmp_path):
-    torch.save(weights_of(tiny()), tmp_path / "tiny net.pt")
-
-    assert "0.weight" in read_weights((tmp_path / "tiny net.pt").as_uri())
-
-
-@pytest.fixture
-def website(tmp_path, monkeypatch):
-    """The address of a folder, `tmp_path / "site"`, and a cache of its own for what is downloaded."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    (tmp_path / "site").mkdir()
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    handler = functools.partial(Quiet, directory=str(tmp_path / "site"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_read_weights_downloads_once(tmp_path, website):
-    torch.save(weights_of(tiny()), tmp_path / "site" / "tiny-1.pt")
-
-    first = read_weights(f"{website}/tiny-1.pt")
-    (tmp_path / "site" / "tiny-1.pt").unlink()
-
-    assert torch.equal(read_weights(f"{website}/tiny-1.pt")["0.weight"], first["0.weight"])
-
-
-def test_read_weights_checks_the_checksum_in_the_name(tmp_path, website):
-    torch.save(weights_of(tiny()), tmp_path / "site" / "tiny-0123abcd.pt")
-
-    with pytest.raises(ExperimentError, match=r"but the download failed \(invalid hash value \(expected \"0123abcd\""):
-        read_weights(f"{website}/tiny-0123abcd.pt")
-
-
-def test_read_weights_says_so_when_the_download_fails(website):
-    with pytest.raises(ExperimentError, match=r"nothing\.pt: weights must be downloaded .* failed \(HTTP Error 404"):
-        read_weights(f"{website}/nothing.pt")
-
-
-def test_read_weights_says_so_when_there_is_no_file(tmp_path):
-    with pytest.raises(ExperimentError, match=r"nowhere\.pt: weights must be a file or a URL, but got no such file"):
-        read_weights(str(tmp_path / "nowhere.pt"))
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut short", b"\x80\x04K\x01."])
-def test_read_weights_says_so_when_torch_did_not_write_the_file(tmp_path, content):
-    file = tmp_path / "file.pt"
-    file.write_bytes(content)
-
-    with pytest.raises(
-        ExperimentError, match=rf"must be a file that torch.save.* \({len(content)} bytes\) cannot be re"
-    ):
-        read_weights(str(file))
-
-
-def test_read_weights_refuses_whole_models(tmp_path):
-    torch.save(tiny(), tmp_path / "model.pt")
-
-    with pytest.raises(ExperimentError, match=r"must hold tensors only, but got whole pickled objects, .*; save mod"):
-        read_weights(str(tmp_path / "model.pt"))
-
-
-@pytest.mark.parametrize(("content", "kind"), [({"epoch": 3}, "dict"), ([torch.zeros(1)], "list")])
-def test_read_weights_says_so_when_there_is_no_state_dict(tmp_path, content, kind):
-    torch.save(content, tmp_path / "other.pt")
-
-    with pytest.raises(ExperimentError, match=rf"must hold a state_dict, .*, but got none in a {kind};"):
-        read_weights(str(tmp_path / "other.pt"))
-
-
-# load_weights
-
-
-def test_load_weights_copies_every_value():
-    source, model = tiny(), tiny()
-
-    load_weights(model, weights_of(source), "here")
-
-    assert all(torch.equal(model.state_dict()[name], value) for name, value in source.state_dict().items())
-
-
-def test_load_weights_does_without_the_counters_of_batch_norm():
-    source, model = tiny(), tiny()
-    weights = weights_of(source)
-    del weights["1.num_batches_tracked"]
-
-    load_weights(model, weights, "here")
-
-    assert torch.equal(model.state_dict()["1.running_var"], source.state_dict()["1.running_var"])
-    assert torch.equal(model.state_dict()["0.weight"], source.state_dict()["0.weight"])
-
-
-def test_load_weights_names_both_counts_when_only_the_classifier_differs():
-    model = build("resnet20_cifar", 10)
-
-    with pytest.raises(
-        ExperimentError,
-        match=r"^here: .* only the classifier \(fc\.weight, fc\.bias\) differs: the file has 1000 classes, the data 10",
-    ):
-        load_weights(model, weights_of(build("resnet20_cifar", 1000)), "here")
-
-
-def test_load_weights_names_what_differs_in_one_sentence():
-    weights = weights_of(tiny())
-    weights["0.weight"] = torch.zeros(4, 1, 3, 3)
-    weights["3.offset"] = weights.pop("3.bias")
-
-    with pytest.raises(
-        ExperimentError,
-        match=re.escape(
-            "here: weights must fit the network, but the file lacks 3.bias, has the unknown 3.offset, "
-            "has the shapes 0.weight [4, 1, 3, 3] instead of [4, 3, 3, 3]; give weights of this network"
-        ),
-    ):
-        load_weights(tiny(), weights, "here")
-
-
-def test_load_weights_names_the_first_three_and_counts_the_rest():
-    weights = weights_of(build("resnet56_cifar", 10))
-    model = build("resnet20_cifar", 10)
-    strays = len(weights) - len(model.state_dict())
-
-    with pytest.raises(
-        ExperimentError, match=rf"unknown layer1\.3\.conv1\.weight, (\S+), (\S+) and {strays - 3} more;"
-    ):
-        load_weights(model, weights, "here")
-
-
-def test_load_weights_fits_the_shared_resnet56():
-    if not SHARED_WEIGHTS.is_file():
-        pytest.skip("needs shared/models/resnet56_cifar10_jpeg.pt beside the checkout")
-    model = build("resnet56_cifar", 10)
-
-    load_weights(model, read_weights(str(SHARED_WEIGHTS)), "shared")
-
-    check_output(model, INPUT_SHAPE, 10)
 
 
 # check_output

@@ -2,12 +2,15 @@ import csv
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from edge_tune.errors import ExperimentError
-from edge_tune.results import Record, Results
+from edge_tune.experiment import METRICS
+from edge_tune.results import Record, Results, write_atomically
 
 
 def record(trial: int, **changes: object) -> Record:
@@ -56,14 +59,15 @@ def test_unfinished_are_the_trials_that_began_and_did_not_end(tmp_path: Path) ->
     assert results.unfinished() == {3: {"a": 0.3}}
 
 
-def test_keep_networks_deletes_the_others_only(tmp_path: Path) -> None:
+def test_keep_networks_deletes_those_of_the_records_only(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.create()
     kept, gone = record(1), record(2)
-    for one in (kept, gone):
+    for one in (kept, gone, record(3)):
         results.network_file(one).write_bytes(b"weights")
-    results.keep_networks([kept, record(9)])
-    assert [file.name for file in results.networks.iterdir()] == ["trial_0001.pt"]
+    (results.networks / "mine.pt").write_bytes(b"precious")
+    results.keep_networks([kept, record(9)], among=[gone, kept])
+    assert sorted(file.name for file in results.networks.iterdir()) == ["mine.pt", "trial_0001.pt", "trial_0003.pt"]
 
 
 def test_keep_networks_writes_the_layers_of_those_it_keeps(tmp_path: Path) -> None:
@@ -71,27 +75,45 @@ def test_keep_networks_writes_the_layers_of_those_it_keeps(tmp_path: Path) -> No
     results.create()
     layers = [{"name": "conv1", "type": "Convolution", "ms": 0.5}, {"name": "a,b", "type": "Add", "ms": 0.25}]
     first, second, without = record(1, layers=layers), record(2, layers=layers[:1]), record(3)
-    results.keep_networks([first, without])
+    results.keep_networks([first, without], among=[first, without])
     assert list(csv.DictReader(results.layers_file(first).read_text().splitlines())) == [
         {"name": "conv1", "type": "Convolution", "ms": "0.5"},
         {"name": "a,b", "type": "Add", "ms": "0.25"},
     ]
-    results.keep_networks([second, without])
+    results.keep_networks([second, without], among=[first, second, without])
     assert [file.name for file in (tmp_path / "layers").iterdir()] == ["trial_0002.csv"]
 
 
-def test_count_unreadable_counts_lines_without_a_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"trial": 4, "stat', "input data was truncated"),
+        (b"[]", "expected an object with the fields of a record, got list"),
+        (b'{"status": "finished"}', "object missing required field `trial`"),
+        (b'{"trial": "4"}', "expected `int`, got `str` in `trial`"),
+        (b'{"trial": 4, "metrics": {"top1": "much"}}', "expected `int | float`, got `str` in `metrics[...]`"),
+        (b'{"trial": 4, "reason": "\xff"}', "'utf-8' codec can't decode byte 0xff in position 0"),
+        (b'{"trial": 4, "started_at": "noon"}', "expected a time in ISO 8601, got 'noon'"),
+        (b'{"trial": 4, "baseline": "../mine"}', "a baseline's name names its files, so it must not be '../mine'"),
+        (b'{"trial": 4, "plan": [{"kept": -1}]}', "expected `int` >= 0 in `[0].kept`"),
+    ],
+)
+def test_a_damaged_line_is_named_and_left_out(line: bytes, problem: str, tmp_path: Path) -> None:
     results = Results(tmp_path)
-    assert results.count_unreadable() == 0
-    results.create()
     results.add(record(1))
-    results.add(record(2, baseline="known"))
-    assert results.count_unreadable() == 0
-    with (tmp_path / "trials.jsonl").open("a") as file:
-        file.write('{"status": "finished"}\n[]\n{"trial": 3, "metrics": null, "new": 1}\n{"trial": 4, "stat')
-    assert results.count_unreadable() == 3
+    with (tmp_path / "trials.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    results.add(record(3))
     assert [one.trial for one in results.trials()] == [1, 3]
-    assert results.trials()[-1].metrics == {}
+    (said,) = results.problems()
+    assert said.startswith(f"{tmp_path}/trials.jsonl:2: must hold what a study wrote there, but got: {problem}")
+    assert said.endswith("; left out.")
+
+
+def test_a_record_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "trials.jsonl").write_text('{"trial": 3, "metrics": null, "new": 1}\n')
+    (one,) = Results(tmp_path).trials()
+    assert (one.trial, one.metrics, Results(tmp_path).problems()) == (3, {}, [])
 
 
 def test_write_json_replaces_the_file_whole(tmp_path: Path) -> None:
@@ -99,7 +121,7 @@ def test_write_json_replaces_the_file_whole(tmp_path: Path) -> None:
     results.write_json("run.json", {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
         results.write_json("run.json", {"a": float("inf")})
-    assert results.read_json("run.json") == {"a": 1}
+    assert json.loads((tmp_path / "run.json").read_text()) == {"a": 1}
 
 
 def test_create_refuses_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -131,17 +153,18 @@ def test_discard_if_empty_keeps_what_was_written(tmp_path: Path) -> None:
         (
             "run.json",
             '{"identity": {"mod',
-            r"run.json: must be JSON, but got: Unterminated string.*; restore the file, or",
+            r"run.json: must hold what a study wrote there, but got: input data was truncated; restore the file, or",
         ),
-        ("run.json", "[]", r"run.json: must hold a JSON object, but got \[\]; restore the file"),
-        ("run.json", "{}", r"run.json: must say the study's identity, but got None; restore the file"),
+        ("run.json", "[]", r"run.json: must hold .*, but got: expected `object`, got `array`; restore the file"),
+        ("run.json", "{}", r"run.json: must say the study's identity, but does not; restore the file"),
+        ("run.json", '{"identity": 5}', r"run.json: .* expected `object`, got `int` in `identity`; restore the file"),
         ("run.json", None, r"run.json: must be there beside the records of a study, but is not; restore the file"),
     ],
 )
 def test_check_names_the_file_that_is_damaged(tmp_path: Path, file: str, content: str | None, problem: str) -> None:
     results = Results(tmp_path)
     results.write_json("run.json", {"identity": {}, "sessions": []})
-    results.add(record(1))
+    results.add(record(1, status="failed"))
     results.check()
     (tmp_path / file).unlink(missing_ok=True)
     if content is not None:
@@ -155,13 +178,97 @@ def test_check_names_the_file_that_is_damaged(tmp_path: Path, file: str, content
 def test_check_networks_wants_the_weights_of_those_that_finished(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.create()
-    results.network_file(record(1)).write_bytes(b"weights")
+    torch.save({"weight": torch.arange(9999.0)}, results.network_file(record(1)))
     results.check_networks([record(1), record(2, status="failed")])
-    with pytest.raises(
-        ExperimentError, match=r"trial_0003.pt: must hold the weights of trial_0003, .*; restore"
-    ) as error:
+    with pytest.raises(ExperimentError, match=r"trial_0003.pt: must hold .*, but there is no such file; rest") as error:
         results.check_networks([record(3), record(1), record(3)])
     assert len(error.value.problems) == 1
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 30_000), (1000, 41_000), (0, 0)])
+def test_check_networks_finds_weights_that_are_cut_or_changed(begin: int, end: int, tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.create()
+    file = results.network_file(record(1))
+    torch.save({"weight": torch.arange(9999.0)}, file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[begin:end] if not begin else whole[:begin] + b"\1" + whole[begin + 1 :])
+    with pytest.raises(ExperimentError, match=r"trial_0001.pt: must hold the weights of .*, but it is damaged \(.*; r"):
+        results.check_networks([record(1)])
+
+
+def test_check_wants_every_figure_of_a_trial_that_has_figures(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.write_json("run.json", {"identity": {}})
+    metrics = dict.fromkeys(METRICS, 1.0)
+    ratios = {name: {"ratio": 1.0, "low": 1.0, "high": 1.0} for name in ("latency_ratio", "total_latency_ratio")}
+    whole = record(1, metrics=metrics, pruned=metrics, measurements={"pruned": {"ratios": ratios}})
+    results.add(whole)
+    results.check()
+    results.add(replace(whole, trial=2, metrics=dict.fromkeys(METRICS[1:], 1.0)))
+    with pytest.raises(
+        ExperimentError, match=r"the record of trial_0002, which finished, must hold .* lacks top1; rem"
+    ):
+        results.check()
+
+
+def test_check_refuses_when_a_trial_has_lost_its_point(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.write_json("run.json", {"identity": {}})
+    for trial in (1, 2, 3):
+        results.add_started(trial, {"a": 0.5})
+    results.add(record(1, status="failed"))
+    file = tmp_path / "started.jsonl"
+    first, second, third = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"\xff" + first + second + third)  # its record holds the point
+    results.check()
+    assert results.unfinished() == {2: {"a": 0.5}, 3: {"a": 0.5}}
+    file.write_bytes(first + b"\xff" + second + third)
+    with pytest.raises(ExperimentError, match=r"started.jsonl:2: .*; without it, nobody knows the point of trial 2, w"):
+        results.check()
+
+
+def test_others_are_what_lies_in_a_folder_that_no_study_began_in(tmp_path: Path) -> None:
+    results = Results(tmp_path / "new")
+    assert results.others() == []
+    results.create()
+    with results.held():  # and then it was killed
+        assert results.others() == []
+    (results.networks / "mine.pt").write_text("precious")
+    (results.folder / "thesis.tex").write_text("precious")
+    assert results.others() == ["networks", "thesis.tex"]
+    results.write_json("run.json", {})
+    assert results.others() == []
+
+
+@pytest.mark.parametrize("name", ["experiment.py", "networks", "networks/trial_0001.pt", "report.html.part"])
+def test_require_refuses_a_link_out_of_the_folder(name: str, tmp_path: Path) -> None:
+    results = Results(tmp_path / "sent")
+    results.folder.mkdir()
+    results.write_json("run.json", {})
+    (tmp_path / "secret").mkdir()
+    (results.folder / name).parent.mkdir(exist_ok=True)
+    (results.folder / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(
+        ExperimentError, match=rf"{name}: must lie in the results folder, but is a link to .*secret; rep"
+    ):
+        results.require()
+
+
+def test_write_atomically_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    for name in ("page.html", "page.html.part"):
+        (tmp_path / name).symlink_to(tmp_path / "mine")
+    write_atomically(tmp_path / "page.html", b"page")
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert (tmp_path / "page.html").read_text() == "page"
+
+
+def test_write_atomically_leaves_nothing_where_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="Is a directory"):
+        write_atomically(tmp_path / "folder", b"page")
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_study_is_held_by_one_command_at_a_time(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_tune import models, pruning
+from edge_tune import models, pruning, weights
 from edge_tune.couplings import couplings
 from edge_tune.evaluation import evaluate
 from edge_tune.experiment import Point
@@ -36,7 +36,7 @@ def read_test_split() -> Split:
 def test_off_the_shelf_plan_scores_what_was_found_before() -> None:
     experiment = load_experiment(EXPERIMENTS / "resnet56_latency.py")
     network = models.build("resnet56_cifar", 10)
-    models.load_weights(network, models.read_weights(str(WEIGHTS)), str(WEIGHTS))
+    weights.load_weights(network, weights.read_weights(str(WEIGHTS)), str(WEIGHTS))
     point = Point(experiment.baselines["off_the_shelf"], dict.fromkeys(experiment.pruner_groups, "filters"))
     coupled = couplings(network, (3, 32, 32))
     plan = pruning.make_plan(network, experiment.pruner_groups, point, coupled)

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import openvino
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 from edge_tune import export, pruning, stored
+from edge_tune.errors import ExperimentError
 from edge_tune.export import load_network
 from edge_tune.pruning import Point
+from edge_tune.ranking import Row, Verdict
 from edge_tune.results import Record, Results, write_atomically
 from tests.networks import BLOCKS
 from tests.test_pruning import COUPLED, SHAPE, trained_small
@@ -44,24 +47,29 @@ def study(folder: Path, device: str = "fake", test: float | None = None) -> Resu
     write_atomically(results.network_file(unpruned), export.to_bytes(whole))
     write_atomically(results.network_file(CHOSEN), export.to_bytes(pruned))
     if test:
-        rows = [{"trial": 4, "test": {"top1": 1.0}}, {"trial": 4, "test": {"top1": test}, "device_test_top1": 7.5}]
-        results.write_json("summary.json", {"rows": rows})
+        rows = [
+            Row(name="trial_0004, not retrained", trial=4, metrics=METRICS, test={"top1": 1.0}),
+            Row(name="trial_0004, 2 epochs", trial=4, metrics=METRICS, test={"top1": test}, device_test_top1=7.5),
+        ]
+        results.write_json("summary.json", asdict(Verdict(rows, chosen=4, better_in_both={}, endings={})))
     return results
 
 
 @pytest.mark.parametrize("trial", ["4", "trial_0004"])
 def test_export_writes_a_kept_network_that_loads_again(trial: str, tmp_path: Path) -> None:
     study(tmp_path / "study")
-    assert stored.main([str(tmp_path / "study"), trial, str(tmp_path / "deep" / "out")]) == 0
+    assert stored.main([str(tmp_path / "study"), trial, str(tmp_path / "deep" / "out"), "--trust-model"]) == 0
     files = {file.name for file in (tmp_path / "deep" / "out").iterdir()}
     assert files == {"plan.json", "weights.pt", "model.onnx", "metrics.json"}
     expected = pruning.prune(trained_small(), PLAN, COUPLED)(IMAGES)
-    torch.testing.assert_close(load_network(tmp_path / "deep" / "out")(IMAGES), expected, rtol=0, atol=0)
+    torch.testing.assert_close(
+        load_network(tmp_path / "deep" / "out", trust_model=True)(IMAGES), expected, rtol=0, atol=0
+    )
 
 
 def test_export_converts_with_openvino_where_the_study_had_a_device(tmp_path: Path) -> None:
     study(tmp_path / "study", device="CPU")
-    assert stored.main([str(tmp_path / "study"), "unpruned", str(tmp_path / "out")]) == 0
+    assert stored.main([str(tmp_path / "study"), "unpruned", str(tmp_path / "out"), "--trust-model"]) == 0
     compiled = openvino.Core().compile_model(tmp_path / "out/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.no_grad():
         expected = trained_small()(IMAGES[:1])
@@ -69,8 +77,8 @@ def test_export_converts_with_openvino_where_the_study_had_a_device(tmp_path: Pa
 
 
 def test_export_says_what_was_recorded_of_the_network_as_it_is_kept(tmp_path: Path) -> None:
-    stored.write_stored(study(tmp_path / "a", test=88.0), "4", tmp_path / "tested")
-    stored.write_stored(study(tmp_path / "b"), "4", tmp_path / "untested")
+    stored.write_stored(study(tmp_path / "a", test=88.0), "4", tmp_path / "tested", trust_model=True)
+    stored.write_stored(study(tmp_path / "b"), "4", tmp_path / "untested", trust_model=True)
     tested, untested = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("tested", "untested"))
     assert (tested["name"], tested["metrics"], tested["ratios"]) == ("trial_0004", METRICS, {"latency_ratio": RATIO})
     assert (tested["test"], tested["device_test_top1"]) == ({"top1": 88.0}, 7.5)
@@ -81,7 +89,12 @@ def test_export_says_what_was_recorded_of_the_network_as_it_is_kept(tmp_path: Pa
 @pytest.mark.parametrize(
     ("results", "trial", "folder", "problem"),
     [
-        ("nowhere", "4", "out", "nowhere: must be the results folder of a study, but holds no run.json."),
+        (
+            "nowhere",
+            "4",
+            "out",
+            "nowhere: must be the results folder of a study, but holds no run.json; give",
+        ),
         ("study", "9", "out", "of one that has ended (unpruned to trial_0006), but got '9'."),
         (
             "study",
@@ -109,27 +122,62 @@ def test_export_refuses_in_a_sentence_and_leaves_nothing(
     study(Path("bare"))
     Path("bare/unpruned.onnx").unlink()
     Path("file").write_text("")
-    assert stored.main([results, trial, folder]) == 2
+    assert stored.main([results, trial, folder, "--trust-model"]) == 2
     said = capsys.readouterr()
     assert (said.out, len(said.err.splitlines())) == ("", 1)
     assert problem in said.err
     assert not Path("out").exists()
 
 
+def test_export_runs_no_interpreter_that_the_results_name(tmp_path: Path) -> None:
+    results = study(tmp_path / "study")
+    trap = tmp_path / "python"
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    trap.chmod(0o755)
+    benchmark = {"device": "MYRIAD", "python": str(trap)}
+    results.write_json("run.json", {"identity": {"model": "tests.networks:small", "benchmark": benchmark}})
+    assert stored.main([str(results.folder), "4", str(tmp_path / "out"), "--trust-model"]) == 0
+    assert (tmp_path / "out/model.xml").is_file()
+    assert not (tmp_path / "ran").exists()
+
+
 def test_export_ends_with_1_when_the_interpreter_of_the_device_is_gone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = study(tmp_path / "study")
-    benchmark = {"device": "MYRIAD", "python": "gone/python"}
-    results.write_json("run.json", {"identity": {"model": "tests.networks:small", "benchmark": benchmark}})
-    assert stored.main([str(results.folder), "4", str(tmp_path / "out")]) == 1
+    folder = str(study(tmp_path / "study", device="CPU").folder)
+    assert stored.main([folder, "4", str(tmp_path / "out"), "--trust-model", "--device-python=gone/python"]) == 1
     assert "gone/python: the interpreter must start, but got" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
+def test_export_imports_a_module_only_when_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module of a network is named by a file that somebody else may have written."""
+    results = study(tmp_path / "study")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trap.py").write_text(
+        "from pathlib import Path\nfrom tests.networks import small\nPath('ran').touch()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    results.write_json("run.json", {"identity": {"model": "trap:small", "benchmark": {"device": "fake"}}})
+    expected = r"run.json: model 'trap:small' must be imported .* runs its code; add --trust-model if you trust whoever"
+    with pytest.raises(ExperimentError, match=expected):
+        stored.write_stored(results, "4", tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
+    stored.write_stored(results, "4", tmp_path / "out", trust_model=True)
+    assert (tmp_path / "ran").exists()
+
+
 def test_export_is_a_command_of_the_module_that_loads_networks(tmp_path: Path) -> None:
     study(tmp_path / "study")
-    words = [sys.executable, "-m", "edge_tune.export", str(tmp_path / "study"), "unpruned", str(tmp_path / "out")]
+    words = [
+        sys.executable,
+        "-m",
+        "edge_tune.export",
+        str(tmp_path / "study"),
+        "unpruned",
+        str(tmp_path / "out"),
+        "--trust-model",
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"unpruned: {tmp_path}/out holds metrics.json, model.onnx")

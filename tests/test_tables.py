@@ -10,6 +10,7 @@ from pyarrow import parquet
 import edge_tune as et
 from edge_tune import objective, tables
 from edge_tune.objective_text import parse
+from edge_tune.ranking import Verdict
 from edge_tune.results import Record
 
 
@@ -154,11 +155,12 @@ def test_table_takes_records_of_other_versions() -> None:
 
 def test_summary_says_what_the_study_came_to() -> None:
     ranking = objective.rank(parse("maximise top1 where latency_ratio < 0.6"), STUDY)
-    summary = tables.summary(STUDY, et.Minimise("latency_ms"), verdict={"chosen": 2}, ranking=ranking)
+    verdict = Verdict(rows=[], chosen=2, better_in_both={}, endings={})
+    summary = tables.summary(STUDY, et.Minimise("latency_ms"), verdict, ranking)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["target"] == {"goal": "minimise", "metric": "latency_ms"}
     assert summary["endings"] == {"finished": 1, "hopeless": 0, "asha": 1, "time_limit": 0, "failed": 1}
-    assert (summary["trials"], summary["chosen"]["name"], summary["verdict"]) == (3, "trial_0002", {"chosen": 2})
+    assert (summary["trials"], summary["chosen"]["name"], summary["verdict"]["chosen"]) == (3, "trial_0002", 2)
     assert summary["chosen"]["ratios"]["latency_ratio"] == {"ratio": 0.5, "low": 0.49, "high": 0.52}
     assert [entry["trial"] for entry in summary["front"]] == [2]
     assert [entry["name"] for entry in summary["baselines"]] == ["unpruned"]

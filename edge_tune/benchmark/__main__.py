@@ -10,9 +10,9 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, get_args
 
+from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark import granule, layers
 from edge_tune.benchmark.backend import open_backend
 from edge_tune.benchmark.cores import measuring_cpus
@@ -52,8 +52,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure a network, in turns with a reference if there is one, which is also measured against "
         "itself: what lies within that noise is not distinguishable.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="network of one input of static shape, batch 1")
-    parser.add_argument("--reference", type=Path, metavar="REF.onnx", help="network to form the ratio to")
+    parser.add_argument(
+        "model", type=given_path, metavar="MODEL.onnx", help="network of one input of static shape, batch 1"
+    )
+    parser.add_argument("--reference", type=given_path, metavar="REF.onnx", help="network to form the ratio to")
     parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device (default: CPU)")
     parser.add_argument("--precision", default=defaults.precision, choices=get_args(Precision))
     parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N", help="of the CPU plugin")
@@ -64,7 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         "--max-s", type=float, default=defaults.max_s, metavar="S", help="seconds that the networks may run in all"
     )
     parser.add_argument(
-        "--device-python", metavar="FILE", help="interpreter whose OpenVINO has the device (make legacy-runtime)"
+        "--device-python",
+        type=given_text,
+        metavar="FILE",
+        help="interpreter whose OpenVINO has the device (make legacy-runtime)",
     )
     parser.add_argument("--json", action="store_true", help="print all the evidence as JSON")
     return parser

@@ -22,6 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_tune.arguments import given_text
 from edge_tune.benchmark.backend import OpenVinoBackend
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.layers import layers_of
@@ -177,7 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device: CPU, GPU, ...")
     parser.add_argument("--precision", default=defaults.precision, help="f32, bf16 or f16")
     parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N")
-    parser.add_argument("--device-python", metavar="FILE", help="interpreter whose OpenVINO has the device")
+    parser.add_argument(
+        "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
+    )
     given = parser.parse_args(arguments)
     settings = Benchmark(
         device=given.device, precision=given.precision, threads=given.threads, python=given.device_python

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark.backend import OpenVinoBackend
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.names import Names, is_network
@@ -188,11 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m edge_tune.benchmark layers", description="Show which layers lost channels and no time."
     )
-    parser.add_argument("network", type=Path, help="ONNX file; the one before pruning if two are given")
-    parser.add_argument("pruned", type=Path, nargs="?", help="ONNX file of the pruned network")
+    parser.add_argument("network", type=given_path, help="ONNX file; the one before pruning if two are given")
+    parser.add_argument("pruned", type=given_path, nargs="?", help="ONNX file of the pruned network")
     parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, ...")
     parser.add_argument("--granule", type=int, metavar="N", help="the device's, as `granule` measures it")
-    parser.add_argument("--device-python", metavar="FILE", help="interpreter whose OpenVINO has the device")
+    parser.add_argument(
+        "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
+    )
     given = parser.parse_args(arguments)
     settings = Benchmark(device=given.device, python=given.device_python)
     try:

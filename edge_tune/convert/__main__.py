@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_tune.arguments import given_path
 from edge_tune.convert.conversion import convert
 from edge_tune.convert.source import experiment_source
 from edge_tune.errors import ExperimentError
@@ -22,10 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Turn a Distiller compression schedule, and a W&B sweep over it, into an experiment file. "
         "What cannot be carried over is printed with its line, and stands at the top of the file.",
     )
-    parser.add_argument("schedule", type=Path, help="Distiller's compression schedule (YAML)")
-    parser.add_argument("--sweep", type=Path, metavar="FILE", help="W&B's sweep configuration (YAML)")
+    parser.add_argument("schedule", type=given_path, help="Distiller's compression schedule (YAML)")
+    parser.add_argument("--sweep", type=given_path, metavar="FILE", help="W&B's sweep configuration (YAML)")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="experiment file to write (default: beside the schedule, as .py)"
+        "--output",
+        type=given_path,
+        metavar="FILE",
+        help="experiment file to write (default: beside the schedule, as .py)",
     )
     given = parser.parse_args(arguments)
     try:

@@ -5,17 +5,20 @@ python -m edge_tune.report RESULTS... [--output report.html]
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from edge_tune import tables
+from edge_tune.arguments import given_path, given_text
 from edge_tune.errors import ExperimentError
 from edge_tune.objective_text import EXAMPLE, parse
 from edge_tune.report.page import write_report
+from edge_tune.report.sections import damage
 from edge_tune.report.verdict import sentences
-from edge_tune.results import write_atomically
+from edge_tune.results import OWN, Results, write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,17 +36,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m edge_tune.report",
         description="Write what studies found as one HTML file that needs nothing else. Runs nothing.",
     )
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="results folder of a study")
+    parser.add_argument("results", nargs="+", type=given_path, metavar="RESULTS", help="results folder of a study")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="the page (default: report.html in the results folder; of several studies, in this one)",
     )
-    parser.add_argument("--objective", metavar="TEXT", help=f'choose by this instead of the target, as in "{EXAMPLE}"')
+    parser.add_argument(
+        "--objective", type=given_text, metavar="TEXT", help=f'choose by this instead of the target, as in "{EXAMPLE}"'
+    )
     parser.add_argument("--json", action="store_true", help="print a summary of each study as JSON")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every trial as CSV")
-    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write every trial as Parquet")
+    parser.add_argument("--csv", type=given_path, metavar="FILE", help="write every trial as CSV")
+    parser.add_argument("--parquet", type=given_path, metavar="FILE", help="write every trial as Parquet")
     return parser
 
 
@@ -53,15 +58,20 @@ def _run(given: argparse.Namespace) -> int:
         raise ExperimentError(
             f"--csv and --parquet: a table must be of one study, but got {len(given.results)}; give one folder."
         )
-    objective = parse(given.objective) if given.objective else None
+    objective = None if given.objective is None else parse(given.objective)
     output = given.output or (Path("report.html") if several else given.results[0] / "report.html")
+    ExperimentError.raise_if(
+        f"{file}: must not be written over, since it is a file of the study in {owner}; choose another file."
+        for file in (output, given.csv, given.parquet)
+        if file and (owner := _owner(file))
+    )
     with _writing(output):
         studies = write_report(given.results, output, objective)
     says = sys.stderr if given.json else sys.stdout  # the JSON alone is for whoever reads the output
     for study in studies:
         if several:
             print(f"{study.label}:", file=says)
-        print("\n".join(sentences(study)), file=says)
+        print("\n".join((*sentences(study), *damage(study))), file=says)
     print(f"Report: {output}", file=says)
     for file, convert in ((given.csv, tables.to_csv), (given.parquet, tables.to_parquet)):
         if file:
@@ -69,9 +79,18 @@ def _run(given: argparse.Namespace) -> int:
                 write_atomically(file, convert(studies[0].records))
             print(f"Table: {file}", file=says)
     if given.json:
-        summaries = [tables.summary(s.records, s.target, s.summary or None, s.ranking) for s in studies]
+        summaries = [tables.summary(s.records, s.target, s.verdict, s.ranking) for s in studies]
         print(json.dumps(summaries if several else summaries[0], indent=2))
     return 0
+
+
+def _owner(file: Path) -> Path | None:
+    """Return the folder of the study that a file belongs to, or would; the report itself is anybody's to replace."""
+    place = Path(os.path.realpath(file.parent), file.name)  # Path.resolve fails where links lead in a circle
+    for folder in place.parents:
+        if place.relative_to(folder).parts[0] in OWN and Results(folder).exists():
+            return folder
+    return None
 
 
 @contextmanager

@@ -1,12 +1,10 @@
 """A results folder -> what the report is made of: its records, and the trials as columns of numbers.
 
 Forgiving, since a report is also wanted of a study that crashed or that another version wrote: a figure that a
-record lacks is NaN, a file that is not there is empty, and what could not be read is counted.
+record lacks is NaN, a file that is not there is empty, and what could not be read is left out and said.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +15,20 @@ import numpy as np
 from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Goal
-from edge_tune.loading import goal_from_json
+from edge_tune.jsonfiles import content
+from edge_tune.loading import as_text, goal_from_json
 from edge_tune.objective import Objective, Ranking, rank
-from edge_tune.ranking import FRONT, best, better_in_both, eligible, last_measurement, pareto_front
+from edge_tune.ranking import (
+    FRONT,
+    Verdict,
+    best,
+    better_in_both,
+    eligible,
+    last_measurement,
+    pareto_front,
+    ratios,
+    read_verdict,
+)
 from edge_tune.report.statistics import Floats, Mask
 from edge_tune.report.timeline import hours_of_work
 from edge_tune.results import Record, Results
@@ -43,31 +52,32 @@ class StudyData:
     Attributes:
         label: A short name that tells it from the other studies of the report.
         run: What was run: run.json.
-        summary: The verdict as it was written at the end; empty if the study did not come to its end.
+        verdict: As it was written at the end; None if the study did not come to its end.
         source: The experiment file's text.
-        unreadable: Lines of the files that hold no record, such as one that a crash left unfinished.
+        problems: What is left out because it is damaged, a sentence each.
         objective: What to choose by, instead of the experiment's target.
     """
 
     label: str
     folder: Path
     run: Mapping[str, Any]
-    summary: Mapping[str, Any]
+    verdict: Verdict | None
     source: str
     baselines: Sequence[Record]
     trials: Sequence[Record]
-    unreadable: int = 0
+    problems: Sequence[str] = ()
     objective: Objective | None = None
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """The experiment, as plain JSON."""
-        return _mapping(self.run.get("identity"))
+        found: Mapping[str, Any] = self.run.get("identity", {})
+        return found
 
     @cached_property
     def sessions(self) -> list[Mapping[str, Any]]:
         """What is known of each start of the study."""
-        return [_mapping(session) for session in self.run.get("sessions") or [{}]]
+        return self.run.get("sessions") or [{}]
 
     @cached_property
     def target(self) -> Goal:
@@ -99,22 +109,16 @@ class StudyData:
         """The network to take: the objective's first, or the best by the target."""
         if self.ranking:
             return self.ranking.records[0] if self.ranking.records else None
-        return best([record for record in self.trials if self.target.metric in record.metrics], self.target)
+        return best(self.trials, self.target)
 
     @cached_property
     def front(self) -> list[Record]:
         """The trials that no other one beats in both latency_ratio and top1, the fastest first."""
-        metrics = [goal.metric for goal in FRONT]
-        able = [record for record in self.trials if all(metric in record.metrics for metric in metrics)]
-        return sorted(pareto_front(able, FRONT), key=lambda record: record.metrics[metrics[0]])
+        return sorted(pareto_front(self.trials, FRONT), key=_by_latency)
 
     def better_in_both(self, baseline: Record) -> list[Record]:
         """Return the eligible trials with less latency_ratio and more top1 than a baseline, the fastest first."""
-        metrics = [goal.metric for goal in FRONT]
-        if not all(metric in baseline.metrics for metric in metrics):
-            return []
-        able = [record for record in eligible(self.trials) if all(metric in record.metrics for metric in metrics)]
-        return sorted(better_in_both(able, baseline), key=lambda record: record.metrics[metrics[0]])
+        return sorted(better_in_both(self.trials, baseline), key=_by_latency)
 
     @cached_property
     def retrained(self) -> bool:
@@ -183,29 +187,28 @@ def read(folders: Sequence[Path], objective: Objective | None = None) -> list[St
     Raises:
         ExperimentError: A folder holds no study, or one that does not say what it looked for.
     """
-    ExperimentError.raise_if(
-        f"{folder}: must be the results folder of a study, but holds no run.json; give the folder that the run named."
-        for folder in folders
-        if not Results(folder).exists()
-    )
+    for folder in folders:
+        Results(folder).require()
     unique = len({folder.resolve().name for folder in folders}) == len(folders)
     return [_read(folder, folder.resolve().name if unique else str(folder), objective) for folder in folders]
 
 
 def _read(folder: Path, label: str, objective: Objective | None) -> StudyData:
     results = Results(folder)
-    source = ""
-    with suppress(OSError):
-        source = (folder / "experiment.py").read_text()
+    verdict, problems = None, results.problems()
+    try:
+        verdict = read_verdict(results)
+    except ExperimentError as error:
+        problems += error.problems
     study = StudyData(
         label=label,
         folder=folder,
-        run=_json(results, "run.json"),
-        summary=_json(results, "summary.json"),
-        source=source,
+        run=results.run(),
+        verdict=verdict,
+        source=as_text(content(folder / "experiment.py") or b""),
         baselines=results.baselines(),
         trials=results.trials(),
-        unreadable=results.count_unreadable(),
+        problems=problems,
         objective=objective,
     )
     try:
@@ -215,18 +218,8 @@ def _read(folder: Path, label: str, objective: Objective | None) -> StudyData:
     return study
 
 
-def _json(results: Results, name: str) -> Mapping[str, Any]:
-    """Return the content of a file, empty if there is none.
-
-    Raises:
-        ExperimentError: It is no JSON.
-    """
-    try:
-        return _mapping(results.read_json(name))
-    except FileNotFoundError:
-        return {}
-    except json.JSONDecodeError as error:
-        raise ExperimentError(f"{results.folder / name}: must be JSON, but got {error}.") from error
+def _by_latency(record: Record) -> float:
+    return record.metrics[FRONT[0].metric]
 
 
 def ending(record: Record) -> str:
@@ -243,14 +236,14 @@ def ending_text(end: str) -> str:
 
 def interval(record: Record, metric: str, stage: str | None = None) -> Ratio | None:
     """Return a ratio with its interval as the device's evidence has it, of one stage or of the last one."""
-    entry = _mapping(_mapping(measurement(record, stage).get("ratios")).get(metric))
+    entry = ratios(measurement(record, stage)).get(metric, {})
     values = [number(entry.get(key)) for key in ("ratio", "low", "high")]
     return Ratio(*values) if all(value > 0 for value in values) else None
 
 
 def measurement(record: Record, stage: str | None = None) -> Mapping[str, Any]:
     """Return the device's evidence of one stage or of the last one; empty if there is none."""
-    return _mapping(record.measurements.get(stage)) if stage else last_measurement(record)
+    return record.measurements.get(stage, {}) if stage else last_measurement(record)
 
 
 def number(value: object) -> float:
@@ -267,7 +260,3 @@ def columns_of(mappings: Sequence[Mapping[str, object]]) -> dict[str, Floats]:
     """Return one column for each key that any of the mappings has."""
     keys = dict.fromkeys(key for mapping in mappings for key in mapping)
     return {key: numbers(mapping.get(key) for mapping in mappings) for key in keys}
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

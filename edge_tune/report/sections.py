@@ -8,6 +8,9 @@ from edge_tune.report.blocks import Block, Note, Section, Text
 from edge_tune.report.data import StudyData
 from edge_tune.report.style import Axes
 
+SHOWN = 5
+"""How many damaged lines are named before the rest are counted."""
+
 
 def all_sections(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -> list[Section]:
     """Return the whole report: one study's sections, or the studies side by side and then one by one.
@@ -72,15 +75,15 @@ def about(study: StudyData) -> str:
     return ", ".join(part for part in parts if part) + "."
 
 
+def damage(study: StudyData) -> list[str]:
+    """Return what is left out because it is damaged, the first few and how many more."""
+    more = len(study.problems) - SHOWN
+    return [*study.problems[:SHOWN], *([f"{more} more lines are damaged and left out."] if more > 0 else [])]
+
+
 def _verdict(study: StudyData) -> list[Block]:
     blocks: list[Block] = [Text([*verdict.sentences(study), verdict.endings_line(study)])]
-    if study.unreadable:
-        blocks.append(
-            Note(
-                "Lines of trials.jsonl and baselines.jsonl that hold no record, as when a crash leaves one unfinished: "
-                f"{study.unreadable}. They are left out."
-            )
-        )
+    blocks += [Note(problem) for problem in damage(study)]
     networks = verdict.rows(study)
     if not networks:
         return [*blocks, Note("No table: neither a baseline nor a trial has come to its end.")]

@@ -5,15 +5,16 @@ throughput of two networks no difference is formed: the host may have been busie
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edge_tune.benchmark.statistics import Ratio, is_distinguishable, noise_floor
+from edge_tune.entries import Metrics
 from edge_tune.objective import ranking_line
 from edge_tune.ranking import Row, evidence, imprecise_line
 from edge_tune.report.data import StudyData, ending, ending_text, interval, measurement, number
 from edge_tune.report.statistics import quotient
-from edge_tune.results import Metrics, Record
+from edge_tune.results import Record
 
 RATIOS = ("latency_ratio", "total_latency_ratio")
 SHOWN = 5
@@ -54,12 +55,10 @@ def _baseline_rows(study: StudyData, record: Record) -> Iterator[Row]:
 
 def _row(study: StudyData, name: str, record: Record, metrics: Metrics, stage: str | None) -> Row:
     """Return a row under the name by which the end of the study has looked up its test figures."""
-    tested: Mapping[str, Mapping[str, float]] = next(
-        (row for row in study.summary.get("rows", ()) if row.get("name") == name), {}
-    )
+    tested = next((row.test for row in (study.verdict.rows if study.verdict else ()) if row.name == name), {})
     ratios = {metric: vars(found) for metric in RATIOS if (found := interval(record, metric, stage))}
     known = {**evidence(measurement(record, stage)), "ratios": ratios}
-    return Row(name=name, trial=record.trial, metrics=metrics, test=tested.get("test", {}), **known)
+    return Row(name=name, trial=record.trial, metrics=metrics, test=tested, **known)
 
 
 def noise(study: StudyData, metric: str = "latency_ratio") -> float:

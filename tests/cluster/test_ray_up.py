@@ -154,6 +154,7 @@ def test_only_the_device_host_has_what_a_stick_needs(cluster: Cluster) -> None:
 def test_token_is_the_same_on_every_node_and_asked_for(cluster: Cluster) -> None:
     nodes = (cluster.head, cluster.trainer, cluster.device)
     (token,) = {node.path(".ray/auth_token").read_text() for node in nodes}
+    assert {node.path(".ray/auth_token").stat().st_mode & 0o777 for node in nodes} == {0o600}
     assert len(token) >= 32
     join = f"RAY_AUTH_MODE=disabled .venv/bin/ray status --address={cluster.head.address}:6379"
     with pytest.raises(subprocess.CalledProcessError) as refused:

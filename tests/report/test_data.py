@@ -73,10 +73,12 @@ def test_read_takes_missing_and_extra_fields_and_an_unfinished_line(tmp_path: Pa
         file.write(json.dumps({"trial": 92, "status": "stopped", "stopped_by": "time_limit", "metrics": None}) + "\n")
         file.write('{"trial": 93, "status": "fin')
     (study,) = data.read([tmp_path])
-    assert [trial.trial for trial in study.trials] == [2, 3, 4, 90, 91, 92]
-    assert study.unreadable == 1
+    assert [trial.trial for trial in study.trials] == [2, 3, 4, 90, 92]
+    much, cut = study.problems
+    assert "trials.jsonl:5: must hold what a study wrote there, but got: expected `int | float`, got `str`" in much
+    assert "trials.jsonl:7: must hold what a study wrote there, but got: input data was truncated; left out." in cut
     assert study.columns.ending[-1] == "time_limit"
-    assert np.isnan(study.columns.metric("top1")[-3:]).all()
+    assert np.isnan(study.columns.metric("top1")[-2:]).all()
 
 
 def test_read_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
@@ -86,7 +88,10 @@ def test_read_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("{", "run.json: must be JSON, but got"), ("{}", "run.json: a stored target must be a Minimise or Maximise")],
+    [
+        ("{", "run.json: must hold what .* but got: input data was truncated"),
+        ("{}", "run.json: a stored target must be a Minimise or Maximise"),
+    ],
 )
 def test_read_refuses_a_run_that_it_cannot_make_sense_of(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "run.json").write_text(text)

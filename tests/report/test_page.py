@@ -115,7 +115,7 @@ def test_page_takes_trials_with_missing_and_extra_fields_and_an_unfinished_line(
             file.write(json.dumps(entry) + "\n")
         file.write('{"trial": 94, "status"')
     page = written(tmp_path)
-    assert "that hold no record, as when a crash leaves one unfinished: 1. They are left out." in page
+    assert "trials.jsonl:25: must hold what a study wrote there, but got: input data was truncated; left out." in page
     assert "1 stopped at the time limit of a trial" in page
     assert "layer_9" in data_of(page)["studies"][0]["sparsities"]
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edge_tune.objective_text import parse
-from edge_tune.ranking import Row
+from edge_tune.ranking import Row, Verdict
 from edge_tune.report import data, verdict
 from edge_tune.results import Record
 from tests.studies import record, write_files
@@ -140,10 +140,10 @@ def test_rows_take_their_test_figures_from_the_summary(tmp_path: Path) -> None:
     schedule = even(1, 0.5, baseline="off_the_shelf", epochs=2)
     one = study(tmp_path, [even(2, 0.6, epochs=2)], [record(0, {}, "a", baseline="unpruned"), schedule])
     tested = [
-        {"name": "off_the_shelf, 2 epochs", "test": {"top1": 80.5}},
-        {"name": "best: trial_0002", "test": {"top1": 70}},
+        Row(name="off_the_shelf, 2 epochs", trial=1, metrics={}, test={"top1": 80.5}),
+        Row(name="best: trial_0002", trial=2, metrics={}, test={"top1": 70}),
     ]
-    rows = verdict.rows(replace(one, summary={"rows": tested}))
+    rows = verdict.rows(replace(one, verdict=Verdict(tested, 2, {}, {})))
     assert [(row.name, row.test.get("top1")) for row in rows] == [
         ("unpruned", None),
         ("off_the_shelf, not retrained", None),
