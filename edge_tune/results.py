@@ -41,6 +41,7 @@ class Record:
         baseline: Name of the known schedule this is, or None for a trial of the search.
         status: "running" only in what a trial reports on its way; never in a file.
         stopped_by: The rule that stopped it.
+        same_as: The trial whose network this one's point gives, and whose record it took over; None if it ran itself.
         attempts: How often it began: more than once if its process, or the study, was lost meanwhile.
         reason: Why it was stopped or failed, for a person.
         collapsed: Why its predictions are no better than chance, or None.
@@ -74,6 +75,7 @@ class Record:
     started_at: str = ""
     ended_at: str = ""
     attempts: int = 1
+    same_as: int | None = None
 
     @property
     def name(self) -> str:
@@ -104,6 +106,19 @@ class Report:
     record: Record
     weights: bytes | None = None
     checkpoint: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the network of a point is, known before it is made.
+
+    Attributes:
+        digest: Equal for points that give the same network.
+        plan: What is asked and done to each weight, as records hold it.
+    """
+
+    digest: str
+    plan: Sequence[Mapping[str, Any]]
 
 
 class Results:
@@ -276,14 +291,17 @@ class Results:
         """Return where the layers of a trial are, if they are kept."""
         return self.folder / "layers" / f"{record.name}.csv"
 
-    def keep_networks(self, records: Iterable[Record]) -> None:
-        """Delete the weights and layers of every trial that is not among `records`; write the layers of those."""
-        records = list(records)
-        kept = {file for record in records for file in (self.network_file(record), self.layers_file(record))}
-        for file in (*self.networks.glob("*.pt"), *self.folder.glob("layers/*.csv")):
-            if file not in kept:
-                file.unlink()
-        for record in records:
+    def keep_networks(self, kept: Iterable[Record], among: Iterable[Record]) -> None:
+        """Delete the weights and layers of those `among` that are not `kept`; write the layers of those that are.
+
+        Whatever else lies there is not the study's, and stays.
+        """
+        by_name = {record.name: record for record in kept}
+        for record in among:
+            if record.name not in by_name:
+                self.network_file(record).unlink(missing_ok=True)
+                self.layers_file(record).unlink(missing_ok=True)
+        for record in by_name.values():
             if record.layers and not self.layers_file(record).exists():
                 self.layers_file(record).parent.mkdir(exist_ok=True)
                 write_atomically(self.layers_file(record), as_csv(record.layers).encode())

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from edge_tune import console
-from edge_tune.errors import EdgeTuneError, ExperimentError, StudyError
+from edge_tune.errors import AllFailedError, EdgeTuneError, ExperimentError, StudyError
 from edge_tune.experiment import Experiment, KeepWeights
 from edge_tune.loading import load_experiment
 from edge_tune.results import Results
@@ -143,6 +143,8 @@ def _run(given: argparse.Namespace) -> int:
     except OSError as error:
         raise StudyError(f"{results.folder / REPORT}: must be written, but got {error.strerror}.") from error
     _say(f"Report, for a browser: {results.folder / REPORT}")
+    if verdict.all_failed:
+        raise AllFailedError(console.all_failed(verdict))
     return 0
 
 

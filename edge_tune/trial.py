@@ -20,7 +20,7 @@ from edge_tune.errors import RetrainingError
 from edge_tune.evaluation import Evaluation, evaluate
 from edge_tune.experiment import Experiment, Hopeless, Point
 from edge_tune.pruning import Plan
-from edge_tune.results import Record, Report, now
+from edge_tune.results import Planned, Record, Report, now
 from edge_tune.retraining import Epoch, make_optimiser, retrain
 from edge_tune.stopping import why_collapsed, why_hopeless, why_too_long
 from edge_tune.study import Study
@@ -36,6 +36,10 @@ class Trials:
     def experiment(self) -> Experiment:
         """What is searched."""
         return self.study.experiment
+
+    def planner(self) -> "Planner":
+        """Return what tells which networks points give."""
+        return Planner(self.study)
 
     def set_up(self, threads: int) -> None:
         """Prepare this process for trials, one after another."""
@@ -54,6 +58,27 @@ class Trials:
         return run_trial(
             self.study, point, device, epochs=epochs, trial=trial, baseline=baseline, checkpoint=checkpoint
         )
+
+
+class Planner:
+    """Tells which networks points give, without pruning any."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.network = study, study.network()
+
+    def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
+        """Return what the network of a point is."""
+        plan = _plan(self.study, self.network, point, is_baseline=is_baseline)
+        return Planned(pruning.digest(plan), pruning.plan_as_json(plan))
+
+    def count(self) -> int:
+        """Return how many different networks the points of the search space give."""
+        return pruning.count_plans(self.network, self.study.experiment.pruner_groups, self.study.granule)
+
+
+def _plan(study: Study, network: nn.Module, point: Point, *, is_baseline: bool) -> Plan:
+    granule = 1 if is_baseline else study.granule  # a baseline is a known schedule, and stays one
+    return pruning.make_plan(network, study.experiment.pruner_groups, point, granule)
 
 
 def run_trial(
@@ -81,8 +106,7 @@ def run_trial(
 
     with run.stage("plan"):
         network = study.network()
-        granule = 1 if baseline else study.granule  # a baseline is a known schedule, and stays one
-        plan = pruning.make_plan(network, study.experiment.pruner_groups, point, granule)
+        plan = _plan(study, network, point, is_baseline=baseline is not None)
     with run.stage("prune"):
         network = pruning.prune(network, plan, study.input_shape)
     run.begin(network, plan, Record(trial=trial, baseline=baseline, **asdict(point)))

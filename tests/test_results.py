@@ -59,11 +59,11 @@ def test_unfinished_are_the_trials_that_began_and_did_not_end(tmp_path: Path) ->
 def test_keep_networks_deletes_the_others_only(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.create()
-    kept, gone = record(1), record(2)
-    for one in (kept, gone):
+    kept, gone, not_spoken_of = record(1), record(2), record(3)
+    for one in (kept, gone, not_spoken_of):
         results.network_file(one).write_bytes(b"weights")
-    results.keep_networks([kept, record(9)])
-    assert [file.name for file in results.networks.iterdir()] == ["trial_0001.pt"]
+    results.keep_networks([kept, record(9)], among=[kept, gone, record(8)])
+    assert sorted(file.name for file in results.networks.iterdir()) == ["trial_0001.pt", "trial_0003.pt"]
 
 
 def test_keep_networks_writes_the_layers_of_those_it_keeps(tmp_path: Path) -> None:
@@ -71,12 +71,12 @@ def test_keep_networks_writes_the_layers_of_those_it_keeps(tmp_path: Path) -> No
     results.create()
     layers = [{"name": "conv1", "type": "Convolution", "ms": 0.5}, {"name": "a,b", "type": "Add", "ms": 0.25}]
     first, second, without = record(1, layers=layers), record(2, layers=layers[:1]), record(3)
-    results.keep_networks([first, without])
+    results.keep_networks([first, without], among=[])
     assert list(csv.DictReader(results.layers_file(first).read_text().splitlines())) == [
         {"name": "conv1", "type": "Convolution", "ms": "0.5"},
         {"name": "a,b", "type": "Add", "ms": "0.25"},
     ]
-    results.keep_networks([second, without])
+    results.keep_networks([second, without], among=[first, second])
     assert [file.name for file in (tmp_path / "layers").iterdir()] == ["trial_0002.csv"]
 
 
