@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", metavar="FILE|URL", help="trained weights (state_dict); without any, the network is trained first"
     )
-    parser.add_argument("--trials", type=int, metavar="N", help="points to try, besides the baselines")
+    parser.add_argument("--trials", type=int, metavar="N", help="networks to try, besides the baselines")
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of retraining of each trial; 0 for none")
     parser.add_argument(
         "--device", metavar="NAME", help="OpenVINO device that measures: CPU, GPU, ...; or fake, a formula"

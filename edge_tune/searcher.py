@@ -184,6 +184,13 @@ class Searcher(HyperOptSearch):
         for repeat in self.networks.end(record):
             self._take_over(repeat, record)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Ray Tune writes it to files that are never read, and the records are the state."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing, for the same reason."""
+
     def take_news(self) -> tuple[list[Repeat], list[Record]]:
         """Return the trials that wait for another's record, and the records that were taken over, each once."""
         news = self.waits, self.repeats

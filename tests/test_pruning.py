@@ -214,3 +214,41 @@ def test_check_groups_refuses_two_groups_that_remove_the_same_structure() -> Non
 def test_size_counts_what_a_convolution_multiplies() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Flatten())
     assert pruning.size(model, SHAPE) == (4 * 3 * 9, 4 * 3 * 9 * 16 * 16)
+
+
+@pytest.mark.parametrize("granule", [1, 3])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (et.Uniform(0.0, 0.99), et.Uniform(0.0, 0.3)),
+        (et.Uniform(0.3, 0.3), et.Choice([0.0, 0.1, 0.125, 0.5, 0.55])),
+        (et.Uniform(0.125, 0.25), et.Uniform(0.5, 0.76)),  # ends where a filter goes: none goes within the range
+    ],
+)
+def test_count_plans_counts_what_a_fine_grid_of_points_gives(
+    first: et.Uniform | et.Choice, second: et.Uniform | et.Choice, granule: int
+) -> None:
+    groups = {
+        "mixed": et.PrunerGroup("filters", ["block1.conv1.weight", "stem.weight"], sparsity=first),
+        "either": et.PrunerGroup(["filters", "channels"], ["block2.conv1.weight"], sparsity=second),
+    }
+
+    def values(sparsity: et.Uniform | et.Choice) -> list[float]:
+        """Every value, or so many that every combination of kept counts is among them."""
+        if isinstance(sparsity, et.Choice):
+            return list(sparsity.values)
+        return [sparsity.low + (sparsity.high - sparsity.low) * step / 211 for step in range(211)]
+
+    model = Small(5)
+    structures: tuple[Structure, Structure] = ("filters", "channels")
+    digests = {
+        pruning.digest(
+            pruning.make_plan(
+                model, groups, Point({"mixed": a, "either": b}, {"mixed": "filters", "either": kind}), granule
+            )
+        )
+        for a in values(first)
+        for b in values(second)[:: 1 if isinstance(first, et.Choice) or first.low == first.high else 7]
+        for kind in structures
+    }
+    assert pruning.count_plans(model, groups, granule) == len(digests)

@@ -15,7 +15,7 @@ from edge_tune.errors import BenchmarkError, RetrainingError
 from edge_tune.experiment import METRICS, Point
 from edge_tune.results import Record
 from edge_tune.study import Study
-from edge_tune.trial import Report, run_trial
+from edge_tune.trial import Report, Trials, run_trial
 from tests.devices import Answer, Formula
 from tests.networks import experiment
 
@@ -277,3 +277,21 @@ def test_run_trial_raises_when_the_device_fails_or_retraining_diverges() -> None
     check_full([next(found)])
     with pytest.raises(RetrainingError, match="must be finite, but got nan"):
         list(found)
+
+
+@pytest.mark.parametrize("granule", [1, 4])
+@pytest.mark.parametrize("baseline", [None, "half"])
+def test_planner_tells_the_plan_that_a_trial_then_has(granule: int, baseline: str | None) -> None:
+    one = replace(study_with(retraining=et.Retraining(epochs=0, lr=0.1)), granule=granule)
+    point = Point({"first": 0.7, "second": 0.3}, HALF.structures)
+    planned = Trials(one).planner()(point, is_baseline=baseline is not None)
+    (report,) = run_trial(one, point, Formula(), epochs=0, trial=7, baseline=baseline)
+    assert planned.plan == report.record.plan
+    assert planned.digest == pruning.digest(pruning.plan_from_json(report.record.plan))
+
+
+def test_planner_counts_the_networks_of_the_space() -> None:
+    """Of each weight's 8 filters 1 to 8 stay; of multiples of 4, 4 or 8."""
+    one = study_with()
+    assert Trials(one).planner().count() == 8 * 8
+    assert Trials(replace(one, granule=4)).planner().count() == 2 * 2
