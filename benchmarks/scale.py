@@ -105,9 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         session.run(experiment, results, about, EXPERIMENT.read_text(), watch.say, simulated_epoch_s=0.0)
         bytes_a_trial = (results.folder / "trials.jsonl").stat().st_size / given.trials
     node_count = min(NODES, given.at_once)
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {given.at_once} at once, Ray nodes on this machine: {node_count}"
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {given.at_once} at once, {node_count} Ray nodes on it")
     print("trials   wall s   driver CPU ms a trial   driver MB   suggestion ms (median since the last line)")
     before = (0, 0.0, 0.0)
     for ended, wall_s, cpu_s, mb, suggestion_ms in watch.rows:
