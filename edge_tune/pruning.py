@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -19,7 +19,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from edge_tune.errors import ExperimentError, PruningError
-from edge_tune.experiment import Choice, Point, PrunerGroup, Structure
+from edge_tune.experiment import Point, PrunerGroup, Structure
 
 Shape = tuple[int, int, int]
 
@@ -94,28 +94,6 @@ def make_plan(model: nn.Module, groups: Mapping[str, PrunerGroup], point: Point,
         for label in point.sparsities
         for name in groups[label].weights
     )
-
-
-def count_plans(model: nn.Module, groups: Mapping[str, PrunerGroup], granule: int = 1) -> int:
-    """Return how many plans with different digests the points of the groups give, at kept counts that are aligned."""
-    weights = dict(model.named_parameters())
-    return math.prod(
-        sum(
-            _count_kept(group, {weights[name].shape[KINDS[structure].dim] for name in group.weights}, granule)
-            for structure in group.structures
-        )
-        for group in groups.values()
-    )
-
-
-def _count_kept(group: PrunerGroup, widths: Collection[int], granule: int) -> int:
-    """Count the combinations of kept counts that a group's sparsities give on weights of these numbers of slices."""
-    if isinstance(group.sparsity, Choice):
-        sparsities = set(group.sparsity.values)
-    else:  # within a range, another slice goes at each multiple of 1 / width
-        low, high = group.sparsity.low, group.sparsity.high
-        sparsities = {low, *(cut / width for width in widths for cut in range(width) if low < cut / width < high)}
-    return len({tuple(kept_count(sparsity, width, granule) for width in widths) for sparsity in sparsities})
 
 
 def digest(plan: Plan) -> str:

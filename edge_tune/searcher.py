@@ -7,6 +7,7 @@ import itertools
 import random
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from heapq import nsmallest
 from typing import Any
 
@@ -30,7 +31,7 @@ BEST = 25
 ASKED = 10
 """So many suggestions in a row whose networks were tried before are followed by a point drawn at random."""
 
-DRAWN = 1000
+DRAWN = 200
 """So many random points whose networks were all tried before end the search."""
 
 
@@ -132,7 +133,7 @@ class Searcher(HyperOptSearch):
             random_state_seed=search.seed,
         )
         self._hpopt_trials = Observations()
-        self.experiment, self.planner, self.size = experiment, planner, planner.count()
+        self.experiment, self.planner = experiment, planner
         self.networks = Networks()
         self.repeats: list[Record] = []
         self.waits: list[Repeat] = []
@@ -240,8 +241,14 @@ class Searcher(HyperOptSearch):
         self.exhausted = f"the space is exhausted: each of {DRAWN} points drawn at random gave a network that was tried"
         return None
 
+    @cached_property
+    def size(self) -> int | None:
+        """How many different networks the points give, if that can be counted."""
+        return self.planner.count()
+
     def _is_exhausted(self) -> bool:
-        if self.size is not None and len(self.networks.searched) >= self.size:
+        """Tell whether there is no other network; nobody asks before a network came again."""
+        if self.repeats_in_a_row and self.size is not None and len(self.networks.searched) >= self.size:
             self.exhausted = f"the space is exhausted: each network that its points give was tried, {self.size} in all"
         return self.exhausted is not None
 
@@ -293,10 +300,10 @@ class Searcher(HyperOptSearch):
         point = Point(record.sparsities, record.structures)
         self._enter(_name(record.trial), to_config(point, self.groups))
         self._learn(_name(record.trial), record)
-        planned = self.planner(point, is_baseline=record.baseline is not None)
-        self.networks.know(record, planned.digest)
+        digest = self.planner.digest(record)
+        self.networks.know(record, digest)
         if not record.baseline:
-            self._count(planned.digest, repeats=record.same_as is not None)
+            self._count(digest, repeats=record.same_as is not None)
 
     def _learn(self, trial_id: str, record: Record) -> None:
         if record.status == "failed":

@@ -133,6 +133,11 @@ class PointsAsPlans:
         """Return what the network of a point is."""
         return Planned(json.dumps(asdict(point), sort_keys=True), ())
 
+    def digest(self, record: Record) -> str:
+        """Return the digest of the network of a trial that has ended."""
+        point = Point(record.sparsities, record.structures)
+        return self(point, is_baseline=record.baseline is not None).digest
+
     def count(self) -> int | None:
         """Return how many points there are; None if a sparsity has a range."""
         return count_points(self.groups)

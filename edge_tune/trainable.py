@@ -54,8 +54,11 @@ class Planner(Protocol):
     def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
         """Return what the network of a point is."""
 
+    def digest(self, record: Record) -> str:
+        """Return the digest of the network of a trial that has ended."""
+
     def count(self) -> int | None:
-        """Return how many different networks the points of the search space give; None: no end of them."""
+        """Return how many different networks the points of the search space give; None: nobody has counted them."""
 
 
 class RunsTrials(Protocol):
