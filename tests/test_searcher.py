@@ -4,6 +4,7 @@ from typing import Any
 
 import hyperopt
 import pytest
+from ray import cloudpickle
 
 import edge_tune as et
 from edge_tune import searcher as module
@@ -324,3 +325,8 @@ def test_what_a_trial_costs_the_searcher_does_not_grow(monkeypatch: pytest.Monke
     run_on(searcher, one, 300)
     assert max(seen) == seen[-1] == 50
     assert len(searcher._hpopt_trials._dynamic_trials) == 50
+
+
+def test_ray_tune_can_write_a_searcher_down_and_gets_nothing_of_it() -> None:
+    one = study(trials=40, method="grid", pruner_groups=CHOICES, baselines=HALF)
+    assert len(cloudpickle.dumps(searching(one))) < 1000
