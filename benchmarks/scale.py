@@ -2,7 +2,7 @@
 
 python -m benchmarks.scale --trials 2000 --at-once 64
 Simulated trials (edge_tune/simulation.py) on several Ray nodes on this machine; the search, the queue, the records
-and TensorBoard are real. Needs about 200 MB a trial at once.
+and TensorBoard are real. Needs about 200 MB a trial at once. `--at-once 1` shows the time that a trial takes alone.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,12 @@ from edge_tune import search, session
 from edge_tune.cluster import versions
 from edge_tune.loading import load_experiment
 from edge_tune.results import Results
+from edge_tune.searcher import Searcher
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_latency.py"
 NODES = 8
+PART = 500
+"""So many trials at the beginning are compared with as many at the end."""
 
 
 @dataclass
@@ -40,12 +44,14 @@ class Watch:
     suggestions_ms: list[float] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     rows: list[tuple[int, float, float, float, float]] = field(default_factory=list)
+    ends: list[tuple[float, float]] = field(default_factory=list)
 
     def say(self, line: str) -> None:
         """Count the trials that end, by what the session says of them."""
         if not line.startswith("trial_"):
             return
         self.ended += 1
+        self.ends.append((time.monotonic(), time.process_time()))
         if self.ended in self.marks:
             latest, self.suggestions_ms = self.suggestions_ms, []
             self.rows.append(
@@ -53,7 +59,14 @@ class Watch:
             )
 
 
-class TimedSearcher(search.Searcher):
+def costs_ms(ends: Sequence[tuple[float, float]]) -> str:
+    """Return the median time between two ends, and the processor time of the driver between them, mean."""
+    walls = [1e3 * (after[0] - before[0]) for before, after in pairwise(ends)]
+    cpu = 1e3 * (ends[-1][1] - ends[0][1]) / len(walls)
+    return f"{statistics.median(walls):.0f} ms wall (median), {cpu:.0f} ms of the driver's processor time (mean)"
+
+
+class TimedSearcher(Searcher):
     """Takes the time of each suggestion."""
 
     watch: Watch
@@ -91,14 +104,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = Results(Path(folder) / "study")
         session.run(experiment, results, about, EXPERIMENT.read_text(), watch.say, simulated_epoch_s=0.0)
         bytes_a_trial = (results.folder / "trials.jsonl").stat().st_size / given.trials
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {given.at_once} at once on {NODES} nodes of this machine")
+    node_count = min(NODES, given.at_once)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {given.at_once} at once, {node_count} Ray nodes on it")
     print("trials   wall s   driver CPU ms a trial   driver MB   suggestion ms (median since the last line)")
     before = (0, 0.0, 0.0)
     for ended, wall_s, cpu_s, mb, suggestion_ms in watch.rows:
         a_trial = 1e3 * (cpu_s - before[2]) / (ended - before[0])
         print(f"{ended:6d} {wall_s:8.0f} {a_trial:23.0f} {mb:11.0f} {suggestion_ms:15.1f}")
         before = (ended, wall_s, cpu_s)
-    print(f"trials.jsonl: {bytes_a_trial:.0f} bytes a trial")
+    part = min(PART, given.trials // 2)
+    print(f"first {part} trials: {costs_ms(watch.ends[:part])} from one end to the next")
+    print(f" last {part} trials: {costs_ms(watch.ends[-part:])} from one end to the next")
+    print(f"trials.jsonl: {bytes_a_trial:.0f} bytes a trial; n = 1 run of {given.trials} trials")
     return 0
 
 
@@ -106,8 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def nodes(at_once: int) -> Any:
     """Start a cluster with room for so many trials, and point RAY_ADDRESS at it."""
     cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "resources": {"ncs": 1}})
-    for _ in range(NODES):
-        cluster.add_node(num_cpus=at_once // NODES)
+    for node in range(min(NODES, at_once)):
+        cluster.add_node(num_cpus=at_once // NODES + (node < at_once % NODES))
     os.environ["RAY_ADDRESS"] = cluster.address
     try:
         yield

@@ -17,7 +17,7 @@ from edge_tune import export, pruning
 from edge_tune.datasets import Dataset
 from edge_tune.evaluation import evaluate, score
 from edge_tune.images import Split
-from edge_tune.ranking import Row, Verdict, best, better_in_both, endings, evidence, imprecise_line
+from edge_tune.ranking import Row, Verdict, best, better_in_both, endings, evidence, failures, imprecise_line
 from edge_tune.results import Record, Results
 from edge_tune.study import Study
 
@@ -49,6 +49,7 @@ def conclude(study: Study, dataset: Dataset, results: Results, converter: Conver
         better_in_both={record.name: [trial.trial for trial in better_in_both(trials, record)] for record in baselines},
         endings=endings(trials),
         imprecise=imprecise_line([*baselines, *trials]),
+        failures=failures(trials),
     )
     results.write_json("summary.json", asdict(verdict))
     return verdict

@@ -1,10 +1,10 @@
 """Records as text for a terminal: a line a trial, a line of progress, the verdict's table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
-from edge_tune.experiment import Goal
-from edge_tune.ranking import Row, Standing, Verdict, is_precise, is_unpruned, last_measurement, reference_ms
+from edge_tune.experiment import Goal, Point
+from edge_tune.ranking import REPEAT, Row, Standing, Verdict, is_precise, is_unpruned, last_measurement, reference_ms
 from edge_tune.results import Record
 
 TIMELESS = ("top1", "top5", "loss", "parameters", "macs")
@@ -23,6 +23,9 @@ COLUMNS = (
     "parameters",
 )
 
+REASONS = 3
+"""So many reasons why trials failed are told."""
+
 RATIOS = (
     "Ratios are to the unpruned network, measured in turns with it; in brackets, the 95 % interval. Milliseconds stand "
     "beside those of the unpruned network in the same turns. "
@@ -32,12 +35,35 @@ RATIOS = (
 
 def trial_line(record: Record, target: Goal) -> str:
     """Return one line on a trial that has ended."""
-    sparsities = " ".join(f"{label} {sparsity:.2f}" for label, sparsity in record.sparsities.items())
-    structures = " ".join(f"{label} {kind}" for label, kind in record.structures.items() if kind != "filters")
-    point = f" ({sparsities} {structures}".rstrip() + ")" if record.sparsities else ""
-    seconds = sum(record.seconds.values())
+    point = point_text(record.sparsities, record.structures)
     if record.status == "failed":
-        return f"{record.name} failed: {record.reason}{point}"
+        return f"{record.name} {_ending(record, target)}{point}"
+    return f"{record.name} {_ending(record, target)}, {sum(record.seconds.values()):.1f} s{point}"
+
+
+def repeat_line(record: Record, original: str, target: Goal) -> str:
+    """Return one line on a trial that took over the record of the trial or baseline named `original`."""
+    point = point_text(record.sparsities, record.structures)
+    return f"{record.name} gives the network of {original} and takes its record over, {_ending(record, target)}{point}"
+
+
+def wait_line(name: str, original: str, point: Point) -> str:
+    """Return one line on a trial that waits for the record of the trial or baseline named `original`."""
+    text = point_text(point.sparsities, point.structures)
+    return f"{name} gives the network that {original} tries now, and waits for its record{text}"
+
+
+def point_text(sparsities: Mapping[str, float], structures: Mapping[str, str]) -> str:
+    """Return a point in brackets, after a blank; nothing for the unpruned network."""
+    removed = " ".join(f"{label} {sparsity:.2f}" for label, sparsity in sparsities.items())
+    kinds = " ".join(f"{label} {kind}" for label, kind in structures.items() if kind != "filters")
+    return f" ({removed} {kinds}".rstrip() + ")" if sparsities else ""
+
+
+def _ending(record: Record, target: Goal) -> str:
+    """Return how a trial ended, and its figures if it has any."""
+    if record.status == "failed":
+        return f"failed: {record.reason}"
     measurement = last_measurement(record)
     of = f" of {ms:.3f}" if record.trial and (ms := reference_ms(measurement).get("latency_ms")) else ""
     figures = f"top1 {record.metrics['top1']:.2f}, latency {record.metrics['latency_ms']:.3f}{of} ms"
@@ -48,7 +74,7 @@ def trial_line(record: Record, target: Goal) -> str:
     if record.trial and is_unpruned(measurement):
         figures += ", the unpruned network, since nothing was removed"
     ending = "stopped, " + str(record.reason) if record.status == "stopped" else "finished"
-    return f"{record.name} {ending}: {figures}, {seconds:.1f} s{point}"
+    return f"{ending}: {figures}"
 
 
 def progress_line(standing: Standing, *, total: int, running: int, seconds_left: float | None) -> str:
@@ -56,6 +82,8 @@ def progress_line(standing: Standing, *, total: int, running: int, seconds_left:
     best, metric = standing.best, standing.target.metric
     parts = [f"[{standing.ended}/{total} done, {running} running, {standing.hopeless} hopeless"]
     about = "about " if best and metric not in TIMELESS and not is_precise(last_measurement(best)) else ""
+    if standing.repeats:
+        parts.append(f"{standing.repeats} repeated")
     parts.append(f"best {metric} {about}{best.metrics[metric]:.4g} ({best.name})" if best else "no best yet")
     if seconds_left is not None:
         parts.append(f"about {duration(seconds_left)} left")
@@ -96,15 +124,16 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     lines = [RATIOS, *([verdict.imprecise] if verdict.imprecise else [])]
     for name, better in verdict.better_in_both.items():
         if name != "unpruned":
-            lines.append(
-                f"{len(better)} of {sum(verdict.endings.values())} trials beat {name} in both latency and val_top1."
-            )
+            lines.append(f"{len(better)} of {verdict.trials} trials beat {name} in both latency and val_top1.")
     counts = verdict.endings
     late = f"{counts['time_limit']} stopped by their time limit, " if counts.get("time_limit") else ""
     lines.append(
         f"Trials: {counts['finished']} finished, {counts['hopeless']} stopped as hopeless, "
         f"{counts['asha']} stopped by ASHA, {late}{counts['failed']} failed."
     )
+    if repeats := counts.get(REPEAT):
+        lines.append(f"Another {repeats} gave networks that had been tried, and took their records over.")
+    lines += failure_lines(verdict)
     if verdict.chosen is None:
         lines.append("No trial finished better than chance, so there is no best network.")
     elif (on_device := verdict.rows[-1].device_test_top1) is not None:
@@ -113,6 +142,23 @@ def verdict_lines(verdict: Verdict) -> list[str]:
             f"in PyTorch {verdict.rows[-1].test['top1']:.2f}."
         )
     return lines
+
+
+def failure_lines(verdict: Verdict) -> list[str]:
+    """Return why trials failed, a line for each of the most frequent reasons."""
+    reasons = list(verdict.failures.items())
+    lines = [f"{count} failed: {reason}" for reason, count in reasons[:REASONS]]
+    if rest := sum(count for _, count in reasons[REASONS:]):
+        lines.append(f"{rest} failed for other reasons, which stand in trials.jsonl.")
+    return lines
+
+
+def all_failed(verdict: Verdict) -> str:
+    """Return what to say of a study whose trials all failed, after the reasons."""
+    return (
+        f"All trials of the search failed ({verdict.trials}), so that there is no network to choose. --resume does not "
+        f"run them again: mend what the reasons name, and begin another study."
+    )
 
 
 def _cells(row: Row, reference: Row) -> tuple[str, ...]:

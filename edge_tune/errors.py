@@ -5,7 +5,8 @@ EdgeTuneError
 ├── PruningError       this plan cannot be carried out on this network
 ├── RetrainingError    this network diverged: its loss is not a finite number
 ├── BenchmarkError     the device, or the process that owns it
-└── StudyError         the whole study cannot go on; what it found so far is kept
+├── StudyError         the whole study cannot go on; what it found so far is kept
+└── AllFailedError     a study has come to its end, and each of its trials failed
 """
 
 from collections.abc import Iterable
@@ -47,3 +48,7 @@ class BenchmarkError(EdgeTuneError):
 
 class StudyError(EdgeTuneError):
     """A study cannot go on. What it found so far is kept, and it can be resumed."""
+
+
+class AllFailedError(EdgeTuneError):
+    """A study has come to its end, and each of its trials failed. Their records are kept, and none is run again."""

@@ -440,7 +440,8 @@ class Search:
     Attributes:
         method: "hyperopt" (tree-structured Parzen estimators), "random", or "grid" (the product
             of the groups' `Choice`s).
-        trials: Points to try, besides the baselines.
+        trials: Networks to try, besides the baselines. A point that gives a network which was tried takes its record
+            over, and is not counted.
         seed: Of the suggestions, the validation split and the retraining.
         max_concurrent_trials: At most so many at once; None: as many as the CPUs allow.
         cpus_per_trial: Cores, and threads, of one trial.

@@ -1,6 +1,8 @@
 """Which records are best, which to keep, and what a study's verdict consists of."""
 
-import math
+import itertools
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,9 @@ from edge_tune.results import RATIOS, Record, Results
 
 FRONT = (Minimise("latency_ratio"), Maximise("top1"))
 """The goals whose Pareto front keeps its weights. The ratio tells networks apart that were measured an hour apart."""
+
+REPEAT = "repeat"
+"""How a trial ended that took the record of an equal network over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +48,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The networks to compare, the chosen one last if there is one; how the trials ended; a warning, if one is due."""
+    """The networks to compare, the chosen one last if there is one, and how the trials ended.
+
+    Attributes:
+        endings: As `endings` counts them.
+        imprecise: A warning about the measurements, if one is due.
+        failures: Reason -> how many trials failed for it, the most frequent first.
+    """
 
     rows: Sequence[Row]
     chosen: int | None
     better_in_both: Mapping[str, Sequence[int]]
     endings: Mapping[str, int]
     imprecise: str | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def trials(self) -> int:
+        """How many networks the search tried."""
+        return sum(count for ending, count in self.endings.items() if ending != REPEAT)
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether there were trials, and each failed."""
+        return 0 < self.trials == self.endings["failed"]
 
 
 def read_verdict(results: Results) -> Verdict | None:
@@ -71,8 +93,14 @@ def with_metrics(records: Iterable[Record], *goals: Goal) -> list[Record]:
 
 
 def eligible(records: Iterable[Record]) -> list[Record]:
-    """Return the records that may be best: finished, and better than chance."""
-    return [record for record in records if record.status == "finished" and not record.collapsed]
+    """Return the records that may be best: finished, better than chance, and not taken over from another of them."""
+    records = list(records)
+    trials = {record.trial for record in records}
+    return [
+        record
+        for record in records
+        if record.status == "finished" and not record.collapsed and record.same_as not in trials
+    ]
 
 
 def best(records: Iterable[Record], target: Goal) -> Record | None:
@@ -81,26 +109,62 @@ def best(records: Iterable[Record], target: Goal) -> Record | None:
     return min(able, key=lambda record: target.loss(record.metrics[target.metric]), default=None)
 
 
+class Front:
+    """The records that no other one beats: as good in both `goals`, better in one.
+
+    What adding a record costs grows with how many others it beats, not with how many there are.
+    """
+
+    def __init__(self, goals: tuple[Goal, Goal]) -> None:
+        self.goals = goals
+        self._losses: list[tuple[float, ...]] = []  # the first loss rises from one to the next, the second falls
+        self._records: dict[tuple[float, ...], list[Record]] = {}
+
+    def add(self, record: Record) -> list[Record]:
+        """Take an eligible record into account. Returns those that are beaten now; itself, if it is."""
+        mine = self._losses_of(record)
+        if mine in self._records:
+            self._records[mine].append(record)
+            return []
+        begin = bisect_left(self._losses, mine)
+        if begin and self._losses[begin - 1][1] <= mine[1]:
+            return [record]
+        end = begin
+        while end < len(self._losses) and self._losses[end][1] >= mine[1]:
+            end += 1
+        beaten = [one for losses in self._losses[begin:end] for one in self._records.pop(losses)]
+        self._losses[begin:end] = [mine]
+        self._records[mine] = [record]
+        return beaten
+
+    def __contains__(self, record: Record) -> bool:
+        return self._losses_of(record) in self._records
+
+    @property
+    def records(self) -> list[Record]:
+        """All of them, by number."""
+        return sorted(itertools.chain(*self._records.values()), key=lambda record: record.trial)
+
+    def _losses_of(self, record: Record) -> tuple[float, ...]:
+        return tuple(goal.loss(record.metrics[goal.metric]) for goal in self.goals)
+
+
 def pareto_front(records: Iterable[Record], goals: tuple[Goal, Goal]) -> list[Record]:
     """Return the eligible records that no other one beats: as good in both `goals`, better in one."""
-    candidates = with_metrics(eligible(records), *goals)
-    losses = [tuple(goal.loss(record.metrics[goal.metric]) for goal in goals) for record in candidates]
-    members: set[tuple[float, ...]] = set()
-    least = math.inf  # of the second loss, among those whose first is no larger
-    for mine in sorted(set(losses)):
-        if mine[1] < least:
-            members.add(mine)
-            least = mine[1]
-    return [record for record, mine in zip(candidates, losses, strict=True) if mine in members]
+    front, candidates = Front(goals), with_metrics(eligible(records), *goals)
+    for record in candidates:
+        front.add(record)
+    return [record for record in candidates if record in front]
 
 
 class Standing:
-    """What a study has come to so far. What adding a record costs grows with the Pareto front, not with the study.
+    """What a study has come to so far. What adding a record costs does not grow with the study.
 
     Attributes:
         target: What the search looks for.
-        ended: Trials that have ended, baselines included but for the unpruned network.
+        ended: Networks whose trials have ended, baselines included but for the unpruned network.
         hopeless: How many of them were stopped as hopeless.
+        repeats: Trials that took the record of an equal network over.
         best: The best trial of the search, or None.
         keep: Which trials' weights are kept.
     """
@@ -108,30 +172,45 @@ class Standing:
     def __init__(self, target: Goal, records: Iterable[Record] = (), keep: KeepWeights = "front") -> None:
         self.target = target
         self.keep = keep
-        self.ended = self.hopeless = 0
+        self.ended = self.hopeless = self.repeats = 0
         self.best: Record | None = None
         self._baselines: list[Record] = []
-        self._others: list[Record] = []
+        self._finished: list[Record] = []
+        self._front = Front(FRONT)
         for record in records:
             self.add(record)
 
-    def add(self, record: Record) -> None:
-        """Take a record into account."""
-        self.ended += record.trial > 0
-        self.hopeless += record.stopped_by == "hopeless"
+    def add(self, record: Record) -> list[Record]:
+        """Take a record into account. Returns those whose weights are not kept from now on; itself, if its are not."""
+        self._count(record)
         if record.baseline:
             self._baselines.append(record)
-            return
-        self.best = best([*([self.best] if self.best else []), record], self.target)
-        if self.keep == "front":
-            self._others = pareto_front([*self._others, record], FRONT)
+            return []
+        if record.same_as is not None and record.same_as not in {baseline.trial for baseline in self._baselines}:
+            return []  # the trial that it repeats has its place already; a baseline has none
+        candidates = [*([self.best] if self.best else []), record]
+        self.best = best(candidates, self.target)
         if self.keep == "all" and record.status == "finished":
-            self._others.append(record)
+            self._finished.append(record)
+        if self.keep == "front" and eligible([record]):
+            candidates += self._front.add(record)
+        return [candidate for candidate in candidates if not self._keeps(candidate)]
+
+    def _count(self, record: Record) -> None:
+        if record.same_as is not None:
+            self.repeats += 1
+            return
+        self.ended += record.trial > 0
+        self.hopeless += record.stopped_by == "hopeless"
+
+    def _keeps(self, record: Record) -> bool:
+        on_front = self.keep == "front" and bool(eligible([record])) and record in self._front
+        return record is self.best or on_front or (self.keep == "all" and record.status == "finished")
 
     @property
     def kept(self) -> list[Record]:
         """The records whose weights are kept: baselines, the best, and the Pareto front or all that finished."""
-        return [*self._baselines, *([self.best] if self.best else []), *self._others]
+        return [*self._baselines, *([self.best] if self.best else []), *self._front.records, *self._finished]
 
 
 def ratios(measurement: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
@@ -196,9 +275,15 @@ def better_in_both(trials: Sequence[Record], baseline: Record) -> list[Record]:
 
 
 def endings(trials: Sequence[Record]) -> dict[str, int]:
-    """Count the trials by how they ended: finished, failed, or the rule that stopped them."""
+    """Count the trials by how they ended: finished, failed, the rule that stopped them, or as the repeat of another."""
     counts = {"finished": 0, "hopeless": 0, "asha": 0, "time_limit": 0, "failed": 0}
     for trial in trials:
-        ending = trial.stopped_by or trial.status
+        ending = REPEAT if trial.same_as is not None else trial.stopped_by or trial.status
         counts[ending] = counts.get(ending, 0) + 1  # a newer version may know other rules
     return counts
+
+
+def failures(trials: Sequence[Record]) -> dict[str, int]:
+    """Count the trials that failed by their reasons, the most frequent first."""
+    failed = (trial for trial in trials if trial.status == "failed" and trial.same_as is None)
+    return dict(Counter(trial.reason or "no reason is known" for trial in failed).most_common())

@@ -62,6 +62,7 @@ class Record:
         baseline: Name of the known schedule this is, or None for a trial of the search.
         status: "running" only in what a trial reports on its way; never in a file.
         stopped_by: The rule that stopped it: "hopeless", "asha", "time_limit"; a newer version may know others.
+        same_as: The trial whose network this one's point gives, and whose record it took over; None if it ran itself.
         attempts: How often it began: more than once if its process, or the study, was lost meanwhile.
         reason: Why it was stopped or failed, for a person.
         collapsed: Why its predictions are no better than chance, or None.
@@ -95,6 +96,7 @@ class Record:
     started_at: str = ""
     ended_at: str = ""
     attempts: Count = 1
+    same_as: Count | None = None
 
     @property
     def name(self) -> str:
@@ -159,6 +161,19 @@ class Report:
     record: Record
     weights: bytes | None = None
     checkpoint: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the network of a point is, known before it is made.
+
+    Attributes:
+        digest: Equal for points that give the same network.
+        plan: What is asked and done to each weight, as records hold it.
+    """
+
+    digest: str
+    plan: Sequence[Mapping[str, Any]]
 
 
 class Results:

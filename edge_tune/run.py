@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 from edge_tune import console
 from edge_tune.arguments import given_path, given_text
-from edge_tune.errors import EdgeTuneError, ExperimentError, StudyError
+from edge_tune.errors import AllFailedError, EdgeTuneError, ExperimentError, StudyError
 from edge_tune.experiment import Experiment, KeepWeights
 from edge_tune.loading import load_experiment, without_secrets
 from edge_tune.results import Results
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE|URL",
         help="trained weights (state_dict); without any, the network is trained first",
     )
-    parser.add_argument("--trials", type=int, metavar="N", help="points to try, besides the baselines")
+    parser.add_argument("--trials", type=int, metavar="N", help="networks to try, besides the baselines")
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of retraining of each trial; 0 for none")
     parser.add_argument(
         "--device",
@@ -157,6 +157,8 @@ def _run(given: argparse.Namespace) -> int:
     except OSError as error:
         raise StudyError(f"{results.folder / REPORT}: must be written, but got {error.strerror}.") from error
     _say(f"Report, for a browser: {results.folder / REPORT}")
+    if verdict.all_failed:
+        raise AllFailedError(console.all_failed(verdict))
     return 0
 
 

@@ -20,11 +20,12 @@ from edge_tune.experiment import Asha, Benchmark, Experiment, Point
 from edge_tune.loading import as_json
 from edge_tune.ranking import Standing, Verdict
 from edge_tune.results import Record, Results, write_atomically
+from edge_tune.searcher import count_trials
 from edge_tune.simulation import Simulation
 from edge_tune.stopping import StudyLimits
 from edge_tune.study import Study, images_digest, load, prepare
 from edge_tune.tensorboard import TensorBoard
-from edge_tune.trainable import RunsTrials
+from edge_tune.trainable import RunsTrials, baseline_name, to_point
 from edge_tune.trial import Trials
 from edge_tune.waiting import told
 
@@ -233,12 +234,13 @@ class _Session:
         self.ended_before = self.standing.ended
         self.running: set[int] = set()
         self.began = self.spoke = time.monotonic()
-        self.total = max(search.count_trials(experiment), self.ended_before)
+        self.total = max(count_trials(experiment), self.ended_before)
         limits = StudyLimits(experiment.search.time_budget_s, experiment.search.max_failed_trials)
         under_way = self._checkpoints()
         self._say_what_is_ahead(under_way)
+        exhausted = None
         if self.standing.ended < self.total:
-            search.run_search(
+            exhausted = search.run_search(
                 self.work.trials,
                 self.results,
                 self.device,
@@ -250,8 +252,8 @@ class _Session:
         if limits.reason and not limits.time_is_over:
             raise StudyError(f"{self._recorded()}. The study was ended: {limits.reason}")
         self._show_study()
-        if limits.reason:
-            self.say(f"{self._recorded()}: {limits.reason}.")
+        if reason := limits.reason or (None if self.results.unfinished() else exhausted):
+            self.say(f"{self._recorded()}: {reason}.")
         elif self.standing.ended < self.total:
             self.say(f"Interrupted: {self._recorded()}.")
             return None
@@ -267,6 +269,12 @@ class _Session:
         """Note the point, so that a resumed study runs it again if it does not end."""
         self.results.add_started(trial, point)
         self.running.add(trial)
+
+    def on_wait(self, trial: int, point: Mapping[str, Any], other: int) -> None:
+        """Note the point as one that began: a resumed study goes on with its number."""
+        self.results.add_started(trial, point)
+        groups = self.work.experiment.pruner_groups
+        self.say(console.wait_line(self._name(trial), self._name(other), to_point(dict(point), groups)))
 
     def on_report(self, record: Record, checkpoint: bytes | None) -> None:
         """Follow a trial on its way; say where the study stands when there was no news for long."""
@@ -287,6 +295,19 @@ class _Session:
         self._write(record, weights)
         self.say(console.trial_line(record, self.work.experiment.target))
         self._say_progress()
+
+    def on_repeat(self, record: Record) -> None:
+        """Keep the record, and what a baseline is kept for: as a trial, its network may be the best."""
+        assert record.same_as is not None
+        original = replace(record, trial=record.same_as, baseline=baseline_name(self.work.experiment, record.same_as))
+        weights = self.results.network_file(original)
+        if original.baseline and weights.is_file():
+            write_atomically(self.results.network_file(record), weights.read_bytes())
+        self._keep(record)
+        self.say(console.repeat_line(record, original.name, self.work.experiment.target))
+
+    def _name(self, trial: int) -> str:
+        return Record(trial=trial, baseline=baseline_name(self.work.experiment, trial)).name
 
     def _show_study(self, verdict: Verdict | None = None) -> None:
         """Bring TensorBoard's card and plots of the study up to date."""
@@ -352,12 +373,14 @@ class _Session:
         """Keep the weights before the record, so that a record's weights are always there."""
         if weights:
             write_atomically(self.results.network_file(record), weights)
-        self.results.add(record)
-        earlier = self.standing.kept
-        self.standing.add(record)
-        self.results.keep_networks(self.standing.kept, among=[*earlier, record])
+        self._keep(record)
         self.results.checkpoint_file(record.trial).unlink(missing_ok=True)
         self.tensorboard.add(record)
+
+    def _keep(self, record: Record) -> None:
+        self.results.add(record)
+        dropped = self.standing.add(record)
+        self.results.keep_networks([] if record in dropped else [record], among=dropped)
 
     def _recorded(self) -> str:
         return f"{self.standing.ended} of {self.total} trials are recorded in {self.results.folder}"

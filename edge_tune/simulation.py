@@ -11,14 +11,15 @@ mean of a point's sparsities, n classes and e of E epochs done, the formulas are
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edge_tune.benchmark.measurement import Device
-from edge_tune.experiment import Experiment, Point
-from edge_tune.ranking import Row, Verdict, best, better_in_both, endings, evidence
-from edge_tune.results import Record, Report, Results, now
+from edge_tune.experiment import Experiment, Point, PrunerGroup
+from edge_tune.points import count_points
+from edge_tune.ranking import Row, Verdict, best, better_in_both, endings, evidence, failures
+from edge_tune.results import Planned, Record, Report, Results, now
 
 BYTES = 100_000
 PARAMETERS = 1_000_000
@@ -42,6 +43,10 @@ class Simulation:
     def trials(self) -> "Simulation":
         """What runs the trials: this."""
         return self
+
+    def planner(self) -> "PointsAsPlans":
+        """Return what tells networks apart: by their points, since the formulas know no filters to count."""
+        return PointsAsPlans(self.experiment.pruner_groups)
 
     def set_up(self, threads: int) -> None:
         """Do nothing: nothing is computed."""
@@ -99,6 +104,7 @@ class Simulation:
                 record.name: [trial.trial for trial in better_in_both(trials, record)] for record in baselines
             },
             endings=endings(trials),
+            failures=failures(trials),
         )
         results.write_json("summary.json", asdict(verdict))
         return verdict
@@ -115,6 +121,26 @@ class Simulation:
         seconds = {**record.seconds, "retrain": record.seconds.get("retrain", 0.0) + self.epoch_s}
         metrics = {**record.metrics, **accuracy}
         return replace(record, epoch=epoch, metrics=metrics, curve=(*record.curve, entry), seconds=seconds)
+
+
+@dataclass(frozen=True)
+class PointsAsPlans:
+    """Takes points for the same network if they are equal, and for different ones if not."""
+
+    groups: Mapping[str, PrunerGroup]
+
+    def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
+        """Return what the network of a point is."""
+        return Planned(json.dumps(asdict(point), sort_keys=True), ())
+
+    def digest(self, record: Record) -> str:
+        """Return the digest of the network of a trial that has ended."""
+        point = Point(record.sparsities, record.structures)
+        return self(point, is_baseline=record.baseline is not None).digest
+
+    def count(self) -> int | None:
+        """Return how many points there are; None if a sparsity has a range."""
+        return count_points(self.groups)
 
 
 def _accuracy(sparsity: float, epoch: int) -> dict[str, float]:

@@ -93,7 +93,16 @@ class StudyLimits(Stopper):
         return self.reason is not None
 
 
-class AshaScheduler(AsyncHyperBandScheduler):
+class InOrder(FIFOScheduler):
+    """First come, first served, as Ray's own, but what it looks at are the trials that have not ended, not all."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the trial that waits and has the least number, or None."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        return min(waiting, key=lambda trial: trial.config["trial"], default=None)
+
+
+class AshaScheduler(InOrder, AsyncHyperBandScheduler):
     """Ray's ASHA, which also says why, spares the baselines and remembers an earlier session.
 
     A rung knows a trial by its number, so that one that is run again after its process was lost has one place in it.
@@ -129,12 +138,12 @@ class AshaScheduler(AsyncHyperBandScheduler):
         self._enter(result["trial"], result["epoch"], result[self.rule.goal.metric])
 
     def remember(self, records: Iterable[Record]) -> None:
-        """Enter the epochs of trials into the rungs, as they were before a resume.
+        """Enter the epochs of trials into the rungs, as they were before a resume; a record taken over is in none.
 
         Not every epoch measures everything: a metric is what it was last, and after the last epoch the record's own.
         """
         metric = self.rule.goal.metric
-        for record in records:
+        for record in (record for record in records if record.same_as is None):
             known: dict[str, float] = dict(record.pruned)
             for entry in record.curve:
                 known |= {**entry, **(record.metrics if entry is record.curve[-1] else {})}
@@ -147,10 +156,10 @@ class AshaScheduler(AsyncHyperBandScheduler):
         return decision
 
 
-def make_scheduler(rule: Asha | None, epochs: int, earlier: Iterable[Record]) -> AshaScheduler | FIFOScheduler:
+def make_scheduler(rule: Asha | None, epochs: int, earlier: Iterable[Record]) -> AshaScheduler | InOrder:
     """Return ASHA with the rungs of the trials of `earlier` sessions, or plain first come first served."""
     if rule is None or rule.grace_epochs >= epochs:
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
+        return InOrder()  # type: ignore[no-untyped-call]
     scheduler = AshaScheduler(rule, epochs)
     scheduler.remember(earlier)
     return scheduler

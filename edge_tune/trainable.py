@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from edge_tune.benchmark.cores import training_cpus, usable_cpus
 from edge_tune.benchmark.measurement import Device
 from edge_tune.experiment import Experiment, Goal, Point, PrunerGroup, Uniform
-from edge_tune.results import Record, Report, Results
+from edge_tune.results import Planned, Record, Report, Results
 
 OBJECTIVE = "objective"
 """The searcher's metric: the target turned so that smaller is better."""
@@ -48,12 +48,28 @@ def objective(record: Record, target: Goal) -> float:
     return loss if record.status == "finished" and not record.collapsed else loss + PENALTY
 
 
+class Planner(Protocol):
+    """Tells on the driver which networks points give, without a trial."""
+
+    def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
+        """Return what the network of a point is."""
+
+    def digest(self, record: Record) -> str:
+        """Return the digest of the network of a trial that has ended."""
+
+    def count(self) -> int | None:
+        """Return how many different networks the points of the search space give; None: nobody has counted them."""
+
+
 class RunsTrials(Protocol):
     """What runs a study's trials: prunes and retrains, or simulates it."""
 
     @property
     def experiment(self) -> Experiment:
         """What is searched."""
+
+    def planner(self) -> Planner:
+        """Return what tells which networks points give."""
 
     def set_up(self, threads: int) -> None:
         """Prepare this process for trials, one after another."""

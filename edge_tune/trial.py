@@ -1,12 +1,14 @@
 """One trial: prune, evaluate, measure, retrain, export, measure. An interrupted one goes on from its checkpoint."""
 
+import itertools
+import json
 import math
 import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -16,14 +18,18 @@ from edge_tune import export, pruning
 from edge_tune.benchmark import layers
 from edge_tune.benchmark.measurement import Device
 from edge_tune.checkpoint import Checkpoint
-from edge_tune.errors import RetrainingError
+from edge_tune.errors import PruningError, RetrainingError
 from edge_tune.evaluation import Evaluation, evaluate
-from edge_tune.experiment import Experiment, Hopeless, Point
+from edge_tune.experiment import Choice, Experiment, Hopeless, Point, Structure
+from edge_tune.points import count_points
 from edge_tune.pruning import Plan
-from edge_tune.results import Record, Report, now
+from edge_tune.results import Planned, Record, Report, now
 from edge_tune.retraining import Epoch, make_optimiser, retrain
 from edge_tune.stopping import why_collapsed, why_hopeless, why_too_long
 from edge_tune.study import Study
+
+PARTS = 4096
+"""So many plans of a group are remembered: those of a list of sparsities come again and again."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,10 @@ class Trials:
     def experiment(self) -> Experiment:
         """What is searched."""
         return self.study.experiment
+
+    def planner(self) -> "Planner":
+        """Return what tells which networks points give."""
+        return Planner(self.study)
 
     def set_up(self, threads: int) -> None:
         """Prepare this process for trials, one after another."""
@@ -54,6 +64,56 @@ class Trials:
         return run_trial(
             self.study, point, device, epochs=epochs, trial=trial, baseline=baseline, checkpoint=checkpoint
         )
+
+
+class Planner:
+    """Tells which networks points give, without pruning any."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.network = study, study.network()
+        self.groups = study.experiment.pruner_groups
+        self._part = lru_cache(PARTS)(self._make_part)
+
+    def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
+        """Return what the network of a point is. One that has no plan is its own; its trial then says why."""
+        try:
+            parts = [
+                self._part(label, sparsity, point.structures[label], is_baseline)
+                for label, sparsity in point.sparsities.items()
+            ]
+        except PruningError:
+            return Planned(json.dumps(asdict(point), sort_keys=True), ())
+        plan = tuple(itertools.chain(*parts))
+        return Planned(pruning.digest(plan), pruning.plan_as_json(plan))
+
+    def digest(self, record: Record) -> str:
+        """Return the digest of the network of a trial that has ended; its record holds the plan, once it was made."""
+        if record.plan:
+            return pruning.digest(pruning.plan_from_json(record.plan))
+        point = Point(record.sparsities, record.structures)
+        return self(point, is_baseline=record.baseline is not None).digest
+
+    def count(self) -> int | None:
+        """Return how many different networks the points of the search space give; None if a sparsity has a range."""
+        if count_points(self.groups) is None:
+            return None
+        return math.prod(len(set(self._digests(label))) for label in self.groups)
+
+    def _digests(self, label: str) -> Iterator[str]:
+        """Yield the digest of what each sparsity and structure of one group makes of its weights."""
+        group = self.groups[label]
+        for sparsity in group.sparsity.values if isinstance(group.sparsity, Choice) else [group.sparsity.low]:
+            for structure in group.structures:
+                yield self(Point({label: sparsity}, {label: structure}), is_baseline=False).digest
+
+    def _make_part(self, label: str, sparsity: float, structure: Structure, is_baseline: bool) -> Plan:
+        """Return the plan of one group: groups have nothing to do with each other."""
+        return _plan(self.study, self.network, Point({label: sparsity}, {label: structure}), is_baseline=is_baseline)
+
+
+def _plan(study: Study, network: nn.Module, point: Point, *, is_baseline: bool) -> Plan:
+    granule = 1 if is_baseline else study.granule  # a baseline is a known schedule, and stays one
+    return pruning.make_plan(network, study.experiment.pruner_groups, point, study.coupled, granule)
 
 
 def run_trial(
@@ -81,8 +141,7 @@ def run_trial(
 
     with run.stage("plan"):
         network = study.network()
-        granule = 1 if baseline else study.granule  # a baseline is a known schedule, and stays one
-        plan = pruning.make_plan(network, study.experiment.pruner_groups, point, study.coupled, granule)
+        plan = _plan(study, network, point, is_baseline=baseline is not None)
     with run.stage("prune"):
         network = pruning.prune(network, plan, study.coupled)
     run.begin(network, plan, Record(trial=trial, baseline=baseline, **asdict(point)))

@@ -142,3 +142,39 @@ def test_verdict_lines_say_how_the_trials_ended_and_what_the_device_answers() ->
         "Trials: 5 finished, 2 stopped as hopeless, 1 stopped by ASHA, 0 failed.",
         "On the device the exported network has test_top1 89.25; in PyTorch 89.50.",
     ]
+
+
+def test_verdict_lines_say_why_trials_failed_and_that_some_were_repeats() -> None:
+    verdict = Verdict(
+        rows=[UNPRUNED],
+        chosen=None,
+        better_in_both={},
+        endings={"finished": 0, "hopeless": 0, "asha": 0, "failed": 12, "repeat": 4},
+        failures={"no stick.": 6, "diverged.": 3, "lost.": 1, "a": 1, "b": 1},
+    )
+    assert console.verdict_lines(verdict)[1:] == [
+        "Trials: 0 finished, 0 stopped as hopeless, 0 stopped by ASHA, 12 failed.",
+        "Another 4 gave networks that had been tried, and took their records over.",
+        "6 failed: no stick.",
+        "3 failed: diverged.",
+        "1 failed: lost.",
+        "2 failed for other reasons, which stand in trials.jsonl.",
+        "No trial finished better than chance, so there is no best network.",
+    ]
+    assert "All trials of the search failed (12)" in console.all_failed(verdict)
+
+
+def test_repeat_line_names_the_trial_whose_record_it_is() -> None:
+    repeat = replace(RECORD, trial=9, baseline=None, same_as=7, seconds={})
+    line = console.repeat_line(repeat, "trial_0007", et.Minimise("latency_ms"))
+    figures = "finished: top1 90.00, latency 2.000 ms (layer_1 0.25 layer_2 0.50 layer_2 channels)"
+    assert line == f"trial_0009 gives the network of trial_0007 and takes its record over, {figures}"
+    failed = replace(repeat, status="failed", reason="no stick.")
+    assert "takes its record over, failed: no stick. (" in console.repeat_line(
+        failed, "half", et.Minimise("latency_ms")
+    )
+
+
+def test_progress_line_counts_repeats_if_there_are_any() -> None:
+    standing = Standing(et.Maximise("top1"), [RECORD, replace(RECORD, trial=9, same_as=RECORD.trial)])
+    assert ", 1 repeated, " in console.progress_line(standing, total=9, running=2, seconds_left=None)

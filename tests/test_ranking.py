@@ -1,5 +1,9 @@
+import cProfile
+import pstats
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -82,3 +86,56 @@ def test_a_collapsed_network_beats_nothing() -> None:
     baseline, lucky = record(1, 3.0, 9.8, baseline="off_the_shelf"), record(2, 1.0, 10.5)
     assert ranking.better_in_both([lucky], baseline) == [lucky]
     assert ranking.better_in_both([replace(lucky, collapsed="one class")], baseline) == []
+
+
+def test_a_repeat_is_no_second_network() -> None:
+    again, of_baseline = replace(GOOD, trial=7, same_as=2), record(8, 0.5, 99.0, same_as=0)
+    assert ranking.eligible([*ALL, again]) == [FAST, GOOD]
+    assert ranking.endings([*ALL, again])["repeat"] == 1
+    baseline = record(0, 0.5, 99.0, baseline="known")
+    standing = ranking.Standing(et.Maximise("top1"), [baseline, *ALL, again])
+    assert (standing.ended, standing.repeats) == (5, 1)
+    assert standing.kept == [baseline, GOOD, FAST, GOOD]
+    standing.add(of_baseline)
+    assert standing.best is of_baseline  # the baseline itself is none of the trials to choose from
+    assert standing.kept == [baseline, of_baseline, of_baseline]
+
+
+def test_standing_names_those_whose_weights_it_no_longer_keeps() -> None:
+    generator = random.Random(2)
+    standing, kept = ranking.Standing(et.Maximise("top1")), set()
+    for n in range(1, 200):
+        one = record(n, generator.randrange(30), generator.randrange(30))
+        dropped = standing.add(one)
+        kept = (kept | {n}) - {other.trial for other in dropped}
+        assert kept == {other.trial for other in standing.kept}
+
+
+def calls(action: Callable[[], object]) -> int:
+    """How many functions a call comes to."""
+    profile = cProfile.Profile()
+    profile.runcall(action)
+    return pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
+
+
+def test_what_a_trial_costs_its_standing_does_not_grow() -> None:
+    """Each of these networks is on the front: none is faster and better than another."""
+    standing, counts = ranking.Standing(et.Minimise("latency_ratio")), []
+    for n in range(1, 3001):
+        counts.append(calls(partial(standing.add, record(n, 3000 - n, 100 - n / 100))))
+    assert len(standing.kept) == 3001  # the best twice
+    assert max(counts[-500:]) <= max(counts[:500])
+
+
+def test_failures_are_counted_by_reason_the_most_frequent_first() -> None:
+    failed = [Record(trial=n, status="failed", reason="no stick." if n % 3 else "diverged.") for n in range(1, 9)]
+    repeat = replace(failed[0], trial=9, same_as=1)
+    assert list(ranking.failures([*ALL, *failed, repeat]).items()) == [("no stick.", 6), ("diverged.", 2), ("x", 1)]
+
+
+@pytest.mark.parametrize(
+    ("endings", "all_failed"),
+    [({"finished": 0, "failed": 3, "repeat": 2}, True), ({"finished": 1, "failed": 3}, False), ({"failed": 0}, False)],
+)
+def test_all_failed_needs_trials_and_no_other_end(endings: dict[str, int], all_failed: bool) -> None:
+    assert ranking.Verdict(rows=[], chosen=None, better_in_both={}, endings=endings).all_failed == all_failed

@@ -320,14 +320,16 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
 
 
 def test_run_goes_on_when_a_trial_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    """A learning rate that diverges fails each trial; each leaves a record with its reason."""
+    """A learning rate that diverges fails each trial; each leaves a record with its reason, and so ends the command."""
     file = write("retraining=et.Retraining(epochs=1, lr=1e20, batch_size=32, precision='f32')")
-    assert main([file, "--trials", "2", "--results", "out"]) == 0
-    out = capsys.readouterr().out
+    assert main([file, "--trials", "2", "--results", "out"]) == 1
+    out, err = capsys.readouterr()
     assert [record.status for record in ended("out")] == ["failed", "failed"]
     assert all("RetrainingError: epoch 1: the training loss must be finite" in (r.reason or "") for r in ended("out"))
     assert "No trial finished better than chance" in out
-    assert "2 failed" in out
+    assert re.search(r"\n2 failed: RetrainingError: epoch 1: the training loss must be finite.*\n", out)
+    assert err.startswith("All trials of the search failed (2), so that there is no network to choose.")
+    assert Path("out/report.html").is_file()
 
 
 def test_run_ends_a_study_whose_trials_fail(capsys: pytest.CaptureFixture[str]) -> None:

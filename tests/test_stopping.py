@@ -182,3 +182,13 @@ def test_make_scheduler_leaves_asha_out_when_its_grace_lasts_to_the_end() -> Non
     assert isinstance(make_scheduler(rule, 6, []), AshaScheduler)
     assert not isinstance(make_scheduler(rule, 5, []), AshaScheduler)
     assert not isinstance(make_scheduler(None, 5, []), AshaScheduler)
+
+
+def test_trials_run_in_the_order_of_their_numbers_and_those_that_ended_are_not_looked_at() -> None:
+    live = [
+        SimpleNamespace(status=status, config={"trial": number})
+        for number, status in ((7, "PENDING"), (2, "RUNNING"), (5, "PENDING"))
+    ]
+    controller = SimpleNamespace(get_live_trials=lambda: live)  # it has no list of all trials
+    for scheduler in (make_scheduler(None, 9, []), make_scheduler(et.Asha(et.Maximise("top1")), 9, [])):
+        assert scheduler.choose_trial_to_run(controller) is live[2]

@@ -15,7 +15,7 @@ from edge_tune.errors import BenchmarkError, RetrainingError
 from edge_tune.experiment import METRICS, Point
 from edge_tune.results import Record
 from edge_tune.study import Study
-from edge_tune.trial import Report, run_trial
+from edge_tune.trial import Report, Trials, run_trial
 from tests.devices import Answer, Formula
 from tests.networks import experiment
 
@@ -305,3 +305,35 @@ def test_run_trial_raises_when_the_device_fails_or_retraining_diverges() -> None
     check_full([next(found)])
     with pytest.raises(RetrainingError, match="must be finite, but got nan"):
         list(found)
+
+
+@pytest.mark.parametrize("granule", [1, 4])
+@pytest.mark.parametrize("baseline", [None, "half"])
+def test_planner_tells_the_plan_that_a_trial_then_has(granule: int, baseline: str | None) -> None:
+    one = replace(study_with(retraining=et.Retraining(epochs=0, lr=0.1)), granule=granule)
+    point = Point({"first": 0.7, "second": 0.3}, HALF.structures)
+    planned = Trials(one).planner()(point, is_baseline=baseline is not None)
+    (report,) = run_trial(one, point, Formula(), epochs=0, trial=7, baseline=baseline)
+    assert planned.plan == report.record.plan
+    assert planned.digest == pruning.digest(pruning.plan_from_json(report.record.plan))
+
+
+def test_planner_tells_the_digest_of_a_record_with_and_without_a_plan() -> None:
+    one = study_with(retraining=et.Retraining(epochs=0, lr=0.1))
+    planner = Trials(one).planner()
+    (report,) = run_trial(one, HALF, Formula(), epochs=0, trial=7)
+    expected = planner(HALF, is_baseline=False).digest
+    assert planner.digest(report.record) == planner.digest(replace(report.record, plan=())) == expected
+
+
+def test_planner_counts_the_networks_that_lists_of_sparsities_give() -> None:
+    """Of 8 filters, 0.0 and 0.1 leave all, 0.5 and 0.6 leave 4; of multiples of 4, 8 or 4 stay."""
+    groups = {
+        label: replace(group, sparsity=et.Choice([0.0, 0.1, 0.3, 0.5, 0.6]))
+        for label, group in experiment().pruner_groups.items()
+    }
+    one = study_with(pruner_groups=groups)
+    assert Trials(one).planner().count() == 3 * 3
+    assert Trials(replace(one, granule=4)).planner().count() == 2 * 2
+    ranged = {**groups, "first": experiment().pruner_groups["first"]}
+    assert Trials(study_with(pruner_groups=ranged)).planner().count() is None

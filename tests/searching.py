@@ -1,0 +1,60 @@
+"""A searcher without Ray: trials of closed formulas, one after another."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import edge_tune as et
+from edge_tune import trainable
+from edge_tune.results import Record
+from edge_tune.searcher import Searcher
+from edge_tune.simulation import Simulation
+from edge_tune.trainable import Planner
+from tests.networks import BLOCKS, experiment
+
+CHOICES = {
+    label: et.PrunerGroup(["filters", "channels"], group.weights, sparsity=et.Choice([0.0, 0.5, 0.9]))
+    for label, group in BLOCKS.items()
+}
+HALF = {"half": {"first": 0.5, "second": 0.5}}
+
+
+def finished(number: int, config: Mapping[str, Any], one: et.Experiment, **changes: object) -> Record:
+    """The record of a trial whose latency is a bowl with its bottom at 0.3 / 0.6."""
+    point = trainable.to_point(dict(config), one.pruner_groups)
+    latency = sum((s - best) ** 2 for s, best in zip(point.sparsities.values(), (0.3, 0.6), strict=True))
+    return Record(
+        **{  # type: ignore[arg-type]
+            "trial": number,
+            "status": "finished",
+            "baseline": trainable.baseline_name(one, number),
+            "sparsities": point.sparsities,
+            "structures": point.structures,
+            "metrics": {"latency_ms": latency, "top1": 50.0},
+            **changes,
+        }
+    )
+
+
+def searching(one: et.Experiment, *arguments: Any, planner: Planner | None = None, **more: Any) -> Searcher:
+    """A searcher for which each point is a network of its own, unless a planner says otherwise."""
+    return Searcher(one, planner or Simulation(one).planner(), *arguments, **more)
+
+
+def run_on(searcher: Searcher, one: et.Experiment, trials: int) -> list[Record]:
+    """Let a searcher run `trials` trials, one after another. Returns their records and those taken over, by number."""
+    records: list[Record] = []
+    for _ in range(trials):
+        trial_id = f"ray_{searcher.next_number}_{len(records)}"
+        config = searcher.suggest(trial_id)
+        records += searcher.take_news()[1]
+        if not isinstance(config, dict):
+            return records
+        record = finished(config.pop("trial"), config, one)
+        searcher.on_trial_complete(trial_id, {trainable.OBJECTIVE: trainable.objective(record, one.target)})
+        searcher.end(record)
+        records.append(record)
+    return records
+
+
+def study(trials: int = 40, method: Any = "hyperopt", **changes: object) -> et.Experiment:
+    return experiment(search=et.Search(method, trials=trials, seed=3), **changes)
