@@ -6,10 +6,10 @@ import os
 import platform
 import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -217,23 +217,32 @@ def joined(settings: Benchmark) -> Iterator[Cluster]:
         cores = usable_cpus() if settings.device == "fake" else training_cpus(settings.threads)
         options = {"num_cpus": len(cores), "resources": {settings.resource: 1}, "include_dashboard": False}
     try:
+        _start(address, options)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the records
+        yield Cluster("on this machine" if address == "local" else f"at {address}", settings.resource)
+    finally:
+        ray.shutdown()
+
+
+def _start(address: str, options: Mapping[str, Any]) -> None:
+    """Start Ray on this machine, or join it at `address`.
+
+    Raises:
+        ExperimentError: It does not start, or none can be joined.
+    """
+    try:
         if address not in ("local", "auto"):
             _check_answers(address)  # Ray itself would try for minutes
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
+        with _sigterm_kept(), _sessions_of_their_own():
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         if address == "local":
-            raise
+            raise ExperimentError(f"Ray must start on this machine, but got: {_last_line(error)}") from error
         raise ExperimentError(
             f"RAY_ADDRESS: a Ray cluster of this Python ({platform.python_version()}) and Ray ({ray.__version__}) must "
             f"answer at {address!r}, but got: {_last_line(error)} Start it (ray up cluster.yaml), or unset RAY_ADDRESS "
             f"to run on this machine alone."
         ) from error
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the records
-    with _sigterm_as_ctrl_c():
-        try:
-            yield Cluster("on this machine" if address == "local" else f"at {address}", settings.resource)
-        finally:
-            ray.shutdown()
 
 
 def _check_answers(address: str) -> None:
@@ -245,16 +254,41 @@ def _check_answers(address: str) -> None:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, which service managers send, end a study as Ctrl-C does; Ray's own handler would exit at once."""
-    if threading.current_thread() is not threading.main_thread():
+def _sigterm_kept() -> Iterator[None]:
+    """Give SIGTERM back to whoever had it: Ray takes it for itself when it starts, and leaves the process at once."""
+    mine = signal.getsignal(signal.SIGTERM)
+    try:
         yield
-        return
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    except SystemExit as left:
+        signal.signal(signal.SIGTERM, mine)
+        if left.code == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, mine)
+
+
+@contextmanager
+def _sessions_of_their_own() -> Iterator[None]:
+    """Start the processes that are started meanwhile in sessions of their own, and so out of this process's group.
+
+    A signal to the group, as a terminal, `timeout` and systemd send it, is then this process's alone, which ends them
+    in order. Should it be killed, they are too: Ray asks the kernel for that.
+    """
+    token = _starts_sessions.set(True)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _starts_sessions.reset(token)
+
+
+def _begin_session() -> None:
+    if _starts_sessions.get():
+        os.setsid()
+
+
+_starts_sessions = ContextVar("_starts_sessions", default=False)
+os.register_at_fork(after_in_child=_begin_session)
 
 
 def versions() -> dict[str, str]:

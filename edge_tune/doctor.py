@@ -12,9 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_tune import command
 from edge_tune.benchmark import checks, stick
 from edge_tune.benchmark.checks import Check, Finding, Host
 from edge_tune.benchmark.cores import usable_cpus
+from edge_tune.command import say
+from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
 
 PROBE = Path(__file__).with_name("benchmark") / "probe.py"
@@ -26,20 +29,22 @@ OF_THE_PROCESSOR: tuple[Check, ...] = (checks.governor, checks.cores, checks.quo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the findings; return 0 when the device can be measured, else 1; 2 for bad input."""
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m edge_tune.doctor", description=__doc__)
     parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, MYRIAD, ...")
     parser.add_argument(
         "--device-python", default=sys.executable, metavar="PATH", help="interpreter that is to own the device"
     )
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(words)
     settings = Benchmark(device=given.device)
-    if problems := list(settings.problems()):
-        print("\n".join(problems), file=sys.stderr)
-        return 2
+    ExperimentError.raise_if(settings.problems())
     findings = list(examine(this_host(settings, given.device_python)))
     for finding in findings:
-        print(finding)
-    print(_verdict(given.device, findings))
+        say(str(finding))
+    say(_verdict(given.device, findings))
     return int(any(finding.level == "fix" for finding in findings))
 
 

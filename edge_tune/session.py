@@ -14,7 +14,7 @@ from edge_tune.benchmark.backend import check_device
 from edge_tune.benchmark.devices import BenchmarkClient, measuring
 from edge_tune.benchmark.granule import measure_granule
 from edge_tune.card import study_card
-from edge_tune.cluster import Cluster
+from edge_tune.cluster import Cluster, counted
 from edge_tune.datasets import Dataset
 from edge_tune.errors import BenchmarkError, ExperimentError, StudyError
 from edge_tune.experiment import Asha, Benchmark, Experiment, Point
@@ -41,8 +41,8 @@ def run(
     source: str,
     say: Say,
     simulated_epoch_s: float | None = None,
-) -> Verdict | None:
-    """Prepare, measure the unpruned network, search, conclude. None: interrupted before the end.
+) -> Verdict:
+    """Prepare, measure the unpruned network, search, conclude.
 
     Trials that have a record in `results` are not run again.
 
@@ -54,6 +54,7 @@ def run(
     Raises:
         ExperimentError: Something that the experiment names does not fit; nothing was started.
         StudyError: Too many trials failed, or their records cannot be written; what was written is kept.
+        KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
     check_same(results, identity(experiment))
     if simulated_epoch_s is None:
@@ -72,7 +73,7 @@ def _run(
     source: str,
     say: Say,
     simulated_epoch_s: float | None,
-) -> Verdict | None:
+) -> Verdict:
     try:
         loaded = load(experiment) if simulated_epoch_s is None else None
         with cluster.joined(experiment.benchmark) as here:
@@ -95,13 +96,26 @@ def _run(
                 write_atomically(results.folder / "experiment.py", source.encode())
                 _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
                 return _Session(work, results, here, device, say).run()
-    except ExperimentError:
+    except (ExperimentError, KeyboardInterrupt):
         results.discard_if_empty()
         raise
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
         raise StudyError(f"{results.folder}: results must be written as they come, but got {error.strerror}") from error
+
+
+def recorded(experiment: Experiment, results: Results) -> str:
+    """Return how far a study has come, as its files tell."""
+    if not results.exists():
+        return "before anything was measured; start again"
+    ended = sum(record.trial > 0 for record in (*results.baselines(), *results.trials()))
+    return _recorded(ended, max(search.count_trials(experiment), ended), results)
+
+
+def _recorded(ended: int, total: int, results: Results) -> str:
+    verb = "is" if ended == 1 else "are"
+    return f"{ended} of {counted(total, 'trial')} {verb} recorded in {results.folder}"
 
 
 def _check_device(here: Cluster, settings: Benchmark) -> None:
@@ -220,7 +234,7 @@ class _Session:
     device: BenchmarkClient
     say: Say
 
-    def run(self) -> Verdict | None:
+    def run(self) -> Verdict:
         experiment = self.work.experiment
         self.tensorboard = TensorBoard(self.results.folder / "tensorboard", experiment.pruner_groups)
         self._show_study()
@@ -246,12 +260,11 @@ class _Session:
             )
         if limits.reason and not limits.time_is_over:
             raise StudyError(f"{self._recorded()}. The study was ended: {limits.reason}")
+        if not limits.reason and self.standing.ended < self.total:
+            raise KeyboardInterrupt  # Ray Tune has taken it, and ended its trials
         self._show_study()
         if limits.reason:
             self.say(f"{self._recorded()}: {limits.reason}.")
-        elif self.standing.ended < self.total:
-            self.say(f"Interrupted: {self._recorded()}.")
-            return None
         self.say("Reading the test split for the baselines and the best network.")
         verdict = self.work.conclude(self.results, self.device)
         self._show_study(verdict)
@@ -348,7 +361,7 @@ class _Session:
         self.tensorboard.add(record)
 
     def _recorded(self) -> str:
-        return f"{self.standing.ended} of {self.total} trials are recorded in {self.results.folder}"
+        return _recorded(self.standing.ended, self.total, self.results)
 
     def _say_progress(self) -> None:
         self.spoke = time.monotonic()

@@ -4,17 +4,16 @@ Nothing is measured and no image is read: metrics.json holds what the study reco
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from edge_tune import export, pruning
+from edge_tune import command, export, pruning
 from edge_tune.benchmark.backend import open_backend
 from edge_tune.conclusion import figures
-from edge_tune.errors import EdgeTuneError, ExperimentError
+from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.ranking import Row, ratios
 from edge_tune.results import Record, Results
@@ -22,16 +21,14 @@ from edge_tune.results import Record, Results
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the folder and return the exit code: 0 done, 2 bad input, 1 failed."""
-    given = _parser().parse_args(arguments)
-    try:
-        record = write_stored(Results(given.results), given.trial, given.folder)
-    except ExperimentError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except EdgeTuneError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{record.name}: {given.folder} holds {', '.join(sorted(file.name for file in given.folder.iterdir()))}")
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
+    given = _parser().parse_args(words)
+    record = write_stored(Results(given.results), given.trial, given.folder)
+    files = sorted(file.name for file in given.folder.iterdir())
+    command.say(f"{record.name}: {given.folder} holds {', '.join(files)}")
     return 0
 
 

@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edge_tune import datasets, export, models
+from edge_tune import command, datasets, export, models
 from edge_tune.datasets import Dataset
-from edge_tune.errors import EdgeTuneError
 from edge_tune.evaluation import evaluate
 from edge_tune.experiment import Cosine, Experiment, Retraining
 from edge_tune.loading import load_experiment
@@ -76,19 +75,19 @@ def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None])
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, print where the weights are, and return the exit code."""
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m edge_tune.train", description=__doc__)
     parser.add_argument("experiment", type=Path, help="the experiment file")
     parser.add_argument("--data", metavar="NAME|PATH", help="images to train on, instead of the experiment's")
     parser.add_argument("--train-images", type=int, metavar="N", help="train on N images only, as in edge_tune.run")
     parser.add_argument("--seed", type=int, metavar="N", help="of the validation split and the training")
-    given = parser.parse_args(arguments)
-    try:
-        experiment = _with_options(load_experiment(given.experiment), given)
-        dataset = datasets.load(experiment.data, seed=experiment.search.seed)
-        trained_weights(experiment, dataset, print)
-    except EdgeTuneError as error:
-        print(error, file=sys.stderr)
-        return 2
+    given = parser.parse_args(words)
+    experiment = _with_options(load_experiment(given.experiment), given)
+    dataset = datasets.load(experiment.data, seed=experiment.search.seed)
+    trained_weights(experiment, dataset, command.say)
     return 0
 
 

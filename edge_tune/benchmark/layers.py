@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from edge_tune import command
 from edge_tune.benchmark.backend import OpenVinoBackend
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.names import Names, is_network
+from edge_tune.command import say
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.results import as_csv
@@ -185,6 +187,10 @@ def report(found: Sequence[Stuck]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure one network or two and print what became of their layers."""
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m edge_tune.benchmark layers", description="Show which layers lost channels and no time."
     )
@@ -193,27 +199,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, ...")
     parser.add_argument("--granule", type=int, metavar="N", help="the device's, as `granule` measures it")
     parser.add_argument("--device-python", metavar="FILE", help="interpreter whose OpenVINO has the device")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(words)
     settings = Benchmark(device=given.device, python=given.device_python)
-    try:
-        ExperimentError.raise_if(settings.problems())
-        networks = [read_network(path) for path in (given.network, given.pruned) if path]
-        tables = measure_in_turns(networks, settings)
-        if given.pruned and not narrowed(*networks):
-            raise ExperimentError(
-                f"{given.pruned}: some layer must be one of {given.network} with fewer filters or channels, but got "
-                f"none; give a network and the same one pruned."
-            )
-    except ExperimentError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
+    ExperimentError.raise_if(settings.problems())
+    networks = [read_network(path) for path in (given.network, given.pruned) if path]
+    if given.pruned and not narrowed(*networks):
+        raise ExperimentError(
+            f"{given.pruned}: some layer must be one of {given.network} with fewer filters or channels, but got "
+            f"none; give a network and the same one pruned."
+        )
+    tables = measure_in_turns(networks, settings)
     if given.pruned:
-        print(report(stuck(tables[0], tables[1], (networks[0], networks[1]), given.granule)))
+        say(report(stuck(tables[0], tables[1], (networks[0], networks[1]), given.granule)))
     else:
-        print(as_csv([asdict(row) for row in tables[0]]), end="")
+        say(as_csv([asdict(row) for row in tables[0]]).removesuffix("\n"))
     return 0
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_tune import tables
+from edge_tune import command, tables
+from edge_tune.command import say
 from edge_tune.errors import ExperimentError
 from edge_tune.objective_text import EXAMPLE, parse
 from edge_tune.report.page import write_report
@@ -20,12 +21,7 @@ from edge_tune.results import write_atomically
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 written, 2 bad input."""
-    given = _parser().parse_args(arguments)
-    try:
-        return _run(given)
-    except ExperimentError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return command.run(lambda words: _run(_parser().parse_args(words)), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,17 +56,17 @@ def _run(given: argparse.Namespace) -> int:
     says = sys.stderr if given.json else sys.stdout  # the JSON alone is for whoever reads the output
     for study in studies:
         if several:
-            print(f"{study.label}:", file=says)
-        print("\n".join(sentences(study)), file=says)
-    print(f"Report: {output}", file=says)
+            say(f"{study.label}:", says)
+        say("\n".join(sentences(study)), says)
+    say(f"Report: {output}", says)
     for file, convert in ((given.csv, tables.to_csv), (given.parquet, tables.to_parquet)):
         if file:
             with _writing(file):
                 write_atomically(file, convert(studies[0].records))
-            print(f"Table: {file}", file=says)
+            say(f"Table: {file}", says)
     if given.json:
         summaries = [tables.summary(s.records, s.target, s.summary or None, s.ranking) for s in studies]
-        print(json.dumps(summaries if several else summaries[0], indent=2))
+        say(json.dumps(summaries if several else summaries[0], indent=2))
     return 0
 
 
