@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from edge_tune.benchmark.cores import training_cpus, usable_cpus
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
+from edge_tune.wording import counted
 
 NAMESPACE = "edge_tune"
 PACKAGES = ("ray", "torch", "torchvision", "torch-pruning", "openvino", "onnx", "hyperopt", "numpy")
@@ -301,11 +302,6 @@ def versions() -> dict[str, str]:
         **{package: metadata.version(package) for package in PACKAGES},
         "edge_tune (source digest)": source.hexdigest()[:12],
     }
-
-
-def counted(number: int, thing: str) -> str:
-    """Return "1 node", "2 nodes"."""
-    return f"{number} {thing}{'s'[: number != 1]}"
 
 
 def _announced(function: Callable[..., Result], *arguments: Any) -> Iterator[Result | None]:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
-from edge_tune.experiment import Goal
+from edge_tune.experiment import Experiment
 from edge_tune.ranking import Row, Standing, Verdict
 from edge_tune.results import Record
+from edge_tune.wording import counted, verb
 
 COLUMNS = (
     "network",
@@ -26,11 +27,18 @@ RATIOS = (
 )
 
 
-def trial_line(record: Record, target: Goal) -> str:
-    """Return one line on a trial that has ended."""
-    sparsities = " ".join(f"{label} {sparsity:.2f}" for label, sparsity in record.sparsities.items())
-    structures = " ".join(f"{label} {kind}" for label, kind in record.structures.items() if kind != "filters")
-    point = f" ({sparsities} {structures}".rstrip() + ")" if record.sparsities else ""
+SIMULATED = "Simulated: the figures follow from formulas; nothing was trained, classified or measured."
+
+
+def trial_line(record: Record, experiment: Experiment) -> str:
+    """Return one line on a trial that has ended; of its structures, those that are searched."""
+    target = experiment.target
+    searched = {label for label, group in experiment.pruner_groups.items() if len(group.structures) > 1}
+    point = " ".join(
+        f"{label} {sparsity:.2f}" + (f" {record.structures[label]}" if label in searched else "")
+        for label, sparsity in record.sparsities.items()
+    )
+    point = f" ({point})" if point else ""
     seconds = sum(record.seconds.values())
     if record.status == "failed":
         return f"{record.name} failed: {record.reason}{point}"
@@ -60,28 +68,29 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def verdict_table(rows: Sequence[Row]) -> str:
+def verdict_table(verdict: Verdict) -> str:
     """Return the networks as a Markdown table; ratios are to the first row, measured in turns with it."""
-    cells = verdict_cells(rows)
+    cells = verdict_cells(verdict)
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
     lines = ["| " + " | ".join(_aligned(line, widths)) + " |" for line in cells]
     rule = "|" + "|".join("-" * (widths[0] + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def verdict_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+def verdict_cells(verdict: Verdict) -> list[tuple[str, ...]]:
     """Return the table's cells: the names of the columns, then a network a line."""
-    return [COLUMNS, *(_cells(row, rows[0]) for row in rows)]
+    corner = f"{COLUMNS[0]} (simulated)" if verdict.simulated else COLUMNS[0]
+    return [(corner, *COLUMNS[1:]), *(_cells(row, verdict.rows[0]) for row in verdict.rows)]
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     """Return what the table does not say, a sentence each."""
-    lines = [RATIOS]
+    lines = [SIMULATED if verdict.simulated else RATIOS]
+    trials = counted(sum(verdict.endings.values()), "trial")
     for name, better in verdict.better_in_both.items():
         if name != "unpruned":
-            lines.append(
-                f"{len(better)} of {sum(verdict.endings.values())} trials beat {name} in both latency and val_top1."
-            )
+            beat = verb(len(better), "beats", "beat")
+            lines.append(f"{len(better)} of {trials} {beat} {name} in both latency and val_top1.")
     counts = verdict.endings
     late = f"{counts['time_limit']} stopped by their time limit, " if counts.get("time_limit") else ""
     lines.append(

@@ -19,6 +19,7 @@ from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.command import say
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
+from edge_tune.wording import counted
 
 PROBE = Path(__file__).with_name("benchmark") / "probe.py"
 PROBE_S = 60.0
@@ -87,7 +88,7 @@ def ask(interpreter: str, device: str, seconds: float = PROBE_S, probe: Path = P
 def _verdict(device: str, findings: Sequence[Finding]) -> str:
     to_mend = sum(finding.level == "fix" for finding in findings)
     if to_mend:
-        return f"{device} cannot be measured yet: mend the {to_mend} line(s) marked fix, from the first on."
+        return f"{device} cannot be measured yet: mend the {counted(to_mend, 'line')} marked fix, from the first on."
     return f"{device} can be measured."
 
 

@@ -94,7 +94,7 @@ def write_network(
 def load_network(folder: Path | str) -> nn.Module:
     """Return the network of a folder that `write_network` wrote (`best/`): plan.json and weights.pt."""
     folder = Path(folder)
-    network = json.loads((folder / "plan.json").read_text())
+    network = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     return rebuild(network, (folder / "weights.pt").read_bytes())
 
 

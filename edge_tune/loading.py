@@ -1,6 +1,7 @@
 """An experiment from its file, and as plain JSON beside the results."""
 
 import dataclasses
+import difflib
 import runpy
 import sys
 import traceback
@@ -35,7 +36,7 @@ def load_experiment(path: Path) -> Experiment:
     except ExperimentError as error:
         raise ExperimentError(*(f"{path}: {problem}" for problem in error.problems)) from error
     except Exception as error:
-        raise ExperimentError(f"{path}:{_line(error, path)}: {type(error).__name__}: {error}.") from error
+        raise ExperimentError(f"{path}:{_line(error, path)}: {type(error).__name__}: {error}{_hint(error)}.") from error
     experiment = names.get("experiment")
     if not isinstance(experiment, Experiment):
         raise ExperimentError(
@@ -75,6 +76,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
+
+
+def _hint(error: Exception) -> str:
+    """Return the name that was probably meant where one is unknown: et.Minimize, et.PruneGroup."""
+    if not isinstance(error, AttributeError) or error.name is None:
+        return ""
+    close = difflib.get_close_matches(error.name, dir(error.obj), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _line(error: Exception, path: Path) -> int | None:

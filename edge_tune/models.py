@@ -109,7 +109,12 @@ def source(name: str) -> str:
     if ":" not in name:
         return ""
     file = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
-    return Path(file).read_text(errors="replace") if file else ""
+    return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
+
+
+def is_download(source: str) -> bool:
+    """Tell whether weights come from the network."""
+    return urlparse(source).scheme in ("http", "https")
 
 
 def read_weights(source: str) -> dict[str, Tensor]:
@@ -255,7 +260,7 @@ def _local_path(source: str) -> Path:
     url = urlparse(source)
     if url.scheme == "file":
         return Path(url2pathname(url.path))
-    if url.scheme not in ("http", "https"):
+    if not is_download(source):
         return Path(source).expanduser()
     folder = Path(torch.hub.get_dir()) / "checkpoints" / hashlib.sha256(source.encode()).hexdigest()[:16]
     path = folder / (Path(url.path).name or "weights")

@@ -37,12 +37,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The networks to compare, the chosen one last if there is one, and how the trials ended."""
+    """The networks to compare, the chosen one last if there is one, and how the trials ended.
+
+    Attributes:
+        simulated: Whether the figures follow from formulas.
+    """
 
     rows: Sequence[Row]
     chosen: int | None
     better_in_both: Mapping[str, Sequence[int]]
     endings: Mapping[str, int]
+    simulated: bool = False
 
 
 def eligible(records: Iterable[Record]) -> list[Record]:

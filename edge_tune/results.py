@@ -227,7 +227,7 @@ class Results:
     def count_unreadable(self) -> int:
         """Count the lines of both files that hold no record, such as one that a crash left unfinished."""
         files = (self.folder / "trials.jsonl", self.folder / "baselines.jsonl")
-        lines = sum(len(file.read_text().splitlines()) for file in files if file.is_file())
+        lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files if file.is_file())
         return lines - sum(1 for file in files for _ in _entries(file))
 
     def unfinished(self) -> dict[int, dict[str, Any]]:
@@ -261,7 +261,7 @@ class Results:
             ExperimentError: It was cut short, or holds something else.
         """
         try:
-            content = json.loads((self.folder / name).read_text())
+            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ExperimentError(f"{self.folder / name}: must be JSON, but got: {error}; {RESTORE}.") from error
         if not isinstance(content, dict):
@@ -333,7 +333,7 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the entries of a file of JSON lines, but for one that a crash left unfinished or that is no entry."""
     if not path.is_file():
         return
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         with suppress(json.JSONDecodeError):
             entry = json.loads(line)
             if isinstance(entry, dict) and "trial" in entry:

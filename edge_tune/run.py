@@ -95,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         "--simulate",
         type=_epoch_seconds,
         metavar="SECONDS",
-        help="try out the study by formulas, without images, network or device; an epoch takes so many seconds",
+        help="try out the study by formulas: nothing is trained, classified or measured, and an epoch takes so many "
+        "seconds. What it names must be there and fit, but for the device and what would be downloaded",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the study in --results, or with the newest of this name"
@@ -131,7 +132,7 @@ def _run(given: argparse.Namespace, experiment: Experiment, results: Results) ->
     source = given.experiment.read_text(encoding="utf-8")
     verdict = session.run(experiment, results, about, source, say, given.simulate)
     say("")
-    say(console.verdict_table(verdict.rows))
+    say(console.verdict_table(verdict))
     for line in (*console.verdict_lines(verdict), *_places(results)):
         say(line)
     try:

@@ -14,7 +14,7 @@ from edge_tune.benchmark.backend import check_device
 from edge_tune.benchmark.devices import BenchmarkClient, measuring
 from edge_tune.benchmark.granule import measure_granule
 from edge_tune.card import study_card
-from edge_tune.cluster import Cluster, counted
+from edge_tune.cluster import Cluster
 from edge_tune.datasets import Dataset
 from edge_tune.errors import BenchmarkError, ExperimentError, StudyError
 from edge_tune.experiment import Asha, Benchmark, Experiment, Point
@@ -23,10 +23,11 @@ from edge_tune.ranking import Standing, Verdict
 from edge_tune.results import Record, Results, write_atomically
 from edge_tune.simulation import Simulation
 from edge_tune.stopping import StudyLimits
-from edge_tune.study import Study, images_digest, load, prepare
+from edge_tune.study import Study, check, images_digest, load, prepare
 from edge_tune.tensorboard import TensorBoard
 from edge_tune.trainable import RunsTrials
 from edge_tune.trial import Trials
+from edge_tune.wording import counted, verb
 
 Say = Callable[[str], None]
 CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -57,7 +58,9 @@ def run(
         KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
     check_same(results, identity(experiment))
-    if simulated_epoch_s is None:
+    if simulated_epoch_s is not None:
+        say = _as_simulated(say)
+    else:
         records = [*results.baselines(), *results.trials()]
         # The earlier session may have kept no more than these, and more are not needed.
         results.check_networks(Standing(experiment.target, records, "best").kept)
@@ -75,7 +78,11 @@ def _run(
     simulated_epoch_s: float | None,
 ) -> Verdict:
     try:
-        loaded = load(experiment) if simulated_epoch_s is None else None
+        loaded = None
+        if simulated_epoch_s is None:
+            loaded = load(experiment)
+        else:
+            check(experiment)
         with cluster.joined(experiment.benchmark) as here:
             devices = here.wait_for_devices(say)
             here.trials_at_once(experiment.search.cpus_per_trial)
@@ -105,6 +112,11 @@ def _run(
         raise StudyError(f"{results.folder}: results must be written as they come, but got {error.strerror}") from error
 
 
+def _as_simulated(say: Say) -> Say:
+    """Have each line say that it is no measurement."""
+    return lambda line: say(f"simulated: {line}")
+
+
 def recorded(experiment: Experiment, results: Results) -> str:
     """Return how far a study has come, as its files tell."""
     if not results.exists():
@@ -114,8 +126,7 @@ def recorded(experiment: Experiment, results: Results) -> str:
 
 
 def _recorded(ended: int, total: int, results: Results) -> str:
-    verb = "is" if ended == 1 else "are"
-    return f"{ended} of {counted(total, 'trial')} {verb} recorded in {results.folder}"
+    return f"{ended} of {counted(total, 'trial')} {verb(ended, 'is', 'are')} recorded in {results.folder}"
 
 
 def _check_device(here: Cluster, settings: Benchmark) -> None:
@@ -189,6 +200,10 @@ class _Work(Protocol):
         """Of everything that decides what a trial reports, but for the search itself."""
 
     @property
+    def simulated(self) -> bool:
+        """Whether what a trial reports follows from formulas."""
+
+    @property
     def trials(self) -> RunsTrials:
         """What runs them."""
 
@@ -205,6 +220,8 @@ class _Pruning:
 
     study: Study
     dataset: Dataset
+
+    simulated = False
 
     @property
     def experiment(self) -> Experiment:
@@ -292,7 +309,7 @@ class _Session:
         """Keep what came of a trial."""
         self.running.discard(record.trial)
         self._write(record, weights)
-        self.say(console.trial_line(record, self.work.experiment.target))
+        self.say(console.trial_line(record, self.work.experiment))
         self._say_progress()
 
     def _show_study(self, verdict: Verdict | None = None) -> None:
@@ -309,7 +326,7 @@ class _Session:
             write_atomically(self.results.network_file(report.record), report.weights)
         self.results.add(report.record)
         self.tensorboard.add(report.record)
-        self.say(console.trial_line(report.record, self.work.experiment.target))
+        self.say(console.trial_line(report.record, self.work.experiment))
 
     def _checkpoints(self) -> list[Record]:
         """Return what is known of the trials that an earlier session began and did not end."""
@@ -336,18 +353,19 @@ class _Session:
         unfinished = len(self.results.unfinished())
         if self.ended_before + unfinished:
             self.say(
-                f"Resumed: {self.ended_before} trials are recorded and teach the searcher and ASHA as before; "
-                f"{unfinished} were under way and run again, {len(under_way)} of them from their last epoch."
+                f"Resumed: {counted(self.ended_before, 'trial')} recorded, to teach the searcher and ASHA as before; "
+                f"{unfinished} under way, to be run again, {len(under_way)} of them from their last epoch."
             )
         self.say(
-            f"{self.total - self.ended_before} of {self.total} trials to run (baselines: {len(experiment.baselines)}), "
+            f"{self.total - self.ended_before} of {counted(self.total, 'trial')} to run "
+            f"(baselines: {len(experiment.baselines)}), "
             f"{self._at_once()} at a time."
         )
         asha = experiment.rule(Asha)
         if asha and asha.grace_epochs >= experiment.retraining.epochs:
             self.say(
-                f"ASHA stops nothing: its grace of {asha.grace_epochs} epochs lasts to the end of the "
-                f"retraining, {experiment.retraining.epochs} epochs."
+                f"ASHA stops nothing: its grace of {counted(asha.grace_epochs, 'epoch')} lasts to the end of the "
+                f"retraining, {counted(experiment.retraining.epochs, 'epoch')}."
             )
 
     def _write(self, record: Record, weights: bytes | None) -> None:
@@ -380,6 +398,7 @@ def _write_run(results: Results, work: _Work, about: Mapping[str, Any]) -> None:
         sessions = results.read_json("run.json").get("sessions", [])
     session = {"started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **about}
     content = {
+        "simulated": work.simulated,
         "identity": {**identity(work.experiment), "weights and images": work.digest},
         "seed": work.experiment.search.seed,
         "search": as_json(work.experiment)["search"],

@@ -84,12 +84,29 @@ def load(experiment: Experiment) -> Loaded:
     """
     torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
     dataset = datasets.load(experiment.data, seed=experiment.search.seed)
-    network = models.build(experiment.model, dataset.num_classes)
-    models.check_output(network, dataset.input_shape, dataset.num_classes)
-    pruning.check_groups(network, experiment.pruner_groups, dataset.input_shape)
-    if experiment.weights:
-        models.load_weights(network, models.read_weights(experiment.weights), experiment.weights)
-    return Loaded(experiment, dataset, network)
+    return Loaded(experiment, dataset, _network(experiment, dataset.num_classes, experiment.weights))
+
+
+def check(experiment: Experiment) -> None:
+    """Check, for a simulation, all that `load` does, but for what the images show and what would be downloaded.
+
+    Raises:
+        ExperimentError: Something that the experiment names is not there or does not fit.
+    """
+    num_classes = datasets.check(experiment.data, seed=experiment.search.seed)
+    weights = experiment.weights
+    _network(experiment, num_classes, None if weights and models.is_download(weights) else weights)
+
+
+def _network(experiment: Experiment, num_classes: int, weights: str | None) -> nn.Module:
+    """Return the unpruned network, checked, with these weights if there are any."""
+    size = experiment.data.image_size
+    network = models.build(experiment.model, num_classes)
+    models.check_output(network, (3, size, size), num_classes)
+    pruning.check_groups(network, experiment.pruner_groups, (3, size, size))
+    if weights:
+        models.load_weights(network, models.read_weights(weights), weights)
+    return network
 
 
 def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> Study:

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "edge_tune"
 ORDER = [
     "errors",
+    "wording",
     "command",
     "experiment",
     "__init__",  # the names an experiment file uses

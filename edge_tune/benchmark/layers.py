@@ -24,6 +24,7 @@ from edge_tune.command import say
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.results import as_csv
+from edge_tune.wording import counted
 
 FELL = 0.95
 """A layer became faster if it takes less than this share of its time; nearer to it, the counters are too coarse."""
@@ -158,7 +159,7 @@ def _reasons(then: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:
         yield f"kernel {'+'.join(sorted(kernels[0]))} -> {'+'.join(sorted(kernels[1]))}"
     added = sum(row.type == "Reorder" for row in now) - sum(row.type == "Reorder" for row in then)
     if added > 0:
-        yield f"{added} reorder(s) added, {_ms(row for row in now if row.type == 'Reorder'):.3f} ms"
+        yield f"{counted(added, 'reorder')} added, {_ms(row for row in now if row.type == 'Reorder'):.3f} ms"
 
 
 def _off(granule: int | None, then: tuple[int, ...], now: tuple[int, ...]) -> Iterator[str]:
@@ -177,7 +178,7 @@ def report(found: Sequence[Stuck]) -> str:
     """Return the stuck layers as text, one a line."""
     if not found:
         return "Every layer that lost filters or channels became faster."
-    lines = [f"{len(found)} layer(s) lost filters or channels and no time (C_out x C_in):"]
+    lines = [f"{counted(len(found), 'layer')} lost filters or channels and no time (C_out x C_in):"]
     for layer in found:
         widths = f"{'x'.join(map(str, layer.before))} -> {'x'.join(map(str, layer.after))}"
         why = "; ".join(layer.reasons) or "no reason seen"

@@ -34,7 +34,8 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="FILE",
-        help="the page (default: report.html in the results folder; of several studies, in this one)",
+        help="the page (default: report.html in the results folder; of several studies, in this one; with "
+        "--objective, report_by_objective.html, which leaves the study's own report)",
     )
     parser.add_argument("--objective", metavar="TEXT", help=f'choose by this instead of the target, as in "{EXAMPLE}"')
     parser.add_argument("--json", action="store_true", help="print a summary of each study as JSON")
@@ -50,7 +51,8 @@ def _run(given: argparse.Namespace) -> int:
             f"--csv and --parquet: a table must be of one study, but got {len(given.results)}; give one folder."
         )
     objective = parse(given.objective) if given.objective else None
-    output = given.output or (Path("report.html") if several else given.results[0] / "report.html")
+    page = "report_by_objective.html" if objective else "report.html"
+    output = given.output or (Path(page) if several else given.results[0] / page)
     with _writing(output):
         studies = write_report(given.results, output, objective)
     says = sys.stderr if given.json else sys.stdout  # the JSON alone is for whoever reads the output
@@ -65,7 +67,10 @@ def _run(given: argparse.Namespace) -> int:
                 write_atomically(file, convert(studies[0].records))
             say(f"Table: {file}", says)
     if given.json:
-        summaries = [tables.summary(s.records, s.target, s.summary or None, s.ranking) for s in studies]
+        summaries = [
+            {"simulated": s.simulated, **tables.summary(s.records, s.target, s.summary or None, s.ranking)}
+            for s in studies
+        ]
         say(json.dumps(summaries if several else summaries[0], indent=2))
     return 0
 

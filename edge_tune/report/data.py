@@ -70,6 +70,11 @@ class StudyData:
         return [_mapping(session) for session in self.run.get("sessions") or [{}]]
 
     @cached_property
+    def simulated(self) -> bool:
+        """Whether its figures follow from formulas."""
+        return bool(self.run.get("simulated"))
+
+    @cached_property
     def target(self) -> Goal:
         """What the search looked for."""
         return goal_from_json(self.identity.get("target"))
@@ -196,11 +201,12 @@ def _read(folder: Path, label: str, objective: Objective | None) -> StudyData:
     results = Results(folder)
     source = ""
     with suppress(OSError):
-        source = (folder / "experiment.py").read_text()
+        source = (folder / "experiment.py").read_text(encoding="utf-8")
+    run = _json(results, "run.json")
     study = StudyData(
-        label=label,
+        label=f"{label} (simulated)" if run.get("simulated") else label,
         folder=folder,
-        run=_json(results, "run.json"),
+        run=run,
         summary=_json(results, "summary.json"),
         source=source,
         baselines=results.baselines(),
