@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import platform
+import secrets
 import signal
 import socket
 import time
@@ -217,6 +218,8 @@ def joined(settings: Benchmark) -> Iterator[Cluster]:
     if address == "local":
         cores = usable_cpus() if settings.device == "fake" else training_cpus(settings.threads)
         options = {"num_cpus": len(cores), "resources": {settings.resource: 1}, "include_dashboard": False}
+        # Of this Ray alone; else it would be kept in the home folder, which may not be writable.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         _start(address, options)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the records
@@ -236,9 +239,12 @@ def _start(address: str, options: Mapping[str, Any]) -> None:
             _check_answers(address)  # Ray itself would try for minutes
         with _sigterm_kept(), _sessions_of_their_own():
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except Exception as error:  # Ray raises this and that, where a host is too busy a bare Exception
         if address == "local":
-            raise ExperimentError(f"Ray must start on this machine, but got: {_last_line(error)}") from error
+            raise ExperimentError(
+                f"Ray must start on this machine, but got: {_last_line(error).rstrip('.')}. If that is about temporary "
+                f"files, name a short path for them by the variable RAY_TMPDIR; if about time, try again."
+            ) from error
         raise ExperimentError(
             f"RAY_ADDRESS: a Ray cluster of this Python ({platform.python_version()}) and Ray ({ray.__version__}) must "
             f"answer at {address!r}, but got: {_last_line(error)} Start it (ray up cluster.yaml), or unset RAY_ADDRESS "

@@ -107,9 +107,13 @@ def _run(
         results.discard_if_empty()
         raise
     except OSError as error:
-        if error.errno not in CANNOT_WRITE:
+        if error.errno not in CANNOT_WRITE and not _is_in(results.folder, error.filename):
             raise
         raise StudyError(f"{results.folder}: results must be written as they come, but got {error.strerror}") from error
+
+
+def _is_in(folder: Path, file: object) -> bool:
+    return isinstance(file, str | Path) and folder.absolute() in Path(file).absolute().parents
 
 
 def _as_simulated(say: Say) -> Say:

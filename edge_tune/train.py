@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from edge_tune import command, datasets, export, models
 from edge_tune.datasets import Dataset
+from edge_tune.errors import ExperimentError
 from edge_tune.evaluation import evaluate
 from edge_tune.experiment import Cosine, Experiment, Retraining
 from edge_tune.loading import load_experiment
@@ -49,14 +51,30 @@ def trained_weights(experiment: Experiment, dataset: Dataset, say: Callable[[str
 
     Args:
         say: Receives a line an epoch.
+
+    Raises:
+        ExperimentError: There is no place to keep them.
     """
     file = weights_file(experiment, dataset)
     if not file.is_file():
+        _check_writable(file.parent)
         say(f"No weights were given: training {experiment.model} on {dataset.name} once.")
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, _train(experiment, dataset, say))
     say(f"Unpruned weights: {file}")
     return models.read_weights(str(file))
+
+
+def _check_writable(folder: Path) -> None:
+    """Check, before the training, that its weights can be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ExperimentError(
+            f"{folder}: the trained weights must be kept there, but got {error.strerror}; name another folder by the "
+            f"variable EDGE_TUNE_CACHE, or give weights."
+        ) from error
 
 
 def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None]) -> bytes:
