@@ -9,9 +9,11 @@
 
 import errno
 import io
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -21,6 +23,10 @@ from edge_tune.errors import EdgeTuneError, ExperimentError
 
 ASKED_TO_END = (signal.SIGTERM, signal.SIGHUP)
 """What service managers send, and what comes when a terminal is closed. They are taken as Ctrl-C is."""
+
+
+AT_ONCE_S = 1.0
+"""Signals that follow each other faster than this are one."""
 
 
 class OutputClosed(KeyboardInterrupt):
@@ -137,15 +143,18 @@ def _check_text(words: Sequence[str]) -> None:
 def _signals_as_ctrl_c() -> Iterator[list[int]]:
     """Let the signals that ask a process to end do what Ctrl-C does; yield those that came.
 
-    The first of them counts: `timeout` sends its signal twice, and a closing terminal several. One that is ignored
-    from the start (nohup) stays so.
+    Those that follow at once are not counted: `timeout` sends its signal twice, and a closing terminal several. One
+    that is ignored from the start (nohup) stays so.
     """
     received: list[int] = []
+    last = -math.inf
 
     def take(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
+        nonlocal last
+        earlier, last = last, time.monotonic()
+        if last - earlier < AT_ONCE_S:
             return
+        received.append(number)
         ctrl_c = signal.getsignal(signal.SIGINT)  # Ray Tune has one of its own while it runs trials
         if callable(ctrl_c):
             ctrl_c(signal.SIGINT, frame)

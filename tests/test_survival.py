@@ -62,7 +62,7 @@ def test_time_budget_ends_with_what_there_is_and_resume_goes_on(
     assert [record.trial for record in found] == [2, 3, 4, 5]
     assert [record for record in found if record.trial <= len(done) + 1] == done
     if under_way:  # a slow host may not have begun in the time it had
-        assert f"; {under_way} were under way and run again" in capsys.readouterr().out
+        assert f"; {under_way} under way, to be run again" in capsys.readouterr().out
 
 
 def test_trial_whose_process_is_killed_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
