@@ -117,8 +117,10 @@ def _main(words: Sequence[str]) -> int:
     except StudyError as error:
         raise StudyError(f"{error}{_how_to_go_on(given, results, ' when this is mended')}") from error
     except KeyboardInterrupt as interruption:
-        recorded = f"Interrupted: {session.recorded(experiment, results)}."
-        raise type(interruption)(f"{recorded}{_how_to_go_on(given, results)}") from interruption
+        sentence = "Interrupted before anything was measured; start again."
+        if results.exists():
+            sentence = f"Interrupted: {session.recorded(experiment, results)}.{_how_to_go_on(given, results)}"
+        raise type(interruption)(sentence) from interruption
     return 0
 
 

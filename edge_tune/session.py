@@ -123,8 +123,6 @@ def _as_simulated(say: Say) -> Say:
 
 def recorded(experiment: Experiment, results: Results) -> str:
     """Return how far a study has come, as its files tell."""
-    if not results.exists():
-        return "before anything was measured; start again"
     ended = sum(record.trial > 0 for record in (*results.baselines(), *results.trials()))
     return _recorded(ended, max(search.count_trials(experiment), ended), results)
 

@@ -36,7 +36,7 @@ experiment = make(
 GO_ON = re.compile(
     r"Interrupted: \d+ of \d+ trials are recorded in out\.\nTo go on: .* --results=out --resume\n", re.MULTILINE
 )
-NOTHING = "Interrupted: before anything was measured; start again.\n"
+NOTHING = "Interrupted before anything was measured; start again.\n"
 
 
 class Command:
