@@ -167,6 +167,7 @@ def test_joined_starts_ray_in_sessions_of_its_own_and_leaves_sigterm_alone() -> 
         "            print(session == process.name)\n"
     )
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert process.returncode == 0, process.stderr
     kept, *children = process.stdout.splitlines()
     assert kept == "True"
     assert len(children) >= 3  # the head's services, the raylet, ...

@@ -335,7 +335,7 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     out = "".join(seen) + rest
     assert process.returncode == 130, out + err
     assert "Traceback" not in out + err
-    expected = r"Interrupted: \d of 5 trials are recorded in cut\.\nTo go on: .*--results=cut --resume\n"
+    expected = r"Interrupted: \d of 5 trials (is|are) recorded in cut\.\nTo go on: .*--results=cut --resume\n"
     assert re.fullmatch(expected, err), err
     before = Path("cut/trials.jsonl").read_text()
 

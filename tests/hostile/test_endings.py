@@ -34,7 +34,7 @@ experiment = make(
 )
 """
 GO_ON = re.compile(
-    r"Interrupted: \d+ of \d+ trials are recorded in out\.\nTo go on: .* --results=out --resume\n", re.MULTILINE
+    r"Interrupted: \d+ of \d+ trials (is|are) recorded in out\.\nTo go on: .* --results=out --resume\n", re.MULTILINE
 )
 NOTHING = "Interrupted before anything was measured; start again.\n"
 
