@@ -48,7 +48,7 @@ class Watch:
 
     def say(self, line: str) -> None:
         """Count the trials that end, by what the session says of them."""
-        if not line.startswith("trial_"):
+        if not line.startswith("simulated: trial_"):
             return
         self.ended += 1
         self.ends.append((time.monotonic(), time.process_time()))

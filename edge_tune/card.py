@@ -5,6 +5,7 @@ from typing import Any
 
 from edge_tune import console
 from edge_tune.ranking import Verdict
+from edge_tune.wording import counted
 
 
 def study_card(name: str, run: Mapping[str, Any], verdict: Verdict | None) -> str:
@@ -17,12 +18,13 @@ def study_card(name: str, run: Mapping[str, Any], verdict: Verdict | None) -> st
     what = run["identity"]
     parts = [
         [f"# {name}"],
+        [console.SIMULATED] if run.get("simulated") else [],
         [
             f"{what['model']} on {what['dataset']['name']}: {what['target']['type'].lower()} "
-            f"{what['target']['metric']}, {run['search']['trials']} trials ({run['search']['method']}), "
-            f"{what['retraining']['epochs']} epochs of retraining."
+            f"{what['target']['metric']}, {counted(run['search']['trials'], 'trial')} "
+            f"({run['search']['method']}), {counted(what['retraining']['epochs'], 'epoch')} of retraining."
         ],
-        _table(*zip(*console.verdict_cells(verdict.rows), strict=True))
+        _table(*zip(*console.verdict_cells(verdict), strict=True))
         if verdict
         else ["This study has not come to its end."],
         [f"- {line}" for line in console.verdict_lines(verdict)] if verdict else [],

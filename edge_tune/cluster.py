@@ -4,12 +4,13 @@ import hashlib
 import logging
 import os
 import platform
+import secrets
 import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from edge_tune.benchmark.cores import training_cpus, usable_cpus
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
+from edge_tune.wording import counted
 
 NAMESPACE = "edge_tune"
 PACKAGES = ("ray", "torch", "torchvision", "torch-pruning", "openvino", "onnx", "hyperopt", "numpy")
@@ -221,24 +223,38 @@ def joined(settings: Benchmark) -> Iterator[Cluster]:
     if address == "local":
         cores = usable_cpus() if settings.device == "fake" else training_cpus(settings.threads)
         options = {"num_cpus": len(cores), "resources": {settings.resource: 1}, "include_dashboard": False}
+        # Of this Ray alone; else it would be kept in the home folder, which may not be writable.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        _start(address, options)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the records
+        yield Cluster("on this machine" if address == "local" else f"at {address}", settings.resource)
+    finally:
+        ray.shutdown()
+
+
+def _start(address: str, options: Mapping[str, Any]) -> None:
+    """Start Ray on this machine, or join it at `address`.
+
+    Raises:
+        ExperimentError: It does not start, or none can be joined.
+    """
     try:
         if address not in ("local", "auto"):
             _check_answers(address)  # Ray itself would try for minutes
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+        with _sigterm_kept(), _sessions_of_their_own():
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:  # Ray raises this and that, where a host is too busy a bare Exception
         if address == "local":
-            raise
+            raise ExperimentError(
+                f"Ray must start on this machine, but got: {_last_line(error).rstrip('.')}. If that is about temporary "
+                f"files, name a short path for them by the variable RAY_TMPDIR; if about time, try again."
+            ) from error
         raise ExperimentError(
             f"RAY_ADDRESS: a Ray cluster of this Python ({platform.python_version()}) and Ray ({ray.__version__}) must "
             f"answer at {address!r}, but got: {_last_line(error)} Start it (ray up cluster.yaml), or unset RAY_ADDRESS "
             f"to run on this machine alone."
         ) from error
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the records
-    with _sigterm_as_ctrl_c():
-        try:
-            yield Cluster("on this machine" if address == "local" else f"at {address}", settings.resource)
-        finally:
-            ray.shutdown()
 
 
 def _check_answers(address: str) -> None:
@@ -250,16 +266,41 @@ def _check_answers(address: str) -> None:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, which service managers send, end a study as Ctrl-C does; Ray's own handler would exit at once."""
-    if threading.current_thread() is not threading.main_thread():
+def _sigterm_kept() -> Iterator[None]:
+    """Give SIGTERM back to whoever had it: Ray takes it for itself when it starts, and leaves the process at once."""
+    mine = signal.getsignal(signal.SIGTERM)
+    try:
         yield
-        return
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    except SystemExit as left:
+        signal.signal(signal.SIGTERM, mine)
+        if left.code == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, mine)
+
+
+@contextmanager
+def _sessions_of_their_own() -> Iterator[None]:
+    """Start the processes that are started meanwhile in sessions of their own, and so out of this process's group.
+
+    A signal to the group, as a terminal, `timeout` and systemd send it, is then this process's alone, which ends them
+    in order. Should it be killed, they are too: Ray asks the kernel for that.
+    """
+    token = _starts_sessions.set(True)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _starts_sessions.reset(token)
+
+
+def _begin_session() -> None:
+    if _starts_sessions.get():
+        os.setsid()
+
+
+_starts_sessions = ContextVar("_starts_sessions", default=False)
+os.register_at_fork(after_in_child=_begin_session)
 
 
 def versions() -> dict[str, str]:
@@ -272,11 +313,6 @@ def versions() -> dict[str, str]:
         **{package: metadata.version(package) for package in PACKAGES},
         "edge_tune (source digest)": source.hexdigest()[:12],
     }
-
-
-def counted(number: int, thing: str) -> str:
-    """Return "1 node", "2 nodes"."""
-    return f"{number} {thing}{'s'[: number != 1]}"
 
 
 def _announced(function: Callable[..., Result], *arguments: Any) -> Iterator[Result | None]:

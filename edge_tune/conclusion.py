@@ -20,6 +20,7 @@ from edge_tune.images import Split
 from edge_tune.ranking import Row, Verdict, best, better_in_both, endings, evidence, failures, imprecise_line
 from edge_tune.results import Record, Results
 from edge_tune.study import Study
+from edge_tune.wording import counted
 
 
 class Converter(Protocol):
@@ -70,7 +71,7 @@ def _baseline_rows(study: Study, dataset: Dataset, results: Results, record: Rec
     )
     if record.epoch:
         network = _network(study, results, record)
-        label = f"{record.name}, {record.epoch} epochs"
+        label = f"{record.name}, {counted(record.epoch, 'epoch')}"
         yield Row(
             name=label,
             trial=record.trial,

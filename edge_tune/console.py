@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
-from edge_tune.experiment import Goal, Point
+from edge_tune.experiment import Experiment, Goal, Point
 from edge_tune.ranking import REPEAT, Row, Standing, Verdict, is_precise, is_unpruned, last_measurement, reference_ms
 from edge_tune.results import Record
+from edge_tune.wording import counted, verb
 
 TIMELESS = ("top1", "top5", "loss", "parameters", "macs")
 """Metrics that no device measures."""
@@ -33,31 +34,37 @@ RATIOS = (
 )
 
 
-def trial_line(record: Record, target: Goal) -> str:
+SIMULATED = "Simulated: the figures follow from formulas; nothing was trained, classified or measured."
+
+
+def trial_line(record: Record, experiment: Experiment) -> str:
     """Return one line on a trial that has ended."""
-    point = point_text(record.sparsities, record.structures)
+    point = point_text(record.sparsities, record.structures, experiment)
     if record.status == "failed":
-        return f"{record.name} {_ending(record, target)}{point}"
-    return f"{record.name} {_ending(record, target)}, {sum(record.seconds.values()):.1f} s{point}"
+        return f"{record.name} {_ending(record, experiment.target)}{point}"
+    return f"{record.name} {_ending(record, experiment.target)}, {sum(record.seconds.values()):.1f} s{point}"
 
 
-def repeat_line(record: Record, original: str, target: Goal) -> str:
+def repeat_line(record: Record, original: str, experiment: Experiment) -> str:
     """Return one line on a trial that took over the record of the trial or baseline named `original`."""
-    point = point_text(record.sparsities, record.structures)
-    return f"{record.name} gives the network of {original} and takes its record over, {_ending(record, target)}{point}"
+    ending, point = _ending(record, experiment.target), point_text(record.sparsities, record.structures, experiment)
+    return f"{record.name} gives the network of {original} and takes its record over, {ending}{point}"
 
 
-def wait_line(name: str, original: str, point: Point) -> str:
+def wait_line(name: str, original: str, point: Point, experiment: Experiment) -> str:
     """Return one line on a trial that waits for the record of the trial or baseline named `original`."""
-    text = point_text(point.sparsities, point.structures)
+    text = point_text(point.sparsities, point.structures, experiment)
     return f"{name} gives the network that {original} tries now, and waits for its record{text}"
 
 
-def point_text(sparsities: Mapping[str, float], structures: Mapping[str, str]) -> str:
-    """Return a point in brackets, after a blank; nothing for the unpruned network."""
-    removed = " ".join(f"{label} {sparsity:.2f}" for label, sparsity in sparsities.items())
-    kinds = " ".join(f"{label} {kind}" for label, kind in structures.items() if kind != "filters")
-    return f" ({removed} {kinds}".rstrip() + ")" if sparsities else ""
+def point_text(sparsities: Mapping[str, float], structures: Mapping[str, str], experiment: Experiment) -> str:
+    """Return a point in brackets, after a blank; of its structures, those that are searched. None for no point."""
+    searched = {label for label, group in experiment.pruner_groups.items() if len(group.structures) > 1}
+    parts = (
+        f"{label} {sparsity:.2f}" + (f" {structures[label]}" if label in searched else "")
+        for label, sparsity in sparsities.items()
+    )
+    return f" ({' '.join(parts)})" if sparsities else ""
 
 
 def _ending(record: Record, target: Goal) -> str:
@@ -105,26 +112,29 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def verdict_table(rows: Sequence[Row]) -> str:
+def verdict_table(verdict: Verdict) -> str:
     """Return the networks as a Markdown table; ratios are to the first row, measured in turns with it."""
-    cells = verdict_cells(rows)
+    cells = verdict_cells(verdict)
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
     lines = ["| " + " | ".join(_aligned(line, widths)) + " |" for line in cells]
     rule = "|" + "|".join("-" * (widths[0] + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def verdict_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+def verdict_cells(verdict: Verdict) -> list[tuple[str, ...]]:
     """Return the table's cells: the names of the columns, then a network a line."""
-    return [COLUMNS, *(_cells(row, rows[0]) for row in rows)]
+    corner = f"{COLUMNS[0]} (simulated)" if verdict.simulated else COLUMNS[0]
+    return [(corner, *COLUMNS[1:]), *(_cells(row, verdict.rows[0]) for row in verdict.rows)]
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     """Return what the table does not say, a sentence each."""
-    lines = [RATIOS, *([verdict.imprecise] if verdict.imprecise else [])]
+    lines = [SIMULATED if verdict.simulated else RATIOS, *([verdict.imprecise] if verdict.imprecise else [])]
+    trials = counted(verdict.trials, "trial")
     for name, better in verdict.better_in_both.items():
         if name != "unpruned":
-            lines.append(f"{len(better)} of {verdict.trials} trials beat {name} in both latency and val_top1.")
+            beat = verb(len(better), "beats", "beat")
+            lines.append(f"{len(better)} of {trials} {beat} {name} in both latency and val_top1.")
     counts = verdict.endings
     late = f"{counts['time_limit']} stopped by their time limit, " if counts.get("time_limit") else ""
     lines.append(

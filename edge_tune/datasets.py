@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 MEMORY_LIMIT_BYTES = 2**30
 """Image folders that are larger than this when decoded stream from their files."""
 
+CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
+"""Data sets that are downloaded, and how many classes they have."""
+
 DIGITS_TEST_FRACTION = 0.2
 DIGITS_TEST_SEED = 0
 
@@ -98,6 +101,19 @@ def load(data: Data, *, seed: int, say: Say = silent) -> Dataset:
     return Dataset(str(data.name), classes, data.image_size, train, validation, test, augmentation, digest)
 
 
+def check(data: Data, *, seed: int) -> int:
+    """Check what can be checked without an image being decoded or downloaded; return the number of classes.
+
+    Raises:
+        ExperimentError: There is no such data set or folder, or it cannot be divided as asked.
+    """
+    if data.name in CIFAR_CLASSES:
+        return CIFAR_CLASSES[data.name]
+    classes, available, _ = _read(data)
+    _divide(available.labels, classes, data, seed)
+    return len(classes)
+
+
 def cache_folder() -> Path:
     """Return the folder for downloads and trained baselines: $EDGE_TUNE_CACHE or ~/.cache/edge_tune."""
     return Path(os.environ.get("EDGE_TUNE_CACHE") or "~/.cache/edge_tune").expanduser()
@@ -106,7 +122,7 @@ def cache_folder() -> Path:
 def _read(data: Data) -> tuple[tuple[str, ...], Split, Split]:
     if data.name == "digits":
         return _read_digits(data.image_size)
-    if data.name in ("cifar10", "cifar100"):
+    if data.name in CIFAR_CLASSES:
         return _read_cifar(data.name, data.image_size)
     try:
         return _read_folder(Path(data.name).expanduser().absolute(), data.image_size)

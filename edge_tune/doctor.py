@@ -16,11 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from edge_tune import command
 from edge_tune.benchmark import checks, stick
 from edge_tune.benchmark.checks import Check, Finding, Host
 from edge_tune.benchmark.cores import usable_cpus
+from edge_tune.command import say
+from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.waiting import told
+from edge_tune.wording import counted
 
 PROBE = Path(__file__).with_name("benchmark") / "probe.py"
 PROBE_S = 60.0
@@ -32,22 +36,24 @@ OF_THE_PROCESSOR: tuple[Check, ...] = (checks.governor, checks.cores, checks.quo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the findings; return 0 when the device can be measured, else 1; 2 for bad input."""
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m edge_tune.doctor", description=__doc__)
     parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, MYRIAD, ...")
     parser.add_argument(
         "--device-python", default=sys.executable, metavar="PATH", help="interpreter that is to own the device"
     )
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(words)
     settings = Benchmark(device=given.device)
-    if problems := list(settings.problems()):
-        print("\n".join(problems), file=sys.stderr)
-        return 2
-    with told(lambda line: print(line, file=sys.stderr), f"{given.device_python} to say what it has"):
+    ExperimentError.raise_if(settings.problems())
+    with told(lambda line: say(line, sys.stderr), f"{given.device_python} to say what it has"):
         host = this_host(settings, given.device_python)
     findings = list(examine(host))
     for finding in findings:
-        print(finding)
-    print(_verdict(given.device, findings))
+        say(str(finding))
+    say(_verdict(given.device, findings))
     return int(any(finding.level == "fix" for finding in findings))
 
 
@@ -120,7 +126,7 @@ def _facts(said: bytes) -> dict[str, Any]:
 def _verdict(device: str, findings: Sequence[Finding]) -> str:
     to_mend = sum(finding.level == "fix" for finding in findings)
     if to_mend:
-        return f"{device} cannot be measured yet: mend the {to_mend} line(s) marked fix, from the first on."
+        return f"{device} cannot be measured yet: mend the {counted(to_mend, 'line')} marked fix, from the first on."
     return f"{device} can be measured."
 
 

@@ -1,6 +1,7 @@
 """An experiment from its file, and as plain JSON beside the results."""
 
 import dataclasses
+import difflib
 import io
 import re
 import runpy
@@ -45,7 +46,8 @@ def load_experiment(path: Path) -> Experiment:
         ) from error
     except Exception as error:
         first_line = str(error).partition("\n")[0].removesuffix(".")
-        raise ExperimentError(f"{_place(error, path)}: {type(error).__name__}: {first_line}.") from error
+        what = f"{type(error).__name__}: {first_line}{_hint(error)}"
+        raise ExperimentError(f"{_place(error, path)}: {what}.") from error
     experiment = names.get("experiment")
     if not isinstance(experiment, Experiment):
         raise ExperimentError(
@@ -101,6 +103,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
+
+
+def _hint(error: Exception) -> str:
+    """Return the name that was probably meant where one is unknown: et.Minimize, et.PruneGroup."""
+    if not isinstance(error, AttributeError) or error.name is None:
+        return ""
+    close = difflib.get_close_matches(error.name, dir(error.obj), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _place(error: BaseException, path: Path) -> str:

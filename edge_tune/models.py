@@ -125,7 +125,7 @@ def source(name: str) -> str:
     if ":" not in name:
         return ""
     file = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
-    return Path(file).read_text(errors="replace") if file else ""
+    return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
 
 
 def check_output(model: nn.Module, input_shape: tuple[int, int, int], num_classes: int) -> None:

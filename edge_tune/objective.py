@@ -18,6 +18,7 @@ from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Goal
 from edge_tune.ranking import eligible
 from edge_tune.results import Record
+from edge_tune.wording import counted, verb
 
 UNPRUNED = "unpruned"
 RATIO_OF = {"latency_ms": "latency_ratio", "total_latency_ms": "total_latency_ratio"}
@@ -154,11 +155,11 @@ def ranking_line(ranking: Ranking) -> str:
     """Return what came of an objective: the trial to choose, or which one came nearest."""
     objective = ranking.objective
     if ranking.records:
-        best = ranking.records[0]
+        best, met = ranking.records[0], len(ranking.records)
         what = f"{best.name}, {_figures(best, objective)}"
         if isinstance(objective.goal, Hybrid):
             what += f", score {ranking.losses[best.trial]:.4g} (unpruned: 0, less is better)"
-        what += f"; {len(ranking.records)} of {ranking.eligible} eligible trials meet it."
+        what += f"; {met} of {counted(ranking.eligible, 'eligible trial')} {verb(met, 'meets', 'meet')} it."
     elif ranking.nearest:
         missed = [c for c in objective.conditions if c.shortfall(ranking.nearest.metrics, ranking.baselines)]
         bounds = [f"{c.metric} {c.sign} {c.bound.value(c.metric, ranking.baselines):.4g}" for c in missed]
@@ -169,7 +170,9 @@ def ranking_line(ranking: Ranking) -> str:
     else:
         what = "no trial finished better than chance with these metrics, so there is none to choose."
     if ranking.without:
-        what += f" {len(ranking.without)} trials lack a metric and are left out."
+        number = len(ranking.without)
+        lack, are = verb(number, "lacks", "lack"), verb(number, "is", "are")
+        what += f" {counted(number, 'trial')} {lack} a metric and {are} left out."
     return f"{objective.text}: {what}"
 
 

@@ -7,13 +7,13 @@ maximise top1 where latency_ms < off_the_shelf and parameters <= 0.5 * unpruned
 0.7 * latency_ratio + 0.3 * top1 where top1 >= 80
 
 objective = goal [ "where" condition { "and" condition } ]
-goal      = "minimise" METRIC | "maximise" METRIC | WEIGHT "*" METRIC { "+" WEIGHT "*" METRIC }
+goal      = ( "minimise" | "maximise" ) METRIC | WEIGHT "*" METRIC { "+" WEIGHT "*" METRIC }
 condition = METRIC ( ">=" | "<=" | ">" | "<" ) bound
 bound     = NUMBER | [ NUMBER "*" ] BASELINE [ ( "+" | "-" ) NUMBER ]
 
 A METRIC is any that the trials recorded, on the validation split where it is an accuracy; a BASELINE is "unpruned"
 or a name of the experiment's. top1 and top5 are percent, so `unpruned - 2` is two points below the unpruned network.
-A weighted sum is of normalised metrics; objective.py says what that means.
+A weighted sum is of normalised metrics; objective.py says what that means. "minimize" and "maximize" do as well.
 """
 
 import math
@@ -25,7 +25,12 @@ from edge_tune.errors import ExperimentError
 from edge_tune.experiment import METRICS, Goal, Maximise, Minimise
 from edge_tune.objective import SIGNS, Bound, Condition, Hybrid, Objective
 
-GOALS: Mapping[str, type[Goal]] = {"minimise": Minimise, "maximise": Maximise}
+GOALS: Mapping[str, type[Goal]] = {
+    "minimise": Minimise,
+    "minimize": Minimise,
+    "maximise": Maximise,
+    "maximize": Maximise,
+}
 EXAMPLE = "minimise latency_ratio where top1 >= unpruned - 2"
 WORD = re.compile(r"[<>]=?|[*+]|-(?=\d)|[^\s<>*+]+")  # a name may hold '-', so one within a word is no sign
 METRIC = re.compile(r"[A-Za-z]\w*")

@@ -54,6 +54,7 @@ class Verdict:
         endings: As `endings` counts them.
         imprecise: A warning about the measurements, if one is due.
         failures: Reason -> how many trials failed for it, the most frequent first.
+        simulated: Whether the figures follow from formulas.
     """
 
     rows: Sequence[Row]
@@ -62,6 +63,7 @@ class Verdict:
     endings: Mapping[str, int]
     imprecise: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
+    simulated: bool = False
 
     @property
     def trials(self) -> int:

@@ -17,9 +17,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from edge_tune import console
+from edge_tune import command, console
 from edge_tune.arguments import given_path, given_text
-from edge_tune.errors import AllFailedError, EdgeTuneError, ExperimentError, StudyError
+from edge_tune.command import say
+from edge_tune.errors import AllFailedError, ExperimentError, StudyError
 from edge_tune.experiment import Experiment, KeepWeights
 from edge_tune.loading import load_experiment, without_secrets
 from edge_tune.results import Results
@@ -31,19 +32,8 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 done, 2 bad input, 1 failed, 130 interrupted."""
-    given = _parser().parse_args(arguments)
-    try:
-        return _run(given)
-    except ExperimentError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except EdgeTuneError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted before anything was measured; start again.", file=sys.stderr)
-        return 130
+    """Run the command and return its exit code: 0 done, 2 bad input, 1 failed, above 128 interrupted."""
+    return command.run(_main, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         "--simulate",
         type=_epoch_seconds,
         metavar="SECONDS",
-        help="try out the study by formulas, without images, network or device; an epoch takes so many seconds",
+        help="try out the study by formulas: nothing is trained, classified or measured, and an epoch takes so many "
+        "seconds. What it names must be there and fit, but for the device and what would be downloaded",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the study in --results, or with the newest of this name"
@@ -126,44 +117,51 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(given: argparse.Namespace) -> int:
+def _main(words: Sequence[str]) -> int:
+    given = _parser().parse_args(words)
     experiment = _with_options(load_experiment(given.experiment), given)
-    source = _without_secrets(given.experiment.read_bytes(), experiment)
     results = Results(_results_folder(given))
     _check_folder(results, resume=given.resume)
     # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
     from edge_tune import session
+
+    try:
+        _run(given, experiment, results)
+    except StudyError as error:
+        raise StudyError(f"{error}{_how_to_go_on(given, results, ' when this is mended')}") from error
+    except KeyboardInterrupt as interruption:
+        sentence = "Interrupted before anything was measured; start again."
+        if results.exists():
+            sentence = f"Interrupted: {session.recorded(experiment, results)}.{_how_to_go_on(given, results)}"
+        raise type(interruption)(sentence) from interruption
+    return 0
+
+
+def _run(given: argparse.Namespace, experiment: Experiment, results: Results) -> None:
+    """Run the study, say what it came to, and write its report."""
+    from edge_tune import session
     from edge_tune.cluster import versions
     from edge_tune.report.page import write_report
 
-    try:
-        about = {**_about(given, experiment), "versions": versions()}
-        verdict = session.run(experiment, results, about, source, _say, given.simulate)
-    except KeyboardInterrupt:
-        if not results.exists():
-            raise
-        verdict = None
-    except StudyError as error:
-        raise StudyError(f"{error}\nTo go on when this is mended: {_command(given, results)}") from error
-    if verdict is None:
-        _say(f"To go on: {_command(given, results)}")
-        return 130
-    _say("")
-    _say(console.verdict_table(verdict.rows))
+    about = {**_about(given, experiment), "versions": versions()}
+    source = _without_secrets(given.experiment.read_bytes(), experiment)
+    verdict = session.run(experiment, results, about, source, say, given.simulate)
+    say("")
+    say(console.verdict_table(verdict))
     for line in (*console.verdict_lines(verdict), *_places(results)):
-        _say(line)
+        say(line)
     try:
         write_report([results.folder], results.folder / REPORT)
     except OSError as error:
         raise StudyError(f"{results.folder / REPORT}: must be written, but got {error.strerror}.") from error
-    _say(f"Report, for a browser: {results.folder / REPORT}")
+    say(f"Report, for a browser: {results.folder / REPORT}")
     if verdict.all_failed:
         raise AllFailedError(console.all_failed(verdict))
-    return 0
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _how_to_go_on(given: argparse.Namespace, results: Results, when: str = "") -> str:
+    """Return the line that tells how to go on, if there is something to go on with."""
+    return f"\nTo go on{when}: {_command(given, results)}" if results.exists() else ""
 
 
 def _with_options(experiment: Experiment, given: argparse.Namespace) -> Experiment:
@@ -256,10 +254,10 @@ def _without_secrets(text: bytes, experiment: Experiment) -> bytes:
 
 def _about(given: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
     """Return what run.json says of the circumstances."""
-    command = shlex.join(["python", "-m", "edge_tune.run", *sys.argv[1:]])
+    started = shlex.join(["python", "-m", "edge_tune.run", *sys.argv[1:]])
     return {
         "experiment_file": str(given.experiment),
-        "command": os.fsdecode(_without_secrets(os.fsencode(command), experiment)),
+        "command": os.fsdecode(_without_secrets(os.fsencode(started), experiment)),
         "commit": _commit(),
         "host": platform.node(),
     }

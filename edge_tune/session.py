@@ -23,11 +23,12 @@ from edge_tune.results import Record, Results, write_atomically
 from edge_tune.searcher import count_trials
 from edge_tune.simulation import Simulation
 from edge_tune.stopping import StudyLimits
-from edge_tune.study import Study, images_digest, load, prepare
+from edge_tune.study import Study, check, images_digest, load, prepare
 from edge_tune.tensorboard import TensorBoard
 from edge_tune.trainable import RunsTrials, baseline_name, to_point
 from edge_tune.trial import Trials
 from edge_tune.waiting import told
+from edge_tune.wording import counted, verb
 
 Say = Callable[[str], None]
 CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -42,8 +43,8 @@ def run(
     source: bytes,
     say: Say,
     simulated_epoch_s: float | None = None,
-) -> Verdict | None:
-    """Prepare, measure the unpruned network, search, conclude. None: interrupted before the end.
+) -> Verdict:
+    """Prepare, measure the unpruned network, search, conclude.
 
     Trials that have a record in `results` are not run again.
 
@@ -55,9 +56,12 @@ def run(
     Raises:
         ExperimentError: Something that the experiment names does not fit; nothing was started.
         StudyError: Too many trials failed, or their records cannot be written; what was written is kept.
+        KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
     check_same(results, identity(experiment))
-    if simulated_epoch_s is None:
+    if simulated_epoch_s is not None:
+        say = _as_simulated(say)
+    else:
         records = [*results.baselines(), *results.trials()]
         # The earlier session may have kept no more than these, and more are not needed.
         results.check_networks(Standing(experiment.target, records, "best").kept)
@@ -73,9 +77,13 @@ def _run(
     source: bytes,
     say: Say,
     simulated_epoch_s: float | None,
-) -> Verdict | None:
+) -> Verdict:
     try:
-        loaded = load(experiment, say) if simulated_epoch_s is None else None
+        loaded = None
+        if simulated_epoch_s is None:
+            loaded = load(experiment, say)
+        else:
+            check(experiment)
         with cluster.joined(experiment.benchmark) as here:
             devices = here.wait_for_devices(say)
             here.trials_at_once(experiment.search.cpus_per_trial)
@@ -97,13 +105,32 @@ def _run(
                 write_atomically(results.folder / "experiment.py", source)
                 _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
                 return _Session(work, results, here, device, say).run()
-    except ExperimentError:
+    except (ExperimentError, KeyboardInterrupt):
         results.discard_if_empty()
         raise
     except OSError as error:
-        if error.errno not in CANNOT_WRITE:
+        if error.errno not in CANNOT_WRITE and not _is_in(results.folder, error.filename):
             raise
         raise StudyError(f"{results.folder}: results must be written as they come, but got {error.strerror}") from error
+
+
+def _is_in(folder: Path, file: object) -> bool:
+    return isinstance(file, str | Path) and folder.absolute() in Path(file).absolute().parents
+
+
+def _as_simulated(say: Say) -> Say:
+    """Have each line say that it is no measurement."""
+    return lambda line: say(f"simulated: {line}")
+
+
+def recorded(experiment: Experiment, results: Results) -> str:
+    """Return how far a study has come, as its files tell."""
+    ended = sum(record.trial > 0 for record in (*results.baselines(), *results.trials()))
+    return _recorded(ended, max(count_trials(experiment), ended), results)
+
+
+def _recorded(ended: int, total: int, results: Results) -> str:
+    return f"{ended} of {counted(total, 'trial')} {verb(ended, 'is', 'are')} recorded in {results.folder}"
 
 
 def _check_device(here: Cluster, settings: Benchmark) -> dict[str, Any]:
@@ -178,6 +205,10 @@ class _Work(Protocol):
         """Of everything that decides what a trial reports, but for the search itself."""
 
     @property
+    def simulated(self) -> bool:
+        """Whether what a trial reports follows from formulas."""
+
+    @property
     def trials(self) -> RunsTrials:
         """What runs them."""
 
@@ -194,6 +225,8 @@ class _Pruning:
 
     study: Study
     dataset: Dataset
+
+    simulated = False
 
     @property
     def experiment(self) -> Experiment:
@@ -223,7 +256,7 @@ class _Session:
     device: BenchmarkClient
     say: Say
 
-    def run(self) -> Verdict | None:
+    def run(self) -> Verdict:
         experiment = self.work.experiment
         self.tensorboard = TensorBoard(self.results.folder / "tensorboard", experiment.pruner_groups)
         self._show_study()
@@ -251,12 +284,12 @@ class _Session:
             )
         if limits.reason and not limits.time_is_over:
             raise StudyError(f"{self._recorded()}. The study was ended: {limits.reason}")
+        reason = limits.reason or (None if self.results.unfinished() else exhausted)
+        if not reason and self.standing.ended < self.total:
+            raise KeyboardInterrupt  # Ray Tune has taken it, and ended its trials
         self._show_study()
-        if reason := limits.reason or (None if self.results.unfinished() else exhausted):
+        if reason:
             self.say(f"{self._recorded()}: {reason}.")
-        elif self.standing.ended < self.total:
-            self.say(f"Interrupted: {self._recorded()}.")
-            return None
         self.say("Reading the test split for the baselines and the best network.")
         try:
             verdict = self.work.conclude(self.results, self.device)
@@ -274,7 +307,9 @@ class _Session:
         """Note the point as one that began: a resumed study goes on with its number."""
         self.results.add_started(trial, point)
         groups = self.work.experiment.pruner_groups
-        self.say(console.wait_line(self._name(trial), self._name(other), to_point(dict(point), groups)))
+        self.say(
+            console.wait_line(self._name(trial), self._name(other), to_point(dict(point), groups), self.work.experiment)
+        )
 
     def on_report(self, record: Record, checkpoint: bytes | None) -> None:
         """Follow a trial on its way; say where the study stands when there was no news for long."""
@@ -293,7 +328,7 @@ class _Session:
         """Keep what came of a trial."""
         self.running.discard(record.trial)
         self._write(record, weights)
-        self.say(console.trial_line(record, self.work.experiment.target))
+        self.say(console.trial_line(record, self.work.experiment))
         self._say_progress()
 
     def on_repeat(self, record: Record) -> None:
@@ -304,7 +339,7 @@ class _Session:
         if original.baseline and weights.is_file():
             write_atomically(self.results.network_file(record), weights.read_bytes())
         self._keep(record)
-        self.say(console.repeat_line(record, original.name, self.work.experiment.target))
+        self.say(console.repeat_line(record, original.name, self.work.experiment))
 
     def _name(self, trial: int) -> str:
         return Record(trial=trial, baseline=baseline_name(self.work.experiment, trial)).name
@@ -326,7 +361,7 @@ class _Session:
             write_atomically(self.results.network_file(report.record), report.weights)
         self.results.add(report.record)
         self.tensorboard.add(report.record)
-        self.say(console.trial_line(report.record, self.work.experiment.target))
+        self.say(console.trial_line(report.record, self.work.experiment))
 
     def _checkpoints(self) -> list[Record]:
         """Return what is known of the trials that an earlier session began and did not end."""
@@ -353,20 +388,21 @@ class _Session:
         unfinished = len(self.results.unfinished())
         if self.ended_before + unfinished:
             self.say(
-                f"Resumed: {self.ended_before} trials are recorded and teach the searcher and ASHA as before; "
-                f"{unfinished} were under way and run again, {len(under_way)} of them from their last epoch."
+                f"Resumed: {counted(self.ended_before, 'trial')} recorded, to teach the searcher and ASHA as before; "
+                f"{unfinished} under way, to be run again, {len(under_way)} of them from their last epoch."
             )
         for problem in self.results.problems():
             self.say(problem)
         self.say(
-            f"{self.total - self.ended_before} of {self.total} trials to run (baselines: {len(experiment.baselines)}), "
+            f"{self.total - self.ended_before} of {counted(self.total, 'trial')} to run "
+            f"(baselines: {len(experiment.baselines)}), "
             f"{self._at_once()} at a time."
         )
         asha = experiment.rule(Asha)
         if asha and asha.grace_epochs >= experiment.retraining.epochs:
             self.say(
-                f"ASHA stops nothing: its grace of {asha.grace_epochs} epochs lasts to the end of the "
-                f"retraining, {experiment.retraining.epochs} epochs."
+                f"ASHA stops nothing: its grace of {counted(asha.grace_epochs, 'epoch')} lasts to the end of the "
+                f"retraining, {counted(experiment.retraining.epochs, 'epoch')}."
             )
 
     def _write(self, record: Record, weights: bytes | None) -> None:
@@ -383,7 +419,7 @@ class _Session:
         self.results.keep_networks([] if record in dropped else [record], among=dropped)
 
     def _recorded(self) -> str:
-        return f"{self.standing.ended} of {self.total} trials are recorded in {self.results.folder}"
+        return _recorded(self.standing.ended, self.total, self.results)
 
     def _say_progress(self) -> None:
         self.spoke = time.monotonic()
@@ -400,6 +436,7 @@ def _write_run(results: Results, work: _Work, about: Mapping[str, Any]) -> None:
     sessions = results.run().get("sessions", []) if results.exists() else []
     session = {"started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **about}
     content = {
+        "simulated": work.simulated,
         "identity": {**identity(work.experiment), "weights and images": work.digest},
         "seed": work.experiment.search.seed,
         "search": as_json(work.experiment)["search"],

@@ -1,7 +1,9 @@
-"""A study by closed formulas: no images, no network, no device. For trying out an experiment file or a cluster.
+"""A study by closed formulas: nothing is trained, classified or measured. For trying out an experiment or a cluster.
 
-Everything around the trials is the real thing: Ray, the searcher, ASHA, the queue, the records, a resume. With s the
-mean of a point's sparsities, n classes and e of E epochs done, the formulas are
+What the experiment names must be there and fit, as for a real study; images are neither decoded nor downloaded, weights
+are not downloaded, and the device is not looked for. Everything around the trials is the real thing: Ray, the searcher,
+ASHA, the queue, the records, a resume. With s the mean of a point's sparsities, n classes and e of E epochs done, the
+formulas are
 
     latency_ms = 0.1 + 0.1 (1 - 0.6 s)                  the fake device's, of a network of 100 kB (1 - 0.6 s)
     top1       = 10 + 80 (1 - s^4) (1 - s 2^-e)         falls with s, and comes back halfway with each epoch
@@ -37,6 +39,7 @@ class Simulation:
     experiment: Experiment
     epoch_s: float = 0.0
 
+    simulated = True
     digest = "simulated"
 
     @property
@@ -105,6 +108,7 @@ class Simulation:
             },
             endings=endings(trials),
             failures=failures(trials),
+            simulated=True,
         )
         results.write_json("summary.json", asdict(verdict))
         return verdict

@@ -15,6 +15,7 @@ from scipy.special import bdtrc
 
 from edge_tune.experiment import Asha, Hopeless, Maximise
 from edge_tune.results import Record
+from edge_tune.wording import counted
 
 if TYPE_CHECKING:
     from edge_tune.evaluation import Evaluation  # brings torch, which the driver's side of a simulation does without
@@ -73,7 +74,7 @@ class StudyLimits(Stopper):
         self.failures.append(f"{name}: {reason}")
         if len(self.failures) >= self.max_failed_trials:
             self.stop(
-                f"{len(self.failures)} trials failed, and search.max_failed_trials ends a study at "
+                f"{counted(len(self.failures), 'trial')} failed, and search.max_failed_trials ends a study at "
                 f"{self.max_failed_trials}: {' '.join(dict.fromkeys(self.failures))}"
             )
 

@@ -4,7 +4,6 @@ Nothing is measured and no image is read: metrics.json holds what the study reco
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from edge_tune import export, models, pruning
+from edge_tune import command, export, models, pruning
 from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark.backend import open_backend
 from edge_tune.conclusion import figures
-from edge_tune.errors import EdgeTuneError, ExperimentError
+from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.jsonfiles import content
 from edge_tune.ranking import Row, ratios, read_verdict
@@ -25,22 +24,20 @@ from edge_tune.results import Record, Results
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the folder and return the exit code: 0 done, 2 bad input, 1 failed."""
-    given = _parser().parse_args(arguments)
-    try:
-        record = write_stored(
-            Results(given.results),
-            given.trial,
-            given.folder,
-            trust_model=given.trust_model,
-            device_python=given.device_python,
-        )
-    except ExperimentError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except EdgeTuneError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{record.name}: {given.folder} holds {', '.join(sorted(file.name for file in given.folder.iterdir()))}")
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
+    given = _parser().parse_args(words)
+    record = write_stored(
+        Results(given.results),
+        given.trial,
+        given.folder,
+        trust_model=given.trust_model,
+        device_python=given.device_python,
+    )
+    files = sorted(file.name for file in given.folder.iterdir())
+    command.say(f"{record.name}: {given.folder} holds {', '.join(files)}")
     return 0
 
 

@@ -19,7 +19,7 @@ from edge_tune.images import Augmentation, Split
 from edge_tune.loading import without_secrets
 from edge_tune.tracing import Shape
 from edge_tune.train import trained_weights
-from edge_tune.weights import load_weights, read_weights
+from edge_tune.weights import is_download, load_weights, read_weights
 
 Say = Callable[[str], None]
 MeasureGranule = Callable[[Benchmark], granule.Verdict]
@@ -94,12 +94,30 @@ def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
     """
     torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
     dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=say)
-    network = models.build(experiment.model, dataset.num_classes)
-    models.check_output(network, dataset.input_shape, dataset.num_classes)
-    coupled = pruning.check_groups(network, experiment.pruner_groups, dataset.input_shape)
-    if experiment.weights:
-        load_weights(network, read_weights(experiment.weights, say), without_secrets(experiment.weights))
+    network, coupled = _network(experiment, dataset.num_classes, experiment.weights, say)
     return Loaded(experiment, dataset, network, coupled)
+
+
+def check(experiment: Experiment) -> None:
+    """Check, for a simulation, all that `load` does, but for what the images show and what would be downloaded.
+
+    Raises:
+        ExperimentError: Something that the experiment names is not there or does not fit.
+    """
+    num_classes = datasets.check(experiment.data, seed=experiment.search.seed)
+    weights = experiment.weights
+    _network(experiment, num_classes, None if weights and is_download(weights) else weights, datasets.silent)
+
+
+def _network(experiment: Experiment, num_classes: int, weights: str | None, say: Say) -> tuple[nn.Module, Couplings]:
+    """Return the unpruned network, checked, with these weights if there are any, and what is coupled in it."""
+    size = experiment.data.image_size
+    network = models.build(experiment.model, num_classes)
+    models.check_output(network, (3, size, size), num_classes)
+    coupled = pruning.check_groups(network, experiment.pruner_groups, (3, size, size))
+    if weights:
+        load_weights(network, read_weights(weights, say), without_secrets(weights))
+    return network, coupled
 
 
 def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> Study:

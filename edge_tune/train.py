@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edge_tune import datasets, export, models
+from edge_tune import command, datasets, export, models
 from edge_tune.arguments import given_path, given_text
 from edge_tune.datasets import Dataset
-from edge_tune.errors import EdgeTuneError
+from edge_tune.errors import ExperimentError
 from edge_tune.evaluation import evaluate
 from edge_tune.experiment import Cosine, Experiment, Retraining
 from edge_tune.loading import load_experiment
@@ -52,14 +53,30 @@ def trained_weights(experiment: Experiment, dataset: Dataset, say: Callable[[str
 
     Args:
         say: Receives a line an epoch.
+
+    Raises:
+        ExperimentError: There is no place to keep them.
     """
     file = weights_file(experiment, dataset)
     if not file.is_file():
+        _check_writable(file.parent)
         say(f"No weights were given: training {experiment.model} on {dataset.name} once.")
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, _train(experiment, dataset, say))
     say(f"Unpruned weights: {file}")
     return read_weights(str(file))
+
+
+def _check_writable(folder: Path) -> None:
+    """Check, before the training, that its weights can be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ExperimentError(
+            f"{folder}: the trained weights must be kept there, but got {error.strerror}; name another folder by the "
+            f"variable EDGE_TUNE_CACHE, or give weights."
+        ) from error
 
 
 def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None]) -> bytes:
@@ -78,6 +95,10 @@ def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None])
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, print where the weights are, and return the exit code."""
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m edge_tune.train", description=__doc__)
     parser.add_argument("experiment", type=given_path, help="the experiment file")
     parser.add_argument(
@@ -85,14 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--train-images", type=int, metavar="N", help="train on N images only, as in edge_tune.run")
     parser.add_argument("--seed", type=int, metavar="N", help="of the validation split and the training")
-    given = parser.parse_args(arguments)
-    try:
-        experiment = _with_options(load_experiment(given.experiment), given)
-        dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=print)
-        trained_weights(experiment, dataset, print)
-    except EdgeTuneError as error:
-        print(error, file=sys.stderr)
-        return 2
+    given = parser.parse_args(words)
+    experiment = _with_options(load_experiment(given.experiment), given)
+    dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=command.say)
+    trained_weights(experiment, dataset, command.say)
     return 0
 
 

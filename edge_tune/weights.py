@@ -100,6 +100,11 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     )
 
 
+def is_download(source: str) -> bool:
+    """Tell whether weights come from the network."""
+    return urlsplit(source).scheme in ("http", "https")
+
+
 def _check_values(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
     """Check that values are plain numbers of the kind that the network computes with, and finite."""
     strange = [name for name, value in weights.items() if _kind(value) != _kind(own[name])]
@@ -126,7 +131,7 @@ def _local_path(source: str, say: Callable[[str], None]) -> Path:
     url = urlsplit(source)
     if url.scheme == "file":
         return Path(url2pathname(url.path))
-    if url.scheme not in ("http", "https"):
+    if not is_download(source):
         return Path(source).expanduser()
     folder = Path(torch.hub.get_dir()) / "checkpoints" / hashlib.sha256(source.encode()).hexdigest()[:16]
     path = folder / (Path(url.path).name or "weights")

@@ -1,3 +1,4 @@
+from edge_tune import console
 from edge_tune.card import study_card
 from edge_tune.ranking import Verdict
 from tests.test_console import BEST, UNPRUNED
@@ -53,6 +54,10 @@ def test_study_card_says_what_came_of_what_and_how_to_do_it_again() -> None:
         "- Commit: none",
         "- Versions: python 3.11.7, torch 2.14.1",
     ]
+
+
+def test_study_card_of_a_simulation_says_so_first() -> None:
+    assert study_card("study-1", {**RUN, "simulated": True}, None).splitlines()[2] == console.SIMULATED
 
 
 def test_study_card_of_a_study_that_runs_has_no_verdict() -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -6,6 +7,7 @@ import edge_tune as et
 from edge_tune import console
 from edge_tune.ranking import Row, Standing, Verdict, imprecise_line
 from edge_tune.results import Record
+from tests.networks import experiment as make
 
 METRICS = {
     "latency_ratio": 0.5,
@@ -45,11 +47,25 @@ RECORD = Record(
 )
 
 
+def study(target: et.Minimise | et.Maximise, structure: Any = ("filters", "channels")) -> et.Experiment:
+    """An experiment of two groups, the second one of this structure."""
+    kinds = {"layer_1": "filters", "layer_2": structure}
+    groups = {
+        label: et.PrunerGroup(kind, [f"{label}.weight"], sparsity=et.Uniform(0.0, 0.9)) for label, kind in kinds.items()
+    }
+    return make(target=target, pruner_groups=groups, baselines={})
+
+
 def test_trial_line_says_what_came_of_which_point() -> None:
-    line = console.trial_line(RECORD, et.Minimise("latency_ms"))
-    expected = "top1 90.00, latency 2.000 ms, 1.8 s (layer_1 0.25 layer_2 0.50 layer_2 channels)"
+    line = console.trial_line(RECORD, study(et.Minimise("latency_ms")))
+    expected = "top1 90.00, latency 2.000 ms, 1.8 s (layer_1 0.25 layer_2 0.50 channels)"
     assert line == f"trial_0007 finished: {expected}"
-    assert "throughput_fps 450," in console.trial_line(RECORD, et.Maximise("throughput_fps"))
+    assert "throughput_fps 450," in console.trial_line(RECORD, study(et.Maximise("throughput_fps")))
+
+
+def test_trial_line_names_only_structures_that_are_searched() -> None:
+    line = console.trial_line(RECORD, study(et.Minimise("latency_ms"), "channels"))
+    assert line.endswith("(layer_1 0.25 layer_2 0.50)")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +73,7 @@ def test_trial_line_says_what_came_of_which_point() -> None:
 )
 def test_trial_line_gives_the_reason(status: str, text: str) -> None:
     record = Record(trial=7, status=status, reason="hopeless: why", metrics=METRICS, sparsities={"a": 0.5})  # type: ignore[arg-type]
-    assert text in console.trial_line(record, et.Minimise("latency_ms"))
+    assert text in console.trial_line(record, study(et.Minimise("latency_ms")))
 
 
 def test_progress_line_counts() -> None:
@@ -74,7 +90,9 @@ def test_duration_is_as_a_person_says_it(seconds: float, text: str) -> None:
 
 def test_verdict_table_is_aligned_markdown_with_ratios_to_unpruned() -> None:
     same = replace(UNPRUNED, name="same", ratios=ratios(0.99, 0.985, 0.995))
-    lines = console.verdict_table([UNPRUNED, BEST, same]).splitlines()
+    verdict = Verdict(rows=[UNPRUNED, BEST, same], chosen=7, better_in_both={}, endings={})
+    lines = console.verdict_table(verdict).splitlines()
+    assert console.verdict_table(replace(verdict, simulated=True)).startswith("| network (simulated) | val_top1")
     assert len({len(line) for line in lines}) == 1
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == list(console.COLUMNS)
@@ -142,6 +160,9 @@ def test_verdict_lines_say_how_the_trials_ended_and_what_the_device_answers() ->
         "Trials: 5 finished, 2 stopped as hopeless, 1 stopped by ASHA, 0 failed.",
         "On the device the exported network has test_top1 89.25; in PyTorch 89.50.",
     ]
+    one = replace(verdict, better_in_both={"x": [7]}, endings={"finished": 1, "hopeless": 0, "asha": 0, "failed": 0})
+    assert console.verdict_lines(one)[1] == "1 of 1 trial beats x in both latency and val_top1."
+    assert console.verdict_lines(replace(one, simulated=True))[0] == console.SIMULATED
 
 
 def test_verdict_lines_say_why_trials_failed_and_that_some_were_repeats() -> None:
@@ -166,12 +187,12 @@ def test_verdict_lines_say_why_trials_failed_and_that_some_were_repeats() -> Non
 
 def test_repeat_line_names_the_trial_whose_record_it_is() -> None:
     repeat = replace(RECORD, trial=9, baseline=None, same_as=7, seconds={})
-    line = console.repeat_line(repeat, "trial_0007", et.Minimise("latency_ms"))
-    figures = "finished: top1 90.00, latency 2.000 ms (layer_1 0.25 layer_2 0.50 layer_2 channels)"
+    line = console.repeat_line(repeat, "trial_0007", study(et.Minimise("latency_ms")))
+    figures = "finished: top1 90.00, latency 2.000 ms (layer_1 0.25 layer_2 0.50 channels)"
     assert line == f"trial_0009 gives the network of trial_0007 and takes its record over, {figures}"
     failed = replace(repeat, status="failed", reason="no stick.")
     assert "takes its record over, failed: no stick. (" in console.repeat_line(
-        failed, "half", et.Minimise("latency_ms")
+        failed, "half", study(et.Minimise("latency_ms"))
     )
 
 

@@ -100,7 +100,7 @@ def test_rank_leaves_out_and_counts_trials_without_a_metric() -> None:
     assert [one.trial for one in ranking.records] == [2, 3, 4]
     assert ranking.without == [bare]
     assert objective.ranking_line(ranking).endswith(
-        "3 of 3 eligible trials meet it. 1 trials lack a metric and are left out."
+        "3 of 3 eligible trials meet it. 1 trial lacks a metric and is left out."
     )
     assert ranked("maximise top1", [*STUDY, bare]) == [9, 4, 3, 2]
 

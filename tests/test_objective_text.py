@@ -17,6 +17,11 @@ def test_parse_reads_every_form() -> None:
     assert asked.metrics == ["latency_ratio", "top1", "loss"]
 
 
+def test_parse_takes_either_spelling() -> None:
+    assert parse("minimize latency_ms").goal == et.Minimise("latency_ms")
+    assert parse("maximize top1 where loss < 2").goal == et.Maximise("top1")
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

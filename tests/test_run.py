@@ -17,7 +17,7 @@ import torch
 import torchvision
 
 import edge_tune as et
-from edge_tune import datasets, stored
+from edge_tune import console, datasets, stored
 from edge_tune import run as command_line
 from edge_tune.errors import ExperimentError
 from edge_tune.evaluation import evaluate
@@ -97,6 +97,7 @@ def group(weights: object, low: float = 0.0, high: float = 0.9) -> str:
         ('model="resnet57_cifar"', [], r"resnet57_cifar"),
         ('model="tests.networks:tiny"', [], r"tests.networks.*tiny"),
         ("retraining=et.Retraining(epochs=1)", [], r"study.py:5: TypeError: .*'lr'"),
+        ('target=et.Minimize("top1")', [], r"study.py:5: AttributeError: .*'Minimize'; did you mean 'Minimise'\?"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_nothing_is_started(
@@ -110,6 +111,45 @@ def test_bad_input_gets_one_sentence_and_nothing_is_started(
     assert output.out == ""
     assert not Path("results").exists()
     assert not Path("none").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "problem"),
+    [
+        ('model="resnet57_cifar"', [], r"model: must be one of .*, but got 'resnet57_cifar'"),
+        ("", ["--data", "nowhere"], r"nowhere: data must be 'digits', .*, but got no such folder"),
+        ("", ["--train-images", "5"], r"digits: train_images must lie between 10, one a class, and .*, but got 5"),
+        ("", ["--weights", "none.pt"], r"none.pt: weights must be a file or a URL, but got no such file"),
+        ("", ["--weights", "study.py"], r"study.py: must be a file that torch.save"),
+        (group(["block1.conv9.weight"]), [], r"\['g'\]: a weight must be one of the network's, but got 'block1.conv9"),
+        ('model="mobilenet_v2"', ["--data", "cifar100"], r"a weight must be one of the network's, but got 'block1"),
+    ],
+)
+def test_simulation_refuses_what_a_run_would(
+    changes: str, options: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([write(changes), "--simulate=0", *options]) == 2
+    output = capsys.readouterr()
+    assert re.search(problem, output.err), output.err
+    assert output.out == ""
+    assert not Path("results").exists()
+
+
+def test_simulation_needs_nothing_that_would_be_downloaded_and_calls_itself_one_in_each_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = write('dataset=et.Data("cifar100", image_size=16)')
+    options = ["--weights=https://nowhere.invalid/weights.pt", "--device=MYRIAD", "--results=out"]
+    assert main([file, "--simulate=0", "--trials=1", "--epochs=1", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said, (table, _, *rows) = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    assert len(said) > 4
+    assert all(line.startswith("simulated: ") for line in said)
+    assert table.startswith("| network (simulated) ")
+    assert console.SIMULATED in rows
+    assert Results(Path("out")).read_json("run.json")["simulated"] is True
+    assert Results(Path("out")).read_json("summary.json")["simulated"] is True
+    assert "Simulated: the figures follow from formulas" in Path("out/report.html").read_text()
 
 
 def test_bad_experiment_file_is_named_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,7 +335,8 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     out = "".join(seen) + rest
     assert process.returncode == 130, out + err
     assert "Traceback" not in out + err
-    assert re.search(r"Interrupted: \d of 5 trials are recorded in cut\.\nTo go on: .*--results=cut --resume\n", rest)
+    expected = r"Interrupted: \d of 5 trials (is|are) recorded in cut\.\nTo go on: .*--results=cut --resume\n"
+    assert re.fullmatch(expected, err), err
     before = Path("cut/trials.jsonl").read_text()
 
     # From here on in this process, which has already imported all that it needs.

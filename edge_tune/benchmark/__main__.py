@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
+from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark import granule, layers
 from edge_tune.benchmark.backend import open_backend
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.layers import read_network
 from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
-from edge_tune.errors import BenchmarkError, ExperimentError
+from edge_tune.command import say
+from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Precision
 from edge_tune.waiting import told
 
@@ -28,20 +30,16 @@ RATIOS = ("latency_ratio", "total_latency_ratio")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 2 bad input, 1 the device failed."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
     if words and words[0] in COMMANDS:
         return COMMANDS[words[0]](words[1:])
     given = _parser().parse_args(words)
-    try:
-        with told(lambda line: print(line, file=sys.stderr), f"{given.device} to measure"):
-            answer = _measure(given)
-    except ExperimentError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(answer, indent=2) if given.json else "\n".join(_lines(answer)))
+    with told(lambda line: say(line, sys.stderr), f"{given.device} to measure"):
+        answer = _measure(given)
+    say(json.dumps(answer, indent=2) if given.json else "\n".join(_lines(answer)))
     return 0
 
 

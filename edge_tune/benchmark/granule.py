@@ -22,6 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_tune import command
 from edge_tune.arguments import given_text
 from edge_tune.benchmark.backend import OpenVinoBackend
 from edge_tune.benchmark.cores import measuring_cpus
@@ -171,6 +172,10 @@ def says(verdict: Verdict) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table and the verdict; return 0, 1 if there is none, 2 for bad input."""
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m edge_tune.benchmark granule", description="Find the device's granule."
     )
@@ -181,20 +186,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
     )
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(words)
     settings = Benchmark(
         device=given.device, precision=given.precision, threads=given.threads, python=given.device_python
     )
-    try:
-        ExperimentError.raise_if(settings.problems())
-        verdict = measure_granule(settings)
-    except ExperimentError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(table(verdict))
+    ExperimentError.raise_if(settings.problems())
+    verdict = measure_granule(settings)
+    command.say(table(verdict))
     return int(verdict.granule is None)
 
 

@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark.backend import OpenVinoBackend
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.names import Names, is_network
+from edge_tune.command import say
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.results import as_csv
+from edge_tune.wording import counted
 
 FELL = 0.95
 """A layer became faster if it takes less than this share of its time; nearer to it, the counters are too coarse."""
@@ -157,7 +160,7 @@ def _reasons(then: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:
         yield f"kernel {'+'.join(sorted(kernels[0]))} -> {'+'.join(sorted(kernels[1]))}"
     added = sum(row.type == "Reorder" for row in now) - sum(row.type == "Reorder" for row in then)
     if added > 0:
-        yield f"{added} reorder(s) added, {_ms(row for row in now if row.type == 'Reorder'):.3f} ms"
+        yield f"{counted(added, 'reorder')} added, {_ms(row for row in now if row.type == 'Reorder'):.3f} ms"
 
 
 def _off(granule: int | None, then: tuple[int, ...], now: tuple[int, ...]) -> Iterator[str]:
@@ -176,7 +179,7 @@ def report(found: Sequence[Stuck]) -> str:
     """Return the stuck layers as text, one a line."""
     if not found:
         return "Every layer that lost filters or channels became faster."
-    lines = [f"{len(found)} layer(s) lost filters or channels and no time (C_out x C_in):"]
+    lines = [f"{counted(len(found), 'layer')} lost filters or channels and no time (C_out x C_in):"]
     for layer in found:
         widths = f"{'x'.join(map(str, layer.before))} -> {'x'.join(map(str, layer.after))}"
         why = "; ".join(layer.reasons) or "no reason seen"
@@ -186,6 +189,10 @@ def report(found: Sequence[Stuck]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure one network or two and print what became of their layers."""
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m edge_tune.benchmark layers", description="Show which layers lost channels and no time."
     )
@@ -196,27 +203,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
     )
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(words)
     settings = Benchmark(device=given.device, python=given.device_python)
-    try:
-        ExperimentError.raise_if(settings.problems())
-        networks = [read_network(path) for path in (given.network, given.pruned) if path]
-        tables = measure_in_turns(networks, settings)
-        if given.pruned and not narrowed(*networks):
-            raise ExperimentError(
-                f"{given.pruned}: some layer must be one of {given.network} with fewer filters or channels, but got "
-                f"none; give a network and the same one pruned."
-            )
-    except ExperimentError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
+    ExperimentError.raise_if(settings.problems())
+    networks = [read_network(path) for path in (given.network, given.pruned) if path]
+    if given.pruned and not narrowed(*networks):
+        raise ExperimentError(
+            f"{given.pruned}: some layer must be one of {given.network} with fewer filters or channels, but got "
+            f"none; give a network and the same one pruned."
+        )
+    tables = measure_in_turns(networks, settings)
     if given.pruned:
-        print(report(stuck(tables[0], tables[1], (networks[0], networks[1]), given.granule)))
+        say(report(stuck(tables[0], tables[1], (networks[0], networks[1]), given.granule)))
     else:
-        print(as_csv([asdict(row) for row in tables[0]]), end="")
+        say(as_csv([asdict(row) for row in tables[0]]).removesuffix("\n"))
     return 0
 
 

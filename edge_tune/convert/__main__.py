@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_tune import command
 from edge_tune.arguments import given_path
+from edge_tune.command import say
 from edge_tune.convert.conversion import convert
 from edge_tune.convert.source import experiment_source
 from edge_tune.errors import ExperimentError
@@ -18,6 +20,10 @@ from edge_tune.experiment import NAME
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the file, print what it does not hold, and return the exit code: 0 written, 2 bad input."""
+    return command.run(_main, arguments)
+
+
+def _main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m edge_tune.convert",
         description="Turn a Distiller compression schedule, and a W&B sweep over it, into an experiment file. "
@@ -31,16 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="experiment file to write (default: beside the schedule, as .py)",
     )
-    given = parser.parse_args(arguments)
-    try:
-        output = given.output or _beside(given.schedule)
-        notes = _convert(given.schedule, given.sweep, output)
-    except ExperimentError as error:
-        print(error, file=sys.stderr)
-        return 2
+    given = parser.parse_args(words)
+    output = given.output or _beside(given.schedule)
+    notes = _convert(given.schedule, given.sweep, output)
     for note in notes:
-        print(note)
-    print(f"Written: {output} (notes: {len(notes)}). To run it: {_command(output)}")
+        say(note)
+    say(f"Written: {output} (notes: {len(notes)}). To run it: {_command(output)}")
     return 0
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_tune import tables
+from edge_tune import command, tables
 from edge_tune.arguments import given_path, given_text
+from edge_tune.command import say
 from edge_tune.errors import ExperimentError
 from edge_tune.objective_text import EXAMPLE, parse
 from edge_tune.report.page import write_report
@@ -23,12 +24,7 @@ from edge_tune.results import OWN, Results, write_atomically
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 written, 2 bad input."""
-    given = _parser().parse_args(arguments)
-    try:
-        return _run(given)
-    except ExperimentError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return command.run(lambda words: _run(_parser().parse_args(words)), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=given_path,
         metavar="FILE",
-        help="the page (default: report.html in the results folder; of several studies, in this one)",
+        help="the page (default: report.html in the results folder; of several studies, in this one; with "
+        "--objective, report_by_objective.html, which leaves the study's own report)",
     )
     parser.add_argument(
         "--objective", type=given_text, metavar="TEXT", help=f'choose by this instead of the target, as in "{EXAMPLE}"'
@@ -59,7 +56,8 @@ def _run(given: argparse.Namespace) -> int:
             f"--csv and --parquet: a table must be of one study, but got {len(given.results)}; give one folder."
         )
     objective = None if given.objective is None else parse(given.objective)
-    output = given.output or (Path("report.html") if several else given.results[0] / "report.html")
+    page = "report_by_objective.html" if objective else "report.html"
+    output = given.output or (Path(page) if several else given.results[0] / page)
     ExperimentError.raise_if(
         f"{file}: must not be written over, since it is a file of the study in {owner}; choose another file."
         for file in (output, given.csv, given.parquet)
@@ -70,17 +68,19 @@ def _run(given: argparse.Namespace) -> int:
     says = sys.stderr if given.json else sys.stdout  # the JSON alone is for whoever reads the output
     for study in studies:
         if several:
-            print(f"{study.label}:", file=says)
-        print("\n".join((*sentences(study), *damage(study))), file=says)
-    print(f"Report: {output}", file=says)
+            say(f"{study.label}:", says)
+        say("\n".join((*sentences(study), *damage(study))), says)
+    say(f"Report: {output}", says)
     for file, convert in ((given.csv, tables.to_csv), (given.parquet, tables.to_parquet)):
         if file:
             with _writing(file):
                 write_atomically(file, convert(studies[0].records))
-            print(f"Table: {file}", file=says)
+            say(f"Table: {file}", says)
     if given.json:
-        summaries = [tables.summary(s.records, s.target, s.verdict, s.ranking) for s in studies]
-        print(json.dumps(summaries if several else summaries[0], indent=2))
+        summaries = [
+            {"simulated": s.simulated, **tables.summary(s.records, s.target, s.verdict, s.ranking)} for s in studies
+        ]
+        say(json.dumps(summaries if several else summaries[0], indent=2))
     return 0
 
 

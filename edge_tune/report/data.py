@@ -80,6 +80,11 @@ class StudyData:
         return self.run.get("sessions") or [{}]
 
     @cached_property
+    def simulated(self) -> bool:
+        """Whether its figures follow from formulas."""
+        return bool(self.run.get("simulated"))
+
+    @cached_property
     def target(self) -> Goal:
         """What the search looked for."""
         return goal_from_json(self.identity.get("target"))
@@ -195,15 +200,15 @@ def read(folders: Sequence[Path], objective: Objective | None = None) -> list[St
 
 def _read(folder: Path, label: str, objective: Objective | None) -> StudyData:
     results = Results(folder)
-    verdict, problems = None, results.problems()
+    run, verdict, problems = results.run(), None, results.problems()
     try:
         verdict = read_verdict(results)
     except ExperimentError as error:
         problems += error.problems
     study = StudyData(
-        label=label,
+        label=f"{label} (simulated)" if run.get("simulated") else label,
         folder=folder,
-        run=results.run(),
+        run=run,
         verdict=verdict,
         source=as_text(content(folder / "experiment.py") or b""),
         baselines=results.baselines(),

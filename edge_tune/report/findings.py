@@ -11,6 +11,7 @@ from edge_tune.report.data import StudyData, ending
 from edge_tune.report.statistics import MIN_TRIALS, Correlation, Floats, Importance, correlation
 from edge_tune.report.style import WORDS, Axes
 from edge_tune.report.verdict import signed
+from edge_tune.wording import counted, verb
 
 CLICK = "Point at a trial for its figures; click it for its card."
 
@@ -21,7 +22,8 @@ def front(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -
     missing = sum(len(study.trials) for study in studies) - plotted
     if not plotted:
         return [Note("Left out: no trial has been measured.")]
-    without = f" {missing} trials without a measurement, such as failed ones, are not shown." if missing else ""
+    are = verb(missing, "is", "are")
+    shown = f" {counted(missing, 'trial')} without a measurement, such as a failed one, {are} not shown."
     return [
         Plot(
             figures.pareto(studies, axes, first_rows),
@@ -29,7 +31,7 @@ def front(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -
             "Latency against top1 of every trial",
             "Left and up is better. Filled points finished; crosses are networks whose predictions had collapsed, open "
             "circles were stopped because they fell behind. No trial beats those on the line in both; their bars are "
-            f"95 % intervals of the ratio. {CLICK}{without}",
+            f"95 % intervals of the ratio. {CLICK}{shown if missing else ''}",
             min_width=300 * len(studies) if len(studies) > 1 else 0,
         )
     ]
@@ -202,8 +204,8 @@ def ruined(study: StudyData) -> list[Block]:
     return [
         Text(
             [
-                f"{len(ruined)} of {len(study.trials)} trials ({share:.1f} %) ended no better than chance: their "
-                "predictions had collapsed."
+                f"{len(ruined)} of {counted(len(study.trials), 'trial')} ({share:.1f} %) ended no better than chance: "
+                "their predictions had collapsed."
             ]
         ),
         Plot(

@@ -62,7 +62,7 @@ def page(studies: Sequence[StudyData]) -> str:
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
 <style>
-{(HERE / "page.css").read_text()}</style>
+{(HERE / "page.css").read_text(encoding="utf-8")}</style>
 </head>
 <body>
 {_head(studies, parts)}
@@ -70,7 +70,7 @@ def page(studies: Sequence[StudyData]) -> str:
 <script type="application/json" id="data">{_json(data)}</script>
 <script>{get_plotlyjs()}</script>
 <script>
-{(HERE / "page.js").read_text()}</script>
+{(HERE / "page.js").read_text(encoding="utf-8")}</script>
 </body>
 </html>
 """

@@ -7,6 +7,7 @@ from edge_tune.report import account, comparison, findings, verdict
 from edge_tune.report.blocks import Block, Note, Section, Text
 from edge_tune.report.data import StudyData
 from edge_tune.report.style import Axes
+from edge_tune.wording import counted
 
 SHOWN = 5
 """How many damaged lines are named before the rest are counted."""
@@ -68,7 +69,7 @@ def about(study: StudyData) -> str:
     parts = [
         f"{study.identity.get('model', 'a network')} on {name}",
         f"{type(target).__name__.lower()} {target.metric}",
-        f"{len(study.trials)} trials",
+        counted(len(study.trials), "trial"),
         str(account.device(study)),
         str(session.get("started_at", ""))[:10],
     ]

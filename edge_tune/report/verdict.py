@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edge_tune.benchmark.statistics import Ratio, is_distinguishable, noise_floor
+from edge_tune.console import SIMULATED
 from edge_tune.entries import Metrics
 from edge_tune.objective import ranking_line
 from edge_tune.ranking import Row, evidence, imprecise_line
 from edge_tune.report.data import StudyData, ending, ending_text, interval, measurement, number
 from edge_tune.report.statistics import quotient
 from edge_tune.results import Record
+from edge_tune.wording import counted, verb
 
 RATIOS = ("latency_ratio", "total_latency_ratio")
 SHOWN = 5
@@ -50,7 +52,7 @@ def _baseline_rows(study: StudyData, record: Record) -> Iterator[Row]:
     label = f"{record.name}, not retrained" if record.plan else record.name
     yield _row(study, label, record, record.pruned, "pruned")
     if record.epoch:
-        yield _row(study, f"{record.name}, {record.epoch} epochs", record, record.metrics, None)
+        yield _row(study, f"{record.name}, {counted(record.epoch, 'epoch')}", record, record.metrics, None)
 
 
 def _row(study: StudyData, name: str, record: Record, metrics: Metrics, stage: str | None) -> Row:
@@ -108,7 +110,8 @@ def _ratio_to(chosen: Row, other: Row, metric: str) -> Ratio | None:
 def sentences(study: StudyData) -> list[str]:
     """Return the conclusion in words."""
     networks = rows(study)
-    found = [ranking_line(study.ranking)] if study.ranking else []
+    found = [SIMULATED] if study.simulated else []
+    found += [ranking_line(study.ranking)] if study.ranking else []
     chosen = study.chosen
     if chosen is None:
         found.append(_without_choice(study))
@@ -135,7 +138,7 @@ def _without_choice(study: StudyData) -> str:
         return "No trial has come to an end yet, so there is nothing to choose."
     if study.ranking:
         return "So no network is chosen."
-    return f"None of the {len(study.trials)} trials finished better than chance, so there is nothing to choose."
+    return f"Of {counted(len(study.trials), 'trial')}, none finished better than chance, so there is nothing to choose."
 
 
 def _against_unpruned(study: StudyData, row: Row, chosen: Record) -> str:
@@ -199,9 +202,9 @@ def _against_schedule(row: Row, other: Row, name: str) -> str | None:
 def _better(study: StudyData, baseline: Record) -> str:
     better = study.better_in_both(baseline)
     sure = [trial for trial in better if _is_faster(trial, baseline)]
-    count = len(study.trials)
-    verb = "beats" if len(better) == 1 else "beat"
-    text = f"{len(better)} of {count} trials {verb} {baseline.name} in both latency_ratio and validation top1"
+    trials = counted(len(study.trials), "trial")
+    beat = verb(len(better), "beats", "beat")
+    text = f"{len(better)} of {trials} {beat} {baseline.name} in both latency_ratio and validation top1"
     if better:
         text += f": {_names(better)}"
         how_many = f"; {len(sure)}" if len(sure) < len(better) else "; all" if len(sure) > 1 else ","
@@ -220,7 +223,9 @@ def endings_line(study: StudyData) -> str:
     for record in study.trials:
         counts[ending(record)] = counts.get(ending(record), 0) + 1
     parts = [f"{count} {ending_text(end)}" for end, count in sorted(counts.items(), key=lambda item: -item[1])]
-    return f"{len(study.trials)} trials: {', '.join(parts)}." if parts else "No trial has come to an end yet."
+    if not parts:
+        return "No trial has come to an end yet."
+    return f"{counted(len(study.trials), 'trial')}: {', '.join(parts)}."
 
 
 def _names(records: Sequence[Record]) -> str:

@@ -87,7 +87,7 @@ def test_stuck_finds_nothing_when_all_became_faster() -> None:
     ("after", "granule", "reason"),
     [
         ([convolution("a", 1.0, AVX2)], None, f"kernel {AVX512} -> {AVX2}"),
-        ([convolution("a", 0.9), reorder("a", 0.2)], None, "1 reorder(s) added, 0.200 ms"),
+        ([convolution("a", 0.9), reorder("a", 0.2)], None, "1 reorder added, 0.200 ms"),
         ([convolution("a", 1.0)], 16, "17 filters are no multiple of 16"),
     ],
 )
@@ -104,7 +104,7 @@ def test_medians_takes_each_layers_own() -> None:
 def test_report_has_a_line_a_layer() -> None:
     line = Stuck("layer1.0.conv1", (16, 16), (9, 16), 0.034, 0.035, ("9 filters are no multiple of 16", "more"))
     head, text = report([line]).splitlines()
-    assert head.startswith("1 layer(s) lost filters or channels and no time")
+    assert head.startswith("1 layer lost filters or channels and no time")
     assert " ".join(text.split()) == (
         "layer1.0.conv1 16x16 -> 9x16 0.034 -> 0.035 ms 9 filters are no multiple of 16; more"
     )
@@ -151,7 +151,7 @@ def test_main_prints_the_layers_of_one_network(files: list[str], capsys: pytest.
 def test_main_prints_what_is_stuck_in_the_second(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert layers.main([*files, "--granule", "16"]) == 0
     head, line = capsys.readouterr().out.splitlines()
-    assert head.startswith("1 layer(s)")
+    assert head.startswith("1 layer ")
     assert line.startswith("a ")
     assert line.endswith("17 filters are no multiple of 16")
 

@@ -39,6 +39,27 @@ def test_main_writes_tables_and_prints_nothing_but_json(
     assert csv.read_csv(files[1]).num_rows == parquet.read_table(files[2]).num_rows == 14  # baselines too
 
 
+def test_main_leaves_the_study_its_own_page_when_it_is_asked_for_another_objective(
+    study: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(study, "report.html")
+    own.write_text("the study's own")
+    assert main([study, "--objective=maximise top1"]) == 0
+    assert own.read_text() == "the study's own"
+    assert capsys.readouterr().out.endswith(f"Report: {study}/report_by_objective.html\n")
+    assert "maximise top1" in Path(study, "report_by_objective.html").read_text()
+
+
+def test_main_says_that_a_study_was_simulated(study: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = json.loads(Path(study, "run.json").read_text())
+    Path(study, "run.json").write_text(json.dumps({**run, "simulated": True}))
+    assert main([study, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["simulated"] is True
+    assert said.err.startswith("Simulated: the figures follow from formulas;")
+    assert "<h1>study (simulated)</h1>" in Path(study, "report.html").read_text()
+
+
 def test_main_puts_several_studies_into_the_present_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,9 +121,7 @@ def test_signed_shows_a_minus_as_wide_as_a_plus_and_none_of_zero(value: float, t
 def test_sentences_on_a_study_without_a_choice(tmp_path: Path) -> None:
     assert verdict.sentences(study(tmp_path, [])) == ["No trial has come to an end yet, so there is nothing to choose."]
     ruined = even(2, 0.9, collapsed="why")
-    assert verdict.sentences(study(tmp_path, [ruined]))[0].startswith(
-        "None of the 1 trials finished better than chance"
-    )
+    assert verdict.sentences(study(tmp_path, [ruined]))[0].startswith("Of 1 trial, none finished better than chance")
 
 
 def test_sentences_begin_with_what_the_objective_chose(tmp_path: Path) -> None:

@@ -1,0 +1,172 @@
+"""How every command begins and ends: an exception or a signal becomes a sentence and an exit code, the same for all.
+
+0              done
+1              something went wrong while it ran
+2              bad input, which the user can mend before anything starts
+129, 130, 143  the terminal was closed, Ctrl-C, SIGTERM: 128 and the number of the signal, as shells count
+141            whoever read the output has gone, as after `| head`
+"""
+
+import errno
+import io
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TextIO
+
+from edge_tune.errors import EdgeTuneError, ExperimentError
+
+ASKED_TO_END = (signal.SIGTERM, signal.SIGHUP)
+"""What service managers send, and what comes when a terminal is closed. They are taken as Ctrl-C is."""
+
+
+AT_ONCE_S = 1.0
+"""Signals that follow each other faster than this are one."""
+
+
+class OutputClosed(KeyboardInterrupt):
+    """Nobody reads the output any more, which ends a command as Ctrl-C does."""
+
+
+def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; what ends it is told on stderr.
+
+    Args:
+        command: Takes the words of the command line, and returns the exit code.
+        arguments: The words; None: those that the process was started with.
+    """
+    _open_streams()
+    words = sys.argv[1:] if arguments is None else arguments
+    with _signals_as_ctrl_c() as received:
+        try:
+            _check_text((*words, _current_folder()))
+            return command(words)
+        except (EdgeTuneError, KeyboardInterrupt, OSError) as error:
+            code, sentence = ending(error, next(iter(received), None))
+            _complain(sentence)
+            return code
+
+
+def ending(error: BaseException, received: int | None = None) -> tuple[int, str]:
+    """Return the exit code and the sentence for what ended a command.
+
+    Args:
+        received: The signal that came first, if one did; Ctrl-C is not counted here.
+    """
+    match error:
+        case ExperimentError():
+            return 2, str(error)
+        case EdgeTuneError():
+            return 1, str(error)
+        case OutputClosed():
+            return 128 + (received or signal.SIGPIPE), str(error)
+        case KeyboardInterrupt():
+            return 128 + (received or signal.SIGINT), str(error) or "Interrupted."
+        case OSError():
+            where = f"{error.filename}: must be at hand, but got" if error.filename else "The system said"
+            return 1, f"{where} {error.strerror or error}."
+    raise error
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print a line at once, on stdout or `stream`.
+
+    Raises:
+        OutputClosed: Nobody reads it.
+    """
+    stream = stream or sys.stdout
+    try:
+        print(line, file=stream, flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe without reader, a terminal that was closed
+            raise
+        _silence(stream)
+        raise OutputClosed from error
+
+
+def _complain(sentence: str) -> None:
+    """Print a sentence on stderr, if anybody is there."""
+    if not sentence:
+        return
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """Lead a stream nowhere: Python would flush what is left in it at the end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_streams() -> None:
+    """Make the standard streams take any text, and open those that are closed: a file would get their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (they stay open)
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a name, to be checked as one
+    except OSError as error:
+        raise ExperimentError(
+            f"the current folder must be at hand, but got {error.strerror}; change to another one."
+        ) from error
+
+
+def _check_text(words: Sequence[str]) -> None:
+    """Check that each word can be written to a file and shown: Python carries bytes that are no text as surrogates."""
+    encoding = sys.getfilesystemencoding()
+    advice = "rename it" if encoding == "utf-8" else "rename it, or set the locale to one of UTF-8 (LC_ALL=C.UTF-8)"
+    ExperimentError.raise_if(
+        f"{word.encode(errors='backslashreplace').decode()}: a name must be text in {encoding}, but got other bytes; "
+        f"{advice}."
+        for word in words
+        if any("\udc80" <= letter <= "\udcff" for letter in word)
+    )
+
+
+@contextmanager
+def _signals_as_ctrl_c() -> Iterator[list[int]]:
+    """Let the signals that ask a process to end do what Ctrl-C does; yield those that came.
+
+    Those that follow at once are not counted: `timeout` sends its signal twice, and a closing terminal several. One
+    that is ignored from the start (nohup) stays so.
+    """
+    received: list[int] = []
+    last = -math.inf
+
+    def take(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        earlier, last = last, time.monotonic()
+        if last - earlier < AT_ONCE_S:
+            return
+        received.append(number)
+        ctrl_c = signal.getsignal(signal.SIGINT)  # Ray Tune has one of its own while it runs trials
+        if callable(ctrl_c):
+            ctrl_c(signal.SIGINT, frame)
+        else:
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in ASKED_TO_END}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, take)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
