@@ -18,13 +18,15 @@ from edge_tune.cluster import Cluster
 from edge_tune.datasets import Dataset
 from edge_tune.errors import BenchmarkError, ExperimentError, StudyError
 from edge_tune.experiment import Asha, Benchmark, Experiment, Point
+from edge_tune.images import MEAN, STD
 from edge_tune.loading import as_json
 from edge_tune.ranking import Standing, Verdict
-from edge_tune.results import Record, Results, write_atomically
+from edge_tune.results import Record, Report, Results, write_atomically
 from edge_tune.simulation import Simulation
 from edge_tune.stopping import StudyLimits
-from edge_tune.study import Study, images_digest, load, prepare
+from edge_tune.study import Loaded, Study, images_digest, load, prepare
 from edge_tune.tensorboard import TensorBoard
+from edge_tune.train import training_recipe
 from edge_tune.trainable import RunsTrials
 from edge_tune.trial import Trials
 
@@ -79,7 +81,7 @@ def _run(
             devices = here.wait_for_devices(say)
             here.trials_at_once(experiment.search.cpus_per_trial)
             here.check_agreement()
-            _check_device(here, experiment.benchmark)
+            _check_device(here, experiment.benchmark, loaded)
             say(f"{here}. Results: {results.folder}")
             work: _Work
             if loaded is None:
@@ -91,10 +93,11 @@ def _run(
             check_same(results, {"weights and images": work.digest})
             reference = work.reference()
             with measuring(experiment.benchmark, reference, devices) as device:
+                unpruned = _unpruned(work, results, device)  # before run.json, so that one that guesses leaves no study
                 write_atomically(results.folder / "unpruned.onnx", reference)
                 write_atomically(results.folder / "experiment.py", source.encode())
                 _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
-                return _Session(work, results, here, device, say).run()
+                return _Session(work, results, here, device, say).run(unpruned)
     except ExperimentError:
         results.discard_if_empty()
         raise
@@ -104,9 +107,10 @@ def _run(
         raise StudyError(f"{results.folder}: results must be written as they come, but got {error.strerror}") from error
 
 
-def _check_device(here: Cluster, settings: Benchmark) -> None:
+def _check_device(here: Cluster, settings: Benchmark, loaded: Loaded | None) -> None:
+    """Check, before hours are spent on training, that the device can be used and runs the unpruned network."""
     try:
-        here.on_device_node(check_device, settings)
+        here.on_device_node(check_device, settings, *((loaded.onnx, loaded.image) if loaded else ()))
     except BenchmarkError as error:
         raise ExperimentError(f"benchmark: {error}") from error
 
@@ -220,11 +224,13 @@ class _Session:
     device: BenchmarkClient
     say: Say
 
-    def run(self) -> Verdict | None:
+    def run(self, unpruned: Report | None) -> Verdict | None:
+        """Search and conclude; `unpruned` is the report on the unpruned network unless it is recorded."""
         experiment = self.work.experiment
         self.tensorboard = TensorBoard(self.results.folder / "tensorboard", experiment.pruner_groups)
         self._show_study()
-        self._measure_unpruned()
+        if unpruned:
+            self._keep_unpruned(unpruned)
         records = [*self.results.baselines(), *self.results.trials()]
         self.standing = Standing(experiment.target, records, experiment.keep_weights)
         self.ended_before = self.standing.ended
@@ -288,10 +294,7 @@ class _Session:
         records = [*self.results.baselines(), *self.results.trials()]
         self.tensorboard.add_study(card, records, self.work.experiment.target)
 
-    def _measure_unpruned(self) -> None:
-        if any(record.trial == 0 for record in self.results.baselines()):
-            return
-        (report,) = self.work.trials.begin(Point({}, {}), self.device, trial=0, baseline="unpruned", checkpoint=None)
+    def _keep_unpruned(self, report: Report) -> None:
         if report.weights:  # before the record, so that a record's weights are always there
             write_atomically(self.results.network_file(report.record), report.weights)
         self.results.add(report.record)
@@ -358,6 +361,37 @@ class _Session:
         self.say(
             console.progress_line(self.standing, total=self.total, running=len(self.running), seconds_left=seconds_left)
         )
+
+
+def _unpruned(work: _Work, results: Results, device: BenchmarkClient) -> Report | None:
+    """Evaluate and measure the unpruned network; None if an earlier session did.
+
+    Raises:
+        ExperimentError: It is no better than guessing, by the rule for a collapsed trial: there is nothing to prune.
+    """
+    if any(record.trial == 0 for record in results.baselines()):
+        return None
+    (report,) = work.trials.begin(Point({}, {}), device, trial=0, baseline="unpruned", checkpoint=None)
+    if report.record.collapsed:
+        raise ExperimentError(
+            f"the unpruned network must do better than guessing, but got: {report.record.collapsed}. "
+            f"{_remedy(work.experiment)} Where validation images are too few to tell, raise validation_fraction."
+        )
+    return report
+
+
+def _remedy(experiment: Experiment) -> str:
+    """Return what to do about an unpruned network that guesses."""
+    if experiment.weights:
+        return (
+            f"Check that the weights are of this network, for these classes in this order, and for RGB images in 0..1 "
+            f"normalised by mean {MEAN} and std {STD}."
+        )
+    recipe = training_recipe(experiment)
+    return (
+        f"It was trained for {recipe.epochs} epochs from lr {recipe.lr:g}: train it longer, at another rate or on more "
+        f"images (in the experiment file: training=et.Retraining(...)), or give weights."
+    )
 
 
 def _write_run(results: Results, work: _Work, about: Mapping[str, Any]) -> None:

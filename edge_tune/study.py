@@ -5,10 +5,12 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from edge_tune import datasets, export, models, pruning
+from edge_tune import datasets, export, models, pruning, train
 from edge_tune.benchmark import granule
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.datasets import Dataset
@@ -16,7 +18,6 @@ from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Experiment
 from edge_tune.images import Augmentation, Split
 from edge_tune.pruning import Shape
-from edge_tune.train import trained_weights
 
 Say = Callable[[str], None]
 MeasureGranule = Callable[[Benchmark], granule.Verdict]
@@ -69,15 +70,22 @@ class Loaded:
 
     Attributes:
         network: With the experiment's weights, if it names any.
+        onnx: The network, for the device to be tried on; its values may still be trained.
     """
 
     experiment: Experiment
     dataset: Dataset
     network: nn.Module
+    onnx: bytes
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """An image [1, C, H, W] for the network."""
+        return np.zeros((1, *self.dataset.input_shape), dtype=np.float32)
 
 
 def load(experiment: Experiment) -> Loaded:
-    """Load the images, build the network, and check that its groups can be pruned.
+    """Load the images, build the network, and check that its groups can be pruned and that it can be exported.
 
     Raises:
         ExperimentError: Something that the experiment names is not there or does not fit.
@@ -89,7 +97,7 @@ def load(experiment: Experiment) -> Loaded:
     pruning.check_groups(network, experiment.pruner_groups, dataset.input_shape)
     if experiment.weights:
         models.load_weights(network, models.read_weights(experiment.weights), experiment.weights)
-    return Loaded(experiment, dataset, network)
+    return Loaded(experiment, dataset, network, train.checked_onnx(network, dataset))
 
 
 def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> Study:
@@ -103,7 +111,7 @@ def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.
     """
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
     if not experiment.weights:
-        models.load_weights(network, trained_weights(experiment, dataset, say), "the trained baseline")
+        models.load_weights(network, train.trained_weights(experiment, dataset, say), "the trained baseline")
     aligned_to = granule_of(experiment.benchmark, say, measure_granule)
     return Study(
         experiment=experiment,

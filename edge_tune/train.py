@@ -13,11 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edge_tune import datasets, export, models
 from edge_tune.datasets import Dataset
-from edge_tune.errors import EdgeTuneError
+from edge_tune.errors import EdgeTuneError, ExperimentError, ExportError
 from edge_tune.evaluation import evaluate
 from edge_tune.experiment import Cosine, Experiment, Retraining
 from edge_tune.loading import load_experiment
@@ -60,6 +60,18 @@ def trained_weights(experiment: Experiment, dataset: Dataset, say: Callable[[str
     return models.read_weights(str(file))
 
 
+def checked_onnx(network: nn.Module, dataset: Dataset) -> bytes:
+    """Return an unpruned network as ONNX, which no device could measure it without, before hours are spent on it.
+
+    Raises:
+        ExperimentError: It cannot be exported.
+    """
+    try:
+        return export.to_onnx(network, dataset.input_shape)
+    except ExportError as error:
+        raise ExperimentError(f"model: {error}") from error
+
+
 def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None]) -> bytes:
     recipe, seed = training_recipe(experiment), experiment.search.seed
     torch.manual_seed(seed)
@@ -85,6 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         experiment = _with_options(load_experiment(given.experiment), given)
         dataset = datasets.load(experiment.data, seed=experiment.search.seed)
+        network = models.build(experiment.model, dataset.num_classes)
+        models.check_output(network, dataset.input_shape, dataset.num_classes)
+        checked_onnx(network, dataset)
         trained_weights(experiment, dataset, print)
     except EdgeTuneError as error:
         print(error, file=sys.stderr)
