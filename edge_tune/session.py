@@ -389,8 +389,8 @@ def _remedy(experiment: Experiment) -> str:
         )
     recipe = training_recipe(experiment)
     return (
-        f"It was trained for {recipe.epochs} epochs from lr {recipe.lr:g}: train it longer, at another rate or on more "
-        f"images (in the experiment file: training=et.Retraining(...)), or give weights."
+        f"It was trained for {cluster.counted(recipe.epochs, 'epoch')} from lr {recipe.lr:g}: train it longer, at "
+        f"another rate or on more images (in the experiment file: training=et.Retraining(...)), or give weights."
     )
 
 

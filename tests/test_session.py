@@ -28,7 +28,7 @@ def test_unpruned_network_that_guesses_is_refused_with_what_to_do(tmp_path: Path
     trained = experiment(training=et.Retraining(epochs=1, lr=1e-9))
     for one, remedy in (
         (given, r"Check that the weights are of this network, for these classes in this order, .* std \(0\.229, "),
-        (trained, r"It was trained for 1 epochs from lr 1e-09: train it longer, .*training=et\.Retraining\(\.\.\.\)"),
+        (trained, r"It was trained for 1 epoch from lr 1e-09: train it longer, .*training=et\.Retraining\(\.\.\.\)"),
     ):
         guesses = r"the unpruned network must do better than guessing, but got: .*143 (validation )?images.*\. "
         with pytest.raises(ExperimentError, match=guesses + remedy):
