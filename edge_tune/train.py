@@ -22,7 +22,7 @@ from edge_tune.evaluation import evaluate
 from edge_tune.experiment import Cosine, Experiment, Retraining
 from edge_tune.loading import load_experiment
 from edge_tune.results import write_atomically
-from edge_tune.retraining import retrain
+from edge_tune.retraining import STATISTICS_IMAGES, retrain
 
 RECIPES = {"digits": Retraining(epochs=10, lr=0.05, decay=Cosine(), batch_size=64)}
 """Recipes that suit a data set; any other one gets USUAL_RECIPE."""
@@ -41,7 +41,8 @@ def weights_file(experiment: Experiment, dataset: Dataset) -> Path:
     network = models.build(experiment.model, dataset.num_classes)
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
     architecture = [experiment.model, shapes, models.source(experiment.model)]
-    key = json.dumps([architecture, dataset.digest, recipe, experiment.search.seed], sort_keys=True)
+    made_by = [recipe, STATISTICS_IMAGES, experiment.search.seed]
+    key = json.dumps([architecture, dataset.digest, *made_by], sort_keys=True)
     return datasets.cache_folder() / "weights" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
 
