@@ -70,19 +70,19 @@ def test_retrain_in_bf16_stays_near_f32() -> None:
 
 
 @pytest.mark.parametrize("augments", [True, False])
-@pytest.mark.parametrize(("available", "used"), [(128, 128), (1200, 1050)])
+@pytest.mark.parametrize(("available", "used"), [(128, 128), (1200, 1100)])
 def test_retrain_leaves_the_statistics_of_its_weights_on_the_images_that_it_trains_on(
     available: int, used: int, augments: bool
 ) -> None:
-    """The first of the last epoch in batches of 50, or all where there are fewer, at the weights that it left."""
+    """The first of the last epoch in batches of 100, or all where there are fewer, at the weights that it left."""
     dataset = datasets.load(et.Data("digits", image_size=16, train_images=available), seed=0)
     augmentation = dataset.augmentation if augments else None
     torch.manual_seed(0)
     network = Small(10)
-    recipe = replace(RECIPE, epochs=2, lr=0.5, batch_size=50)
+    recipe = replace(RECIPE, epochs=1, lr=0.5, batch_size=100)
     list(retrain(network, dataset.train, recipe, augmentation=augmentation, seed=3))
-    images = [images for images, _ in dataset.train.batches(50, augment=augmentation, seed=3 + 1)]
-    images = images[: math.ceil(used / 50)]
+    images = [images for images, _ in dataset.train.batches(100, augment=augmentation, seed=3)]
+    images = images[: math.ceil(used / 100)]
     assert sum(map(len, images)) == used
     with torch.no_grad():
         means = [network.block1.conv1(network.stem(batch)).mean(dim=(0, 2, 3)) for batch in images]
