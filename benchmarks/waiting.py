@@ -30,8 +30,6 @@ from edge_tune.retraining import retrain
 SPINNING = "spinning"
 WAYS = {
     SPINNING: ({"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "300000"}, None),  # libgomp's own count
-    "briefly": ({"GOMP_SPINCOUNT": "10000"}, None),
-    "very briefly": ({"GOMP_SPINCOUNT": "1000"}, None),
     "sleeping": ({"OMP_WAIT_POLICY": "passive"}, None),
     "one thread": ({}, 1),
 }
