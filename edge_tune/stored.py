@@ -40,6 +40,7 @@ def write_stored(results: Results, trial: str, folder: Path) -> Record:
 
     Raises:
         ExperimentError: There is no such study, trial or weights, or the folder cannot take them.
+        ExportError: ONNX cannot hold the network.
         BenchmarkError: The study's OpenVINO, which converts the network, is not there.
     """
     if not results.exists():

@@ -1,7 +1,11 @@
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from onnx import load_from_string
 
 import edge_tune as et
 from edge_tune import session, study
@@ -19,6 +23,26 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def work(one: et.Experiment) -> session._Pruning:
     loaded = study.load(one)
     return session._Pruning(study.prepare(loaded, lambda _: None), loaded.dataset)
+
+
+class OneHost:
+    """A cluster of this process alone."""
+
+    def on_device_node(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+def test_check_device_tries_the_unpruned_network_before_anything_is_trained(tmp_path: Path) -> None:
+    loaded = study.load(experiment(benchmark=et.Benchmark(runs=20)))
+    settings = loaded.experiment.benchmark
+    session._check_device(OneHost(), settings, loaded)  # type: ignore[arg-type]
+    model = load_from_string(loaded.onnx)
+    model.graph.node[-1].op_type = "Gem"
+    refused = replace(loaded, onnx=model.SerializeToString())
+    sentence = r"benchmark: CPU must run the unpruned network, but got: OpenVINO says: .*Gem.* Change the network, or"
+    with pytest.raises(ExperimentError, match=sentence):
+        session._check_device(OneHost(), settings, refused)  # type: ignore[arg-type]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_unpruned_network_that_guesses_is_refused_with_what_to_do(tmp_path: Path) -> None:
