@@ -41,7 +41,6 @@ PLANS = {
 RUNNING = "running averages"
 WAYS = tuple((images, batches) for images in ("clean", "augmented") for batches in (8, 16, 32))
 
-
 CHOSEN = "least validation loss"
 """Of the running averages and the first draws of 8 batches, clean and augmented."""
 
@@ -80,9 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     validation = spread_out(prepared.validation, VALIDATION_IMAGES)
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {given.data} of "
-        f"{given.image_size} pixels: "
-        f"{len(prepared.train)} training, {len(validation)} validation, {len(test)} test images; "
-        f"{given.epochs} epochs from lr {given.lr:g}, batches of {recipe.batch_size}, {given.draws} draws"
+        f"{given.image_size} pixels: {len(prepared.train)} training, {len(validation)} validation, "
+        f"{len(test)} test images; {given.epochs} epochs from lr {given.lr:g}, batches of {recipe.batch_size}, {given.draws} draws"
     )
     for plan in given.plans:
         by_seed = []

@@ -98,7 +98,7 @@ def _run(
                 write_atomically(results.folder / "experiment.py", source.encode())
                 _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
                 return _Session(work, results, here, device, say).run(unpruned)
-    except ExperimentError:
+    except (ExperimentError, BenchmarkError, KeyboardInterrupt):
         results.discard_if_empty()
         raise
     except OSError as error:

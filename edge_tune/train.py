@@ -88,7 +88,7 @@ def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, print where the weights are, and return the exit code."""
+    """Train, print where the weights are, and return the exit code: 0 done, 2 bad input, 1 failed."""
     parser = argparse.ArgumentParser(prog="python -m edge_tune.train", description=__doc__)
     parser.add_argument("experiment", type=Path, help="the experiment file")
     parser.add_argument("--data", metavar="NAME|PATH", help="images to train on, instead of the experiment's")
@@ -102,9 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         models.check_output(network, dataset.input_shape, dataset.num_classes)
         checked_onnx(network, dataset)
         trained_weights(experiment, dataset, print)
-    except EdgeTuneError as error:
+    except ExperimentError as error:
         print(error, file=sys.stderr)
         return 2
+    except EdgeTuneError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 
