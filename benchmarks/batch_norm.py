@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {given.data} of "
         f"{given.image_size} pixels: {len(prepared.train)} training, {len(validation)} validation, "
-        f"{len(test)} test images; {given.epochs} epochs from lr {given.lr:g}, batches of {recipe.batch_size}, {given.draws} draws"
+        f"{len(test)} test images; {given.epochs} epochs from lr {given.lr:g}, batches of {recipe.batch_size}, "
+        f"{given.draws} draws"
     )
     for plan in given.plans:
         by_seed = []
