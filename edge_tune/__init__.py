@@ -3,6 +3,8 @@
 An experiment file starts with `import edge_tune as et` and needs only what is exported here.
 """
 
+import os
+
 from edge_tune.experiment import (
     Asha,
     Benchmark,
@@ -21,6 +23,10 @@ from edge_tune.experiment import (
     Step,
     Uniform,
 )
+
+# PyTorch's threads sleep while they wait for each other. Its OpenMP, which reads this when torch is imported, would let
+# them spin for milliseconds, on a busy host in place of the very thread that they wait for (docs/decisions.md).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __all__ = [
     "Asha",

@@ -4,6 +4,7 @@ EdgeTuneError
 ├── ExperimentError    what the user gave, before anything starts; may hold several problems
 ├── PruningError       this plan cannot be carried out on this network
 ├── RetrainingError    this network diverged: its loss is not a finite number
+├── ExportError        this network cannot be written as ONNX
 ├── BenchmarkError     the device, or the process that owns it
 ├── StudyError         the whole study cannot go on; what it found so far is kept
 └── AllFailedError     a study has come to its end, and each of its trials failed
@@ -40,6 +41,10 @@ class PruningError(EdgeTuneError):
 
 class RetrainingError(EdgeTuneError):
     """A loss, in training or on validation, is not a finite number."""
+
+
+class ExportError(EdgeTuneError):
+    """A network cannot be written as ONNX, which every device reads."""
 
 
 class BenchmarkError(EdgeTuneError):

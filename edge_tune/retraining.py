@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,8 +14,8 @@ from edge_tune.errors import RetrainingError
 from edge_tune.experiment import Retraining
 from edge_tune.images import Augmentation, Split
 
-STATISTICS_BATCHES = 8
-"""Training batches that the batch-norm statistics are estimated from after each epoch."""
+STATISTICS_IMAGES = 1024
+"""At least so many training images, in whole batches, give the batch-norm statistics after each epoch."""
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -55,9 +55,10 @@ def retrain(
     An epoch depends on the weights, the optimiser's state, the recipe, the seed and its number only, so that a
     retraining that was interrupted between two goes on as if it had not been.
 
-    Before each yield the batch-norm statistics are estimated anew at the weights there are now.
-    The running averages that training leaves lag behind them; after few steps at a high rate a
-    network that has recovered looks collapsed by them (docs/decisions.md has the figures).
+    Before each yield the batch-norm statistics are estimated anew at the weights there are now, on the first batches
+    of the epoch, augmented as they were: the weights live on such images. The running averages that training leaves lag
+    behind the weights; after few steps at a high rate a network that has recovered looks collapsed by them
+    (docs/decisions.md has the figures).
 
     Args:
         optimiser: As `make_optimiser` makes it; None makes one. Give it to keep its state.
@@ -84,8 +85,28 @@ def retrain(
                 f"epoch {epoch + 1}: the training loss must be finite, but got {loss} at lr {recipe.lr_at(epoch):g}; "
                 f"lower the learning rate."
             )
-        _estimate_statistics(model, split.batches(recipe.batch_size, seed=seed + epoch), use_bf16)
+        again = split.batches(recipe.batch_size, augment=augmentation, seed=seed + epoch)
+        estimate_statistics(model, islice(again, math.ceil(STATISTICS_IMAGES / recipe.batch_size)), use_bf16)
         yield Epoch(epoch + 1, recipe.lr_at(epoch), loss, time.perf_counter() - started)
+
+
+def estimate_statistics(
+    model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], use_bf16: bool = False
+) -> None:
+    """Set every batch-norm's mean and variance to their plain averages over `batches`, at the weights there are now."""
+    norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # PyTorch's word for a plain average over the batches
+    model.train()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
+        for images, _ in batches:
+            model(images.contiguous(memory_format=torch.channels_last))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def computes_in_bf16(recipe: Retraining) -> bool:
@@ -114,20 +135,3 @@ def _one_pass(
         total += loss.item() * len(labels)
         images_seen += len(labels)
     return total / images_seen
-
-
-def _estimate_statistics(
-    model: nn.Module, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], use_bf16: bool
-) -> None:
-    """Set every batch-norm's mean and variance to their plain averages over a few batches."""
-    norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # PyTorch's word for a plain average over the batches
-    model.train()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
-        for images, _ in islice(batches, STATISTICS_BATCHES if norms else 0):
-            model(images.contiguous(memory_format=torch.channels_last))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

@@ -17,14 +17,16 @@ from edge_tune.cluster import Cluster
 from edge_tune.datasets import Dataset
 from edge_tune.errors import BenchmarkError, ExperimentError, StudyError
 from edge_tune.experiment import Asha, Benchmark, Experiment, Point
+from edge_tune.images import MEAN, STD
 from edge_tune.loading import as_json
 from edge_tune.ranking import Standing, Verdict
-from edge_tune.results import Record, Results, write_atomically
+from edge_tune.results import Record, Report, Results, write_atomically
 from edge_tune.searcher import count_trials
 from edge_tune.simulation import Simulation
 from edge_tune.stopping import StudyLimits
-from edge_tune.study import Study, check, images_digest, load, prepare
+from edge_tune.study import Loaded, Study, check, images_digest, load, prepare
 from edge_tune.tensorboard import TensorBoard
+from edge_tune.train import training_recipe
 from edge_tune.trainable import RunsTrials, baseline_name, to_point
 from edge_tune.trial import Trials
 from edge_tune.waiting import told
@@ -89,7 +91,7 @@ def _run(
             here.trials_at_once(experiment.search.cpus_per_trial)
             here.check_agreement()
             with told(say, f"{experiment.benchmark.device} to answer"):
-                found = _check_device(here, experiment.benchmark)
+                found = _check_device(here, experiment.benchmark, loaded)
             say(f"{here.says(found['device_name'])}. Results: {results.folder}")
             work: _Work
             if loaded is None:
@@ -101,11 +103,15 @@ def _run(
             check_same(results, {"weights and images": work.digest})
             reference = work.reference()
             with measuring(experiment.benchmark, reference, devices) as device:
+                with told(say, "the unpruned network to be measured"):
+                    unpruned = _unpruned(
+                        work, results, device
+                    )  # before run.json, so that one that guesses leaves no study
                 write_atomically(results.folder / "unpruned.onnx", reference)
                 write_atomically(results.folder / "experiment.py", source)
                 _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
-                return _Session(work, results, here, device, say).run()
-    except (ExperimentError, KeyboardInterrupt):
+                return _Session(work, results, here, device, say).run(unpruned)
+    except (ExperimentError, BenchmarkError, KeyboardInterrupt):
         results.discard_if_empty()
         raise
     except OSError as error:
@@ -133,10 +139,10 @@ def _recorded(ended: int, total: int, results: Results) -> str:
     return f"{ended} of {counted(total, 'trial')} {verb(ended, 'is', 'are')} recorded in {results.folder}"
 
 
-def _check_device(here: Cluster, settings: Benchmark) -> dict[str, Any]:
-    """Return what is known of the device."""
+def _check_device(here: Cluster, settings: Benchmark, loaded: Loaded | None) -> dict[str, Any]:
+    """Check, before hours are spent on training, that the device runs the unpruned network; return what is known of it."""
     try:
-        return here.on_device_node(check_device, settings)
+        return here.on_device_node(check_device, settings, *((loaded.onnx, loaded.image) if loaded else ()))
     except BenchmarkError as error:
         raise ExperimentError(f"benchmark: {error}") from error
 
@@ -256,11 +262,13 @@ class _Session:
     device: BenchmarkClient
     say: Say
 
-    def run(self) -> Verdict:
+    def run(self, unpruned: Report | None) -> Verdict:
+        """Search and conclude; `unpruned` is the report on the unpruned network unless it is recorded."""
         experiment = self.work.experiment
         self.tensorboard = TensorBoard(self.results.folder / "tensorboard", experiment.pruner_groups)
         self._show_study()
-        self._measure_unpruned()
+        if unpruned:
+            self._keep_unpruned(unpruned)
         records = [*self.results.baselines(), *self.results.trials()]
         self.standing = Standing(experiment.target, records, experiment.keep_weights)
         self.results.keep_networks(self.standing.kept, among=records)
@@ -350,13 +358,7 @@ class _Session:
         records = [*self.results.baselines(), *self.results.trials()]
         self.tensorboard.add_study(card, records, self.work.experiment.target)
 
-    def _measure_unpruned(self) -> None:
-        if any(record.trial == 0 for record in self.results.baselines()):
-            return
-        with told(self.say, "the unpruned network to be measured"):
-            (report,) = self.work.trials.begin(
-                Point({}, {}), self.device, trial=0, baseline="unpruned", checkpoint=None
-            )
+    def _keep_unpruned(self, report: Report) -> None:
         if report.weights:  # before the record, so that a record's weights are always there
             write_atomically(self.results.network_file(report.record), report.weights)
         self.results.add(report.record)
@@ -429,6 +431,37 @@ class _Session:
         self.say(
             console.progress_line(self.standing, total=self.total, running=len(self.running), seconds_left=seconds_left)
         )
+
+
+def _unpruned(work: _Work, results: Results, device: BenchmarkClient) -> Report | None:
+    """Evaluate and measure the unpruned network; None if an earlier session did.
+
+    Raises:
+        ExperimentError: It is no better than guessing, by the rule for a collapsed trial: there is nothing to prune.
+    """
+    if any(record.trial == 0 for record in results.baselines()):
+        return None
+    (report,) = work.trials.begin(Point({}, {}), device, trial=0, baseline="unpruned", checkpoint=None)
+    if report.record.collapsed:
+        raise ExperimentError(
+            f"the unpruned network must do better than guessing, but got: {report.record.collapsed}. "
+            f"{_remedy(work.experiment)} Where validation images are too few to tell, raise validation_fraction."
+        )
+    return report
+
+
+def _remedy(experiment: Experiment) -> str:
+    """Return what to do about an unpruned network that guesses."""
+    if experiment.weights:
+        return (
+            f"Check that the weights are of this network, for these classes in this order, and for RGB images in 0..1 "
+            f"normalised by mean {MEAN} and std {STD}."
+        )
+    recipe = training_recipe(experiment)
+    return (
+        f"It was trained for {cluster.counted(recipe.epochs, 'epoch')} from lr {recipe.lr:g}: train it longer, at "
+        f"another rate or on more images (in the experiment file: training=et.Retraining(...)), or give weights."
+    )
 
 
 def _write_run(results: Results, work: _Work, about: Mapping[str, Any]) -> None:

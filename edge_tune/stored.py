@@ -56,6 +56,7 @@ def write_stored(
     Raises:
         ExperimentError: There is no such study, trial or weights, the folder cannot take them, or the network's
             module must be trusted and is not.
+        ExportError: ONNX cannot hold the network.
         BenchmarkError: The OpenVINO that converts the network is not there.
     """
     results.require()

@@ -5,10 +5,12 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from edge_tune import datasets, export, models, pruning
+from edge_tune import datasets, export, models, pruning, train
 from edge_tune.benchmark import granule
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.couplings import Couplings
@@ -18,7 +20,6 @@ from edge_tune.experiment import Benchmark, Experiment
 from edge_tune.images import Augmentation, Split
 from edge_tune.loading import without_secrets
 from edge_tune.tracing import Shape
-from edge_tune.train import trained_weights
 from edge_tune.weights import is_download, load_weights, read_weights
 
 Say = Callable[[str], None]
@@ -75,16 +76,23 @@ class Loaded:
     Attributes:
         network: With the experiment's weights, if it names any.
         coupled: What must be removed together in it.
+        onnx: The network, for the device to be tried on; its values may still be trained.
     """
 
     experiment: Experiment
     dataset: Dataset
     network: nn.Module
     coupled: Couplings
+    onnx: bytes
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """An image [1, C, H, W] for the network."""
+        return np.zeros((1, *self.dataset.input_shape), dtype=np.float32)
 
 
 def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
-    """Load the images, build the network, and check that its groups can be pruned.
+    """Load the images, build the network, and check that its groups can be pruned and that it can be exported.
 
     Args:
         say: Receives a line now and then while images are read or weights downloaded.
@@ -95,7 +103,7 @@ def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
     torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
     dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=say)
     network, coupled = _network(experiment, dataset.num_classes, experiment.weights, say)
-    return Loaded(experiment, dataset, network, coupled)
+    return Loaded(experiment, dataset, network, coupled, train.checked_onnx(network, dataset.input_shape))
 
 
 def check(experiment: Experiment) -> None:
@@ -105,11 +113,14 @@ def check(experiment: Experiment) -> None:
         ExperimentError: Something that the experiment names is not there or does not fit.
     """
     num_classes = datasets.check(experiment.data, seed=experiment.search.seed)
-    weights = experiment.weights
-    _network(experiment, num_classes, None if weights and is_download(weights) else weights, datasets.silent)
+    weights, size = experiment.weights, experiment.data.image_size
+    network, _ = _network(experiment, num_classes, None if weights and is_download(weights) else weights)
+    train.checked_onnx(network, (3, size, size))
 
 
-def _network(experiment: Experiment, num_classes: int, weights: str | None, say: Say) -> tuple[nn.Module, Couplings]:
+def _network(
+    experiment: Experiment, num_classes: int, weights: str | None, say: Say = datasets.silent
+) -> tuple[nn.Module, Couplings]:
     """Return the unpruned network, checked, with these weights if there are any, and what is coupled in it."""
     size = experiment.data.image_size
     network = models.build(experiment.model, num_classes)
@@ -131,7 +142,7 @@ def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.
     """
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
     if not experiment.weights:
-        load_weights(network, trained_weights(experiment, dataset, say), "the trained baseline")
+        load_weights(network, train.trained_weights(experiment, dataset, say), "the trained baseline")
     aligned_to = granule_of(experiment.benchmark, say, measure_granule)
     return Study(
         experiment=experiment,

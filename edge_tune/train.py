@@ -14,17 +14,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edge_tune import command, datasets, export, models
 from edge_tune.arguments import given_path, given_text
 from edge_tune.datasets import Dataset
-from edge_tune.errors import ExperimentError
+from edge_tune.errors import ExperimentError, ExportError
 from edge_tune.evaluation import evaluate
 from edge_tune.experiment import Cosine, Experiment, Retraining
 from edge_tune.loading import load_experiment
 from edge_tune.results import write_atomically
-from edge_tune.retraining import retrain
+from edge_tune.retraining import STATISTICS_IMAGES, retrain
+from edge_tune.tracing import Shape
 from edge_tune.weights import read_weights
 
 RECIPES = {"digits": Retraining(epochs=10, lr=0.05, decay=Cosine(), batch_size=64)}
@@ -44,7 +45,8 @@ def weights_file(experiment: Experiment, dataset: Dataset) -> Path:
     network = models.build(experiment.model, dataset.num_classes)
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
     architecture = [experiment.model, shapes, models.source(experiment.model)]
-    key = json.dumps([architecture, dataset.digest, recipe, experiment.search.seed], sort_keys=True)
+    made_by = [recipe, STATISTICS_IMAGES, experiment.search.seed]
+    key = json.dumps([architecture, dataset.digest, *made_by], sort_keys=True)
     return datasets.cache_folder() / "weights" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
 
@@ -79,6 +81,18 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
+def checked_onnx(network: nn.Module, input_shape: Shape) -> bytes:
+    """Return an unpruned network as ONNX, which no device could measure it without, before hours are spent on it.
+
+    Raises:
+        ExperimentError: It cannot be exported.
+    """
+    try:
+        return export.to_onnx(network, input_shape)
+    except ExportError as error:
+        raise ExperimentError(f"model: {error}") from error
+
+
 def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None]) -> bytes:
     recipe, seed = training_recipe(experiment), experiment.search.seed
     torch.manual_seed(seed)
@@ -94,7 +108,7 @@ def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, print where the weights are, and return the exit code."""
+    """Train, print where the weights are, and return the exit code: 0 done, 2 bad input, 1 failed."""
     return command.run(_main, arguments)
 
 
@@ -109,6 +123,9 @@ def _main(words: Sequence[str]) -> int:
     given = parser.parse_args(words)
     experiment = _with_options(load_experiment(given.experiment), given)
     dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=command.say)
+    network = models.build(experiment.model, dataset.num_classes)
+    models.check_output(network, dataset.input_shape, dataset.num_classes)
+    checked_onnx(network, dataset.input_shape)
     trained_weights(experiment, dataset, command.say)
     return 0
 

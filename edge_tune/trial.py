@@ -135,7 +135,7 @@ def run_trial(
         checkpoint: Of an earlier report of the same trial, to go on from.
 
     Raises:
-        PruningError, RetrainingError, BenchmarkError: The trial failed.
+        PruningError, RetrainingError, ExportError, BenchmarkError: The trial failed.
     """
     run = _Run(study, device, epochs, is_baseline=baseline is not None)
 

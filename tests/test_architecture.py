@@ -1,6 +1,7 @@
 """The map of modules: a module imports only what stands above it, and few may know torch, ray or openvino."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +183,20 @@ def test_trial_processes_import_only_what_they_use() -> None:
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {"torch", "torch_pruning", "ray.tune"} <= set(modules)
     assert not {"hyperopt", "torchvision", "sklearn", "scipy.stats", "matplotlib", "plotly"} & set(modules)
+
+
+@pytest.mark.parametrize(("asked", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE")])
+def test_threads_of_trial_processes_sleep_while_they_wait(asked: dict[str, str], policy: str) -> None:
+    """OpenMP itself says how it was set when torch loaded it; what the user sets stays."""
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    said = subprocess.run(
+        [sys.executable, "-c", "import edge_tune.trainable, edge_tune.trial"],
+        env={**clean, "OMP_DISPLAY_ENV": "true", **asked},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stderr
+    assert f"OMP_WAIT_POLICY = '{policy}'" in said
 
 
 def test_runner_stands_alone() -> None:

@@ -4,12 +4,13 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from edge_tune import export, pruning
-from edge_tune.errors import ExperimentError
+from edge_tune.errors import ExperimentError, ExportError
 from edge_tune.experiment import Point
 from edge_tune.results import write_atomically
-from tests.networks import BLOCKS
+from tests.networks import BLOCKS, Pooled
 from tests.test_pruning import COUPLED, SHAPE, trained_small
 
 
@@ -20,6 +21,29 @@ def test_to_onnx_writes_opset_13_with_a_static_batch_of_one() -> None:
     (given,), (out,) = model.graph.input, model.graph.output
     assert (given.name, [dim.dim_value for dim in given.type.tensor_type.shape.dim]) == ("input", [1, *SHAPE])
     assert (out.name, [dim.dim_value for dim in out.type.tensor_type.shape.dim]) == ("output", [1, 5])
+
+
+def test_to_onnx_refuses_what_onnx_cannot_hold_in_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    says = (
+        r"the network must be one that ONNX \(opset 13\) can hold, but torch\.onnx says: Unsupported: .*adaptive_avg_po"
+    )
+    with pytest.raises(
+        ExportError, match=says + r"ol2d, output size that are not factor of input size; change"
+    ) as error:
+        export.to_onnx(Pooled(10), SHAPE)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")  # torch.onnx prints its whole graph
+
+
+def test_to_onnx_refuses_a_forward_that_fails_while_it_is_traced() -> None:
+    class Fussy(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if torch.jit.is_tracing():
+                raise ValueError("not while\nyou watch")
+            return images
+
+    with pytest.raises(ExportError, match=r"torch\.onnx says: ValueError: not while; change that operation"):
+        export.to_onnx(Fussy(), SHAPE)
 
 
 def test_load_network_gives_back_the_pruned_network(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from edge_tune.errors import ExperimentError
 from edge_tune.evaluation import evaluate
 from edge_tune.export import load_network
 from edge_tune.results import Record, Results
+from edge_tune.retraining import retrain
 from edge_tune.run import main
 from edge_tune.session import check_same, identity
 from tests.networks import experiment as make
@@ -96,6 +97,7 @@ def group(weights: object, low: float = 0.0, high: float = 0.9) -> str:
         ('pruner_groups={**BLOCKS, "third": BLOCKS["first"]}, baselines={}', [], r"must be in one group only"),
         ('model="resnet57_cifar"', [], r"resnet57_cifar"),
         ('model="tests.networks:tiny"', [], r"tests.networks.*tiny"),
+        ('model="tests.networks:Pooled"', [], r"model: the network must be one that ONNX .* can hold, but torch.onnx"),
         ("retraining=et.Retraining(epochs=1)", [], r"study.py:5: TypeError: .*'lr'"),
         ('target=et.Minimize("top1")', [], r"study.py:5: AttributeError: .*'Minimize'; did you mean 'Minimise'\?"),
     ],
@@ -271,7 +273,10 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     """The whole of it on a folder of images of another size, with OpenVINO: every promised file is there."""
     write_image_folder(Path("images"), classes=("bird", "cat", "dog"), images=30, size=24)
     torch.manual_seed(0)
-    torch.save({"state_dict": {f"module.{k}": v for k, v in small(3).state_dict().items()}}, "start.pt")
+    network = small(3)
+    images = datasets.load(et.Data("images", image_size=16, validation_fraction=0.4), seed=0)
+    list(retrain(network, images.train, et.Retraining(epochs=4, lr=0.05, batch_size=8), augmentation=None, seed=0))
+    torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, "start.pt")
     file = write(
         'dataset=et.Data("digits", image_size=16, validation_fraction=0.4), benchmark=et.Benchmark(runs=20), '
         "retraining=et.Retraining(epochs=4, lr=0.05, batch_size=8), "
@@ -358,6 +363,17 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     assert capsys.readouterr().err.startswith(
         "cut/networks/half.pt: must hold the weights of half, whose record is kept"
     )
+
+
+def test_run_searches_nothing_for_a_network_that_guesses(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    torch.save(small(10).state_dict(), "untrained.pt")
+    assert main([write(), "--weights", "untrained.pt", "--results", "out"]) == 2
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert re.match(r"the unpruned network must do better than guessing, but got: .*143 .*Check that the weights", line)
+    assert "trials to run" not in output.out
+    assert not Path("out").exists()  # the mended weights are another study's
 
 
 def test_run_goes_on_when_a_trial_fails(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,15 @@ def test_granule_of_is_measured_when_the_settings_say_auto(found: int | None, gr
     assert said[0].endswith(f"Kept counts are {'multiples of 16' if granule > 1 else 'not aligned'}.")
 
 
+def test_load_refuses_what_cannot_be_exported_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path))
+    with pytest.raises(ExperimentError, match=r"model: the network must be one that ONNX .* can hold, but torch\.onnx"):
+        study.load(experiment(model="tests.networks:Pooled"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_prepare_tells_studies_apart_whose_measured_granules_differ() -> None:
     def digest(found: int, align: str | int | None) -> str:
         benchmark = et.Benchmark(align=align)  # type: ignore[arg-type]

@@ -106,6 +106,25 @@ def test_main_says_where_the_weights_are(tmp_path: Path, cache: Path, capsys: py
     assert "search: seed must be a whole number of at least 0, but got -1" in capsys.readouterr().err
 
 
+def test_main_says_when_training_diverges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = "training=et.Retraining(epochs=1, lr=1e20, batch_size=32)"
+    (tmp_path / "study.py").write_text(FILE.replace("make()", f"make({recipe})"))
+    assert train.main([str(tmp_path / "study.py")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("epoch 1: the training loss must be finite, but got nan at lr 1e+20")
+
+
+def test_main_refuses_a_network_that_could_not_be_measured(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.py").write_text(FILE.replace("make()", 'make(model="tests.networks:Pooled")'))
+    assert train.main([str(tmp_path / "study.py")]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("model: the network must be one that ONNX (opset 13) can hold, but torch.onnx says: ")
+    assert said.out == ""
+    assert not cache.exists()
+
+
 def test_main_refuses_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([str(tmp_path / "none.py")]) == 2
     (tmp_path / "study.py").write_text(FILE)

@@ -226,15 +226,30 @@ def open_backend(settings: Benchmark, cpus: Sequence[int] | None) -> Backend:
     return FakeBackend() if settings.device == "fake" else OpenVinoBackend(settings, cpus)
 
 
-def check_device(settings: Benchmark) -> dict[str, Any]:
-    """Return the device's description.
+def check_device(
+    settings: Benchmark, onnx: bytes | None = None, image: NDArray[np.float32] | None = None
+) -> dict[str, Any]:
+    """Return the device's description, once it has run a network, if there is one, on one image [1, C, H, W].
 
     Raises:
         BenchmarkError: OpenVINO cannot use it, or not in this precision or with so many threads; the text names the
-            devices, precisions or cores there are.
+            devices, precisions or cores there are. Or it refuses the network.
     """
     backend = open_backend(settings, None)
     try:
-        return backend.describe()
+        description = backend.describe()
+        if onnx is not None and image is not None and backend.computes:
+            _try(backend, onnx, image, settings)
+        return description
     finally:
         backend.close()
+
+
+def _try(backend: Backend, onnx: bytes, image: NDArray[np.float32], settings: Benchmark) -> None:
+    try:
+        backend.predict(onnx, image, settings)
+    except BenchmarkError as error:
+        raise BenchmarkError(
+            f"{settings.device} must run the unpruned network, but got: {error} Change the network, or choose another "
+            f"device."
+        ) from error

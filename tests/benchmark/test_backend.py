@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import pytest
+from onnx import load_from_string as onnx_of
 
 from edge_tune.benchmark.backend import (
     RUNNER,
@@ -168,6 +169,19 @@ def test_check_device_names_the_devices_there_are_when_it_is_unknown(device: str
         match=rf"device must be one OpenVINO finds on this host \(.*'CPU'.*\), but got '{device}'; pass --device CPU",
     ):
         check_device(Benchmark(device=device))
+
+
+def test_check_device_runs_a_network_and_says_what_the_device_refuses_about_it(onnx: bytes) -> None:
+    image = np.zeros((1, *IMAGE), dtype=np.float32)
+    assert check_device(QUICK, onnx, image)["device"] == "CPU"
+    model = onnx_of(onnx)
+    model.graph.node[0].op_type = "Convolute"
+    with pytest.raises(
+        BenchmarkError,
+        match=r"CPU must run the unpruned network, but got: OpenVINO says: .*Convolute.* Change the network",
+    ):
+        check_device(QUICK, model.SerializeToString(), image)
+    assert check_device(Benchmark(device="fake"), model.SerializeToString(), image)["device"] == "fake"
 
 
 @pytest.mark.parametrize("device", ["AUTO", "HETERO:CPU"])

@@ -1,0 +1,70 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from onnx import load_from_string
+
+import edge_tune as et
+from edge_tune import session, study
+from edge_tune.errors import ExperimentError
+from edge_tune.results import Results
+from tests.devices import Formula
+from tests.networks import experiment, small
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path / "cache"))
+
+
+def work(one: et.Experiment) -> session._Pruning:
+    loaded = study.load(one)
+    return session._Pruning(study.prepare(loaded, lambda _: None), loaded.dataset)
+
+
+class OneHost:
+    """A cluster of this process alone."""
+
+    def on_device_node(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+def test_check_device_tries_the_unpruned_network_before_anything_is_trained(tmp_path: Path) -> None:
+    loaded = study.load(experiment(benchmark=et.Benchmark(runs=20)))
+    settings = loaded.experiment.benchmark
+    session._check_device(OneHost(), settings, loaded)  # type: ignore[arg-type]
+    model = load_from_string(loaded.onnx)
+    model.graph.node[-1].op_type = "Gem"
+    refused = replace(loaded, onnx=model.SerializeToString())
+    sentence = r"benchmark: CPU must run the unpruned network, but got: OpenVINO says: .*Gem.* Change the network, or"
+    with pytest.raises(ExperimentError, match=sentence):
+        session._check_device(OneHost(), settings, refused)  # type: ignore[arg-type]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_unpruned_network_that_guesses_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(small(10).state_dict(), tmp_path / "untrained.pt")
+    given = experiment(weights=str(tmp_path / "untrained.pt"))
+    trained = experiment(training=et.Retraining(epochs=1, lr=1e-9))
+    for one, remedy in (
+        (given, r"Check that the weights are of this network, for these classes in this order, .* std \(0\.229, "),
+        (trained, r"It was trained for 1 epoch from lr 1e-09: train it longer, .*training=et\.Retraining\(\.\.\.\)"),
+    ):
+        guesses = r"the unpruned network must do better than guessing, but got: .*143 (validation )?images.*\. "
+        with pytest.raises(ExperimentError, match=guesses + remedy):
+            session._unpruned(work(one), Results(tmp_path / "new"), Formula())
+
+
+def test_unpruned_network_that_has_learned_is_measured_once(tmp_path: Path) -> None:
+    results, device = Results(tmp_path / "out"), Formula()
+    report = session._unpruned(work(experiment()), results, device)
+    assert report is not None
+    assert (report.record.name, report.record.status, len(device.asked)) == ("unpruned", "finished", 1)
+    results.create()
+    results.add(report.record)
+    assert session._unpruned(work(experiment()), results, device) is None
+    assert len(device.asked) == 1
