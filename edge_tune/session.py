@@ -103,7 +103,9 @@ def _run(
             check_same(results, {"weights and images": work.digest})
             reference = work.reference()
             with measuring(experiment.benchmark, reference, devices) as device:
-                with told(say, "the unpruned network to be measured"):
+                with told(
+                    say, "the unpruned network to be measured"
+                ):  # before run.json: if it guesses, no study begins
                     unpruned = _unpruned(
                         work, results, device
                     )  # before run.json, so that one that guesses leaves no study
@@ -140,7 +142,7 @@ def _recorded(ended: int, total: int, results: Results) -> str:
 
 
 def _check_device(here: Cluster, settings: Benchmark, loaded: Loaded | None) -> dict[str, Any]:
-    """Check, before hours are spent on training, that the device runs the unpruned network; return what is known of it."""
+    """Check, before hours are spent on training, that the device runs the unpruned network; return its description."""
     try:
         return here.on_device_node(check_device, settings, *((loaded.onnx, loaded.image) if loaded else ()))
     except BenchmarkError as error:
@@ -459,7 +461,7 @@ def _remedy(experiment: Experiment) -> str:
         )
     recipe = training_recipe(experiment)
     return (
-        f"It was trained for {cluster.counted(recipe.epochs, 'epoch')} from lr {recipe.lr:g}: train it longer, at "
+        f"It was trained for {counted(recipe.epochs, 'epoch')} from lr {recipe.lr:g}: train it longer, at "
         f"another rate or on more images (in the experiment file: training=et.Retraining(...)), or give weights."
     )
 
