@@ -103,12 +103,9 @@ def _run(
             check_same(results, {"weights and images": work.digest})
             reference = work.reference()
             with measuring(experiment.benchmark, reference, devices) as device:
-                with told(
-                    say, "the unpruned network to be measured"
-                ):  # before run.json: if it guesses, no study begins
-                    unpruned = _unpruned(
-                        work, results, device
-                    )  # before run.json, so that one that guesses leaves no study
+                with told(say, "the unpruned network to be measured"):
+                    unpruned = _unpruned(work, results, device)
+                # Only now, so that an unpruned network that guesses leaves no study.
                 write_atomically(results.folder / "unpruned.onnx", reference)
                 write_atomically(results.folder / "experiment.py", source)
                 _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
