@@ -139,10 +139,20 @@ def plan_as_json(plan: Plan) -> list[dict[str, Any]]:
 
 
 def plan_from_json(cuts: Sequence[Mapping[str, Any]]) -> Plan:
-    """Return the plan that `plan_as_json` wrote."""
-    return tuple(
-        Cut(cut["weight"], cut["structure"], cut["sparsity"], cut["before"], tuple(cut["slices"])) for cut in cuts
-    )
+    """Return the plan that `plan_as_json` wrote.
+
+    Raises:
+        PruningError: Something is missing, such as the slices, which earlier versions did not write.
+    """
+    try:
+        return tuple(
+            Cut(cut["weight"], cut["structure"], cut["sparsity"], cut["before"], tuple(cut["slices"])) for cut in cuts
+        )
+    except (KeyError, TypeError) as error:
+        raise PruningError(
+            f"the plan must say of each weight which slices stay, as this version writes it, but got no usable "
+            f"{error}; prune anew."
+        ) from error
 
 
 def prune(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:

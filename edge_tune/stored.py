@@ -15,10 +15,10 @@ from edge_tune import command, export, models, pruning
 from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark.backend import open_backend
 from edge_tune.conclusion import figures
-from edge_tune.errors import ExperimentError
+from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.experiment import Benchmark
 from edge_tune.jsonfiles import content
-from edge_tune.ranking import Row, ratios, read_verdict
+from edge_tune.ranking import Row, evidence, read_verdict
 from edge_tune.results import Record, Results
 
 
@@ -139,8 +139,8 @@ def _description(results: Results, model: str, record: Record) -> dict[str, Any]
         ) from error
     try:
         plan = pruning.plan_from_json(record.plan)
-    except TypeError as error:
-        raise ExperimentError(f"{results.folder}: {record.name}: the plan must be one, but got: {error}.") from error
+    except PruningError as error:
+        raise ExperimentError(f"{results.folder}: {record.name}: {error}") from error
     return export.describe(model, num_classes, (channels, height, width), plan)
 
 
@@ -170,7 +170,7 @@ def _row(results: Results, record: Record) -> Row:
         metrics=record.metrics,
         test=tested.test if tested else {},
         device_test_top1=tested.device_test_top1 if tested else None,
-        ratios=ratios(record.measurements.get("retrained" if record.epoch else "pruned", {})),
+        **evidence(record.measurements.get("retrained" if record.epoch else "pruned", {})),
     )
 
 

@@ -149,7 +149,7 @@ def run_trial(
         run.go_on(Checkpoint.from_bytes(checkpoint))
     else:
         run.evaluate()
-        run.measure("pruned", remember=pruning.digest(() if run.is_unpruned else plan))
+        run.measure("pruned", remember=pruning.digest(plan))
         if epochs == 0 or run.is_to_stop():
             yield run.end()
             return

@@ -1,3 +1,11 @@
-"""Sets how PyTorch's threads wait, as the commands do, before any test imports torch: tests run on busy hosts too."""
+"""Before any test: how PyTorch's threads wait, as the commands set it, and one token for all of Ray that tests start.
 
-import edge_tune  # noqa: F401
+Ray reads its token once a process, and this process starts Ray many times, with and without EdgeTune.
+"""
+
+import os
+import secrets
+
+import edge_tune  # noqa: F401  (before torch)
+
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

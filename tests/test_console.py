@@ -104,7 +104,9 @@ def test_verdict_table_is_aligned_markdown_with_ratios_to_unpruned() -> None:
 
 def test_verdict_table_marks_what_is_imprecise_and_names_the_unpruned_network() -> None:
     rough, whole = replace(BEST, is_precise=False), replace(BEST, is_unpruned=True)
-    _, unpruned, first, second = console.verdict_cells([replace(UNPRUNED, is_precise=False), rough, whole])
+    _, unpruned, first, second = console.verdict_cells(
+        Verdict(rows=[replace(UNPRUNED, is_precise=False), rough, whole], chosen=None, better_in_both={}, endings={})
+    )
     assert unpruned[4:6] == ("~2.000", "1 (~1.5 % noise)")
     assert first[4:6] == ("~1.500 of 2.000", "~0.750 [0.744, 0.757]")
     assert second[4:6] == ("1.500", "1 (the unpruned network)")
@@ -127,7 +129,7 @@ def measured(**evidence: object) -> Record:
     ids=["paired", "precise in spite of the time", "imprecise", "of an earlier version", "nothing removed"],
 )
 def test_trial_line_says_what_its_latency_is_worth(evidence: dict[str, object], text: str) -> None:
-    assert text in console.trial_line(measured(**evidence), et.Minimise("latency_ms"))
+    assert text in console.trial_line(measured(**evidence), study(et.Minimise("latency_ms")))
 
 
 def test_progress_line_says_about_where_the_best_is_imprecise() -> None:

@@ -74,7 +74,7 @@ def group(weights: object, low: float = 0.0, high: float = 0.9) -> str:
         ("", ["--weights", "~nobody9/x.pt"], r"~nobody9/x.pt: weights must be a file or a URL, but got: .*home"),
         ("", ["--weights", "https://[x.pt"], r"https://\[x.pt: weights must be a file or a URL, but got: Invalid IPv6"),
         ("", ["--weights", "http://no host/x.pt"], r"http://no host/x.pt: .* the download failed \(URL can't contain"),
-        ("", ["--data", 300 * "x"], r"xxx: an image folder must be readable, but got: .*too long"),
+        ("", ["--data", 300 * "x"], r"xxx: an image folder must be readable, but got .*too long"),
         ("", ["--results", 300 * "x"], r"xxx: the results folder must be accessible, but got File name too long"),
         ("", ["--device", "GPUX"], r"benchmark: .*'?CPU'?.*GPUX"),
         ("benchmark=et.Benchmark(threads=4096)", [], r"benchmark: threads must be at most .* cores .*, but got 4096"),
@@ -149,8 +149,8 @@ def test_simulation_needs_nothing_that_would_be_downloaded_and_calls_itself_one_
     assert all(line.startswith("simulated: ") for line in said)
     assert table.startswith("| network (simulated) ")
     assert console.SIMULATED in rows
-    assert Results(Path("out")).read_json("run.json")["simulated"] is True
-    assert Results(Path("out")).read_json("summary.json")["simulated"] is True
+    assert json.loads(Path("out/run.json").read_text())["simulated"] is True
+    assert json.loads(Path("out/summary.json").read_text())["simulated"] is True
     assert "Simulated: the figures follow from formulas" in Path("out/report.html").read_text()
 
 

@@ -16,6 +16,7 @@ from edge_tune.results import Planned, Record
 from edge_tune.searcher import Searcher
 from tests.networks import BLOCKS, experiment, small
 from tests.searching import CHOICES, HALF, finished, run_on, searching, study
+from tests.test_pruning import COUPLED
 
 KINDS = ("filters", "channels")
 
@@ -153,7 +154,7 @@ class PlansOfSmall:
         self.groups, self.size, self.network = one.pruner_groups, size, small(10)
 
     def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
-        plan = make_plan(self.network, self.groups, point)
+        plan = make_plan(self.network, self.groups, point, COUPLED)
         return Planned(digest(plan), plan_as_json(plan))
 
     def digest(self, record: Record) -> str:
