@@ -97,7 +97,7 @@ class Couplings:
         if any(way.mixed for (start, _), way in self.found.ways.items() if start in starts):
             return True
         layers = dict(model.named_modules())
-        return any(isinstance(layers.get(name), nn.GroupNorm | nn.LayerNorm) for name in starts)
+        return any(isinstance(layers.get(name), nn.GroupNorm | nn.LayerNorm | nn.RMSNorm) for name in starts)
 
 
 def couplings(model: nn.Module, input_shape: Shape) -> Couplings:

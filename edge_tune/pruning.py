@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
@@ -167,9 +168,12 @@ def prune(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:
         PruningError: The plan does not fit the network, or what is left does not compute the same.
     """
     removed = _removed(plan, coupled)
+    stays = coupled.stays(removed)
+    _check_parts(stays, coupled)
+    _check_own(stays, model)
     pruned = copy.deepcopy(model).eval().requires_grad_(True)
-    for side, stays in coupled.stays(removed).items():
-        _keep(pruned, side, torch.from_numpy(stays.nonzero()[0]))
+    for side, kept in stays.items():
+        _keep(pruned, side, torch.from_numpy(kept.nonzero()[0]))
     if len(removed):
         oracle.check(model, pruned, removed, coupled, _named(plan))
     return pruned
@@ -189,6 +193,7 @@ def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shap
         coupled = couplings(copy.deepcopy(model), input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
+    ExperimentError.raise_if(_call_problems(groups, coupled))
     ExperimentError.raise_if(_removal_problems(model, groups, coupled))
     return coupled
 
@@ -356,6 +361,32 @@ def _removed(plan: Plan, coupled: Couplings) -> Atoms:
     return gone
 
 
+def _check_parts(stays: Mapping[Side, npt.NDArray[np.bool_]], coupled: Couplings) -> None:
+    """Raise a PruningError unless each group of a convolution or norm keeps as many slices as its other groups."""
+    for side, kept in stays.items():
+        counts = kept.reshape(coupled.parts.get(side, 1), -1).sum(axis=1).tolist()
+        if len(set(counts)) > 1:
+            raise PruningError(
+                f"the {len(counts)} groups of {side.name!r} must keep as many channels each, but would keep {counts}; "
+                f"prune what the other groups read by as much, in the same pruner group, or remove these weights."
+            )
+
+
+def _check_own(stays: Mapping[Side, npt.NDArray[np.bool_]], model: nn.Module) -> None:
+    """Raise a PruningError if a layer that loses anything shares a parameter with another: pruning would part them."""
+    names: dict[nn.Parameter, list[str]] = defaultdict(list)
+    for layer, module in model.named_modules():
+        for name, parameter in module.named_parameters(layer, recurse=False):
+            names[parameter].append(name)
+    losing = {side.name for side in stays}
+    for same in names.values():
+        if len(same) > 1 and any(name in losing or name.rpartition(".")[0] in losing for name in same):
+            raise PruningError(
+                f"what loses anything must have parameters of its own, but {', '.join(same)} are one and the same; "
+                f"remove the weights that they are tied to, or call one layer twice."
+            )
+
+
 def _keep(model: nn.Module, side: Side, kept: Tensor) -> None:
     if side.kind == "out":
         slicing.keep_outputs(model.get_submodule(side.name), kept)
@@ -395,6 +426,17 @@ def _weight_problems(model: nn.Module, groups: Mapping[str, PrunerGroup]) -> Ite
                 )
 
 
+def _call_problems(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+    for label, group in groups.items():
+        for weight in group.weights:
+            layer = weight.rpartition(".")[0]
+            if Side(layer, "out") not in coupled.atoms:
+                yield (
+                    f"pruner_groups[{label!r}]: a weight must be of a layer that the network calls, but {layer!r} is "
+                    f"never called; remove {weight!r}."
+                )
+
+
 def _hint(name: str, weights: Mapping[str, nn.Parameter]) -> str:
     convolutions = [known for known, weight in weights.items() if weight.dim() == 4]
     close = get_close_matches(name, convolutions, n=3) or convolutions[:3]
@@ -407,11 +449,14 @@ def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], coupl
     clashes = list(_clashes(groups, coupled))
     first = {label: group.structures[0] for label, group in groups.items()}
     each = [(label, structure) for label, group in groups.items() for structure in group.structures]
-    if not clashes and not _removal_problem(networks, groups, first, coupled):  # the usual case, tried at once
+    together = None if clashes else _removal_problem(networks, groups, first, coupled)
+    if not clashes and not together and not _meet(groups, coupled):  # the usual case, tried at once
         each = [(label, structure) for label, structure in each if structure != first[label]]
-    for label, structure in each:
-        if problem := _removal_problem(networks, groups, {label: structure}, coupled):
-            yield f"pruner_groups[{label!r}], {structure}: {problem}"
+    alone = {one: problem for one in each if (problem := _removal_problem(networks, groups, dict([one]), coupled))}
+    for (label, structure), problem in alone.items():
+        yield f"pruner_groups[{label!r}], {structure}: {problem}"
+    if together and not alone:
+        yield f"pruner_groups, all at once: {together}"
     yield from clashes
     for label, group in groups.items():
         highest = _middle_and_end(group.sparsity)[-1]
@@ -434,6 +479,20 @@ def _clashes(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[
                 f"or channels; take the weights out of one of them."
             )
         owner.update(dict.fromkeys(atoms, label))
+
+
+def _meet(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> bool:
+    """Tell whether two groups remove from one layer whose parts must lose as much each, at whatever sparsities."""
+    touched = [
+        {side for weight in group.weights for kind in group.structures for side in _touched(weight, kind, coupled)}
+        for group in groups.values()
+    ]
+    together = [side for sides in touched for side in sides & coupled.parts.keys()]
+    return len(together) > len(set(together))
+
+
+def _touched(weight: str, structure: Structure, coupled: Couplings) -> set[Side]:
+    return coupled.sides_of(coupled.atoms[KINDS[structure].side(weight)].tolist())
 
 
 def _removal_problem(
