@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,7 @@ ENDS: tuple[Kind, ...] = ("in", "passing", "end")
 Atoms = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, order=True)
-class Side:
+class Side(NamedTuple):
     """Where there are slices.
 
     Attributes:
