@@ -190,7 +190,14 @@ def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shap
     """
     ExperimentError.raise_if(_weight_problems(model, groups))
     try:
-        coupled = couplings(copy.deepcopy(model), input_shape)
+        own = copy.deepcopy(model)
+    except Exception as error:  # such as a network that keeps what it computed, or holds an open file
+        raise ExperimentError(
+            f"model: must be a network that can be copied, but copy.deepcopy raised {type(error).__name__}: {error}; "
+            f"keep nothing in it but layers, parameters and buffers."
+        ) from error
+    try:
+        coupled = couplings(own, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
     ExperimentError.raise_if(_call_problems(groups, coupled))

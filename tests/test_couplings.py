@@ -194,6 +194,13 @@ def test_a_layer_that_is_never_called_is_refused() -> None:
         pruning.check_groups(unused, group("1.conv.weight"), SHAPE)
 
 
+def test_a_network_that_cannot_be_copied_is_refused() -> None:
+    net = structures.chain()
+    net.last = net(torch.randn(1, *SHAPE))
+    with pytest.raises(ExperimentError, match=r"can be copied, but copy.deepcopy raised RuntimeError: Only Tensors"):
+        pruning.check_groups(net, group("a.0.weight"), SHAPE)
+
+
 def test_groups_of_a_norm_are_not_moved_over_channels_of_others() -> None:
     """At 0.5 the norm could divide what is left, but into groups of other channels."""
     model = seeded(lambda: structures.groups_beside_each_other(norm=True))
