@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,7 @@ ENDS: tuple[Kind, ...] = ("in", "passing", "end")
 Atoms = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, order=True)
-class Side:
+class Side(NamedTuple):
     """Where there are slices.
 
     Attributes:
@@ -97,7 +96,7 @@ class Couplings:
         if any(way.mixed for (start, _), way in self.found.ways.items() if start in starts):
             return True
         layers = dict(model.named_modules())
-        return any(isinstance(layers.get(name), nn.GroupNorm | nn.LayerNorm) for name in starts)
+        return any(isinstance(layers.get(name), nn.GroupNorm | nn.LayerNorm | nn.RMSNorm) for name in starts)
 
 
 def couplings(model: nn.Module, input_shape: Shape) -> Couplings:

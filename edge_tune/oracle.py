@@ -38,8 +38,9 @@ def check(model: nn.Module, pruned: nn.Module, removed: Atoms, coupled: Coupling
         PruningError: The pruned network does not run, its output has another shape, or it computes something else.
     """
     images = torch.randn(IMAGES, *coupled.input_shape, generator=torch.Generator().manual_seed(0))
+    model, pruned = copy.deepcopy(model), copy.deepcopy(pruned)  # a forward may count its calls, or gather statistics
     silenced = _silenced(model, removed, coupled)
-    over_channels = coupled.is_computed_over(removed.tolist(), model)
+    by_place = coupled.is_computed_over(removed.tolist(), model)
     for training in (False, True) if coupled.found.branches else (False,):
         right, got = _outputs(model, images, training, silenced), _outputs_of_pruned(pruned, images, training, what)
         if [output.shape for output in right] != [output.shape for output in got]:
@@ -47,9 +48,12 @@ def check(model: nn.Module, pruned: nn.Module, removed: Atoms, coupled: Coupling
                 f"{what}: the network's output must keep its shape, but got {[list(o.shape) for o in got]} instead of "
                 f"{[list(o.shape) for o in right]}; remove these weights."
             )
-        if not over_channels and not all(map(_agree, right, got)):
+        if by_place or all(map(_agree, right, got)):
+            continue
+        if all(map(_agree, right, _outputs(model, images, training, silenced, seed=1))):
             raise _misplaced(what, "the pruned network computes something else than the network without them")
-    if over_channels and trace(pruned, coupled.input_shape) != _without(removed, coupled):
+        by_place = True  # it draws random numbers, other ones for fewer channels
+    if by_place and trace(pruned, coupled.input_shape) != _without(removed, coupled):
         raise _misplaced(what, "of what is left, some arrive at other inputs than before")
 
 
@@ -78,7 +82,8 @@ def made_up(model: nn.Module, input_shape: tuple[int, int, int], *, rising: bool
             norm.train()
             norm.reset_running_stats()
             norm.momentum = None  # PyTorch's word for the plain average: of the one batch below
-        network(torch.randn(8, *input_shape, generator=generator))
+        with torch.random.fork_rng(devices=[]):
+            network(torch.randn(8, *input_shape, generator=generator))
     return network.eval()
 
 
@@ -91,9 +96,12 @@ def _silenced(model: nn.Module, removed: Atoms, coupled: Couplings) -> dict[str,
     }
 
 
-def _outputs(network: nn.Module, images: Tensor, training: bool, weights: Mapping[str, Tensor]) -> list[Tensor]:
+def _outputs(
+    network: nn.Module, images: Tensor, training: bool, weights: Mapping[str, Tensor], seed: int = 0
+) -> list[Tensor]:
     """Return every output of a network with some other weights."""
     with in_mode(network, training=training), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         output = functional_call(network, dict(weights), (images,))
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
@@ -110,7 +118,7 @@ def _outputs_of_pruned(network: nn.Module, images: Tensor, training: bool, what:
         raise PruningError(
             f"{what}: the network must take fewer of them, but fails {_where(network, images, training)}"
             f"{' while it trains' if training else ''} ({type(error).__name__}): its code counts on how many channels "
-            f"arrive there, or in which order; remove these weights."
+            f"arrive there, or in which order, or mixes or replaces them on their way; remove these weights."
         ) from error
 
 

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
@@ -167,9 +168,12 @@ def prune(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:
         PruningError: The plan does not fit the network, or what is left does not compute the same.
     """
     removed = _removed(plan, coupled)
+    stays = coupled.stays(removed)
+    _check_parts(stays, coupled)
+    _check_own(stays, model)
     pruned = copy.deepcopy(model).eval().requires_grad_(True)
-    for side, stays in coupled.stays(removed).items():
-        _keep(pruned, side, torch.from_numpy(stays.nonzero()[0]))
+    for side, kept in stays.items():
+        _keep(pruned, side, torch.from_numpy(kept.nonzero()[0]))
     if len(removed):
         oracle.check(model, pruned, removed, coupled, _named(plan))
     return pruned
@@ -186,9 +190,17 @@ def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shap
     """
     ExperimentError.raise_if(_weight_problems(model, groups))
     try:
-        coupled = couplings(copy.deepcopy(model), input_shape)
+        own = copy.deepcopy(model)
+    except Exception as error:  # such as a network that keeps what it computed, or holds an open file
+        raise ExperimentError(
+            f"model: must be a network that can be copied, but copy.deepcopy raised {type(error).__name__}: {error}; "
+            f"keep nothing in it but layers, parameters and buffers."
+        ) from error
+    try:
+        coupled = couplings(own, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
+    ExperimentError.raise_if(_call_problems(groups, coupled))
     ExperimentError.raise_if(_removal_problems(model, groups, coupled))
     return coupled
 
@@ -228,10 +240,8 @@ def _lowest(model: nn.Module, family: Family, coupled: Couplings, granule: int) 
         for atom, score in zip(coupled.atoms[cut.side].tolist(), of_slices, strict=True):
             scores[atom] += score
     parts = _parts(family, coupled)
-    fewest = min(
-        len({part for part, atoms in enumerate(parts) if set(coupled.atoms[cut.side].tolist()) & set(atoms)})
-        for cut in family
-    )
+    part_of = {atom: part for part, atoms in enumerate(parts) for atom in atoms}
+    fewest = min(len({part_of[atom] for atom in coupled.atoms[cut.side].tolist()}) for cut in family)
     sparsity = family[0].sparsity
     return [
         atom
@@ -282,21 +292,22 @@ def _check_family(model: nn.Module, family: Family, coupled: Couplings) -> None:
 
 
 def _check_removable(family: Family, coupled: Couplings) -> None:
-    atoms = np.unique(np.concatenate([coupled.atoms[cut.side] for cut in family]))
+    atoms = np.unique(np.concatenate([coupled.atoms[cut.side] for cut in family])).tolist()
+    sides = coupled.sides_of(atoms)
     weights = ", ".join(repr(cut.weight) for cut in family)
     structure = family[0].structure
-    if np.isin(atoms, coupled.atoms[Side(OUTPUT, "end")]).any():
+    if Side(OUTPUT, "end") in sides:
         raise PruningError(
             f"the {structure} of {weights} make the network's output, which must stay whole; remove them."
         )
-    if np.isin(atoms, coupled.atoms[Side(IMAGE, "end")]).any():
+    if Side(IMAGE, "end") in sides:
         raise PruningError(
             f"the {structure} of {weights} are the image's channels, or are added to them, and must stay; remove them."
         )
-    made = np.concatenate([own for side, own in coupled.atoms.items() if side.kind == "out"])
-    if not np.isin(atoms, made).all():
+    made = [atom for atom in atoms if any(side.kind == "out" for side in coupled.holders[atom])]
+    if len(made) < len(atoms):
         raise PruningError(
-            f"{(~np.isin(atoms, made)).sum()} of the {len(atoms)} {structure} of {weights} come from no layer that "
+            f"{len(atoms) - len(made)} of the {len(atoms)} {structure} of {weights} come from no layer that "
             f"could leave them out; remove the weights."
         )
     if len(atoms) == 1:
@@ -356,6 +367,32 @@ def _removed(plan: Plan, coupled: Couplings) -> Atoms:
     return gone
 
 
+def _check_parts(stays: Mapping[Side, npt.NDArray[np.bool_]], coupled: Couplings) -> None:
+    """Raise a PruningError unless each group of a convolution or norm keeps as many slices as its other groups."""
+    for side, kept in stays.items():
+        counts = kept.reshape(coupled.parts.get(side, 1), -1).sum(axis=1).tolist()
+        if len(set(counts)) > 1:
+            raise PruningError(
+                f"the {len(counts)} groups of {side.name!r} must keep as many channels each, but would keep {counts}; "
+                f"prune what the other groups read by as much, in the same pruner group, or remove these weights."
+            )
+
+
+def _check_own(stays: Mapping[Side, npt.NDArray[np.bool_]], model: nn.Module) -> None:
+    """Raise a PruningError if a layer that loses anything shares a parameter with another: pruning would part them."""
+    names: dict[nn.Parameter, list[str]] = defaultdict(list)
+    for layer, module in model.named_modules():
+        for name, parameter in module.named_parameters(layer, recurse=False):
+            names[parameter].append(name)
+    losing = {side.name for side in stays}
+    for same in names.values():
+        if len(same) > 1 and any(name in losing or name.rpartition(".")[0] in losing for name in same):
+            raise PruningError(
+                f"what loses anything must have parameters of its own, but {', '.join(same)} are one and the same; "
+                f"remove the weights that they are tied to, or call one layer twice."
+            )
+
+
 def _keep(model: nn.Module, side: Side, kept: Tensor) -> None:
     if side.kind == "out":
         slicing.keep_outputs(model.get_submodule(side.name), kept)
@@ -395,6 +432,17 @@ def _weight_problems(model: nn.Module, groups: Mapping[str, PrunerGroup]) -> Ite
                 )
 
 
+def _call_problems(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+    for label, group in groups.items():
+        for weight in group.weights:
+            layer = weight.rpartition(".")[0]
+            if Side(layer, "out") not in coupled.atoms:
+                yield (
+                    f"pruner_groups[{label!r}]: a weight must be of a layer that the network calls, but {layer!r} is "
+                    f"never called; remove {weight!r}."
+                )
+
+
 def _hint(name: str, weights: Mapping[str, nn.Parameter]) -> str:
     convolutions = [known for known, weight in weights.items() if weight.dim() == 4]
     close = get_close_matches(name, convolutions, n=3) or convolutions[:3]
@@ -407,11 +455,14 @@ def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], coupl
     clashes = list(_clashes(groups, coupled))
     first = {label: group.structures[0] for label, group in groups.items()}
     each = [(label, structure) for label, group in groups.items() for structure in group.structures]
-    if not clashes and not _removal_problem(networks, groups, first, coupled):  # the usual case, tried at once
+    together = None if clashes else _removal_problem(networks, groups, first, coupled)
+    if not clashes and not together and not _meet(groups, coupled):  # the usual case, tried at once
         each = [(label, structure) for label, structure in each if structure != first[label]]
-    for label, structure in each:
-        if problem := _removal_problem(networks, groups, {label: structure}, coupled):
-            yield f"pruner_groups[{label!r}], {structure}: {problem}"
+    alone = {one: problem for one in each if (problem := _removal_problem(networks, groups, dict([one]), coupled))}
+    for (label, structure), problem in alone.items():
+        yield f"pruner_groups[{label!r}], {structure}: {problem}"
+    if together and not alone:
+        yield f"pruner_groups, all at once: {together}"
     yield from clashes
     for label, group in groups.items():
         highest = _middle_and_end(group.sparsity)[-1]
@@ -434,6 +485,20 @@ def _clashes(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[
                 f"or channels; take the weights out of one of them."
             )
         owner.update(dict.fromkeys(atoms, label))
+
+
+def _meet(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> bool:
+    """Tell whether two groups remove from one layer whose parts must lose as much each, at whatever sparsities."""
+    touched = [
+        {side for weight in group.weights for kind in group.structures for side in _touched(weight, kind, coupled)}
+        for group in groups.values()
+    ]
+    together = [side for sides in touched for side in sides & coupled.parts.keys()]
+    return len(together) > len(set(together))
+
+
+def _touched(weight: str, structure: Structure, coupled: Couplings) -> set[Side]:
+    return coupled.sides_of(coupled.atoms[KINDS[structure].side(weight)].tolist())
 
 
 def _removal_problem(

@@ -15,11 +15,11 @@ def keep_outputs(layer: nn.Module, kept: Tensor) -> None:
         kept: Indices in ascending order; of a grouped convolution, as many from each group.
     """
     if isinstance(layer, _ConvTransposeNd):
-        _set(layer, "weight", _within_groups(layer.weight, kept, layer.out_channels, layer.groups))
+        _set(layer, "weight", _within_groups(_own(layer, "weight"), kept, layer.out_channels, layer.groups))
     else:
-        _set(layer, "weight", layer.get_parameter("weight")[kept])
+        _set(layer, "weight", _own(layer, "weight")[kept])
     if layer.bias is not None:
-        _set(layer, "bias", layer.get_parameter("bias")[kept])
+        _set(layer, "bias", _own(layer, "bias")[kept])
     setattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels", len(kept))
 
 
@@ -29,7 +29,7 @@ def keep_inputs(layer: nn.Module, kept: Tensor) -> None:
     Args:
         kept: As in `keep_outputs`.
     """
-    weight = layer.get_parameter("weight")
+    weight = _own(layer, "weight")
     if isinstance(layer, nn.Linear):
         _set(layer, "weight", weight[:, kept])
         layer.in_features = len(kept)
@@ -45,6 +45,8 @@ def keep_inputs(layer: nn.Module, kept: Tensor) -> None:
 def keep_channels(layer: nn.Module, kept: Tensor) -> None:
     """Keep these of the channels that pass through a norm, a PReLU or a depthwise convolution."""
     channels = _channels(layer)
+    if getattr(layer, "weight", None) is not None:
+        _own(layer, "weight")
     own = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
     for name, values in own.items():
         if values.dim() and len(values) % channels == 0:  # a depthwise convolution may have several filters a channel
@@ -55,7 +57,7 @@ def keep_channels(layer: nn.Module, kept: Tensor) -> None:
     for name in ("num_features", "num_channels", "num_parameters"):
         if hasattr(layer, name):
             setattr(layer, name, len(kept))
-    if isinstance(layer, nn.LayerNorm):
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
         layer.normalized_shape = (len(kept),)
 
 
@@ -98,7 +100,7 @@ def _channels(layer: nn.Module) -> int:
     if is_depthwise(layer):
         assert isinstance(layer, _ConvNd)
         return layer.in_channels
-    if isinstance(layer, nn.LayerNorm):
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
         return int(layer.normalized_shape[0])
     return next(
         int(getattr(layer, name)) for name in ("num_features", "num_channels", "num_parameters") if hasattr(layer, name)
@@ -106,19 +108,23 @@ def _channels(layer: nn.Module) -> int:
 
 
 def _set(layer: nn.Module, name: str, values: Tensor) -> None:
-    """Replace a parameter or buffer; a parameter stays trainable or not, as it was.
+    """Replace a parameter or buffer; a parameter stays trainable or not, as it was."""
+    values = values.detach().clone()
+    if name not in dict(layer.named_buffers(recurse=False)):
+        values = nn.Parameter(values, _own(layer, name).requires_grad)
+    setattr(layer, name, values)
+
+
+def _own(layer: nn.Module, name: str) -> nn.Parameter:
+    """Return a parameter of a layer.
 
     Raises:
-        PruningError: It is neither, but computed anew from others, such as by torch.nn.utils.parametrizations.
+        PruningError: It is computed anew from others, such as by torch.nn.utils.parametrizations.
     """
-    values = values.detach().clone()
-    if name in dict(layer.named_buffers(recurse=False)):
-        setattr(layer, name, values)
-        return
-    old = dict(layer.named_parameters(recurse=False)).get(name)
-    if old is None:
+    own = dict(layer.named_parameters(recurse=False)).get(name)
+    if own is None:
         raise PruningError(
             f"a {type(layer).__name__}'s {name} must be a parameter of its own, but is computed from others; remove "
             f"the parametrisation (torch.nn.utils.parametrize.remove_parametrizations), then prune."
         )
-    setattr(layer, name, nn.Parameter(values, old.requires_grad))
+    return own

@@ -21,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils import _pytree as pytree
 
 from edge_tune.errors import PruningError
@@ -85,7 +87,7 @@ def is_depthwise(module: nn.Module) -> bool:
 
 def follows(module: nn.Module) -> bool:
     """Tell whether a layer has something of its own for each channel that passes through it."""
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         return len(module.normalized_shape) == 1
     if isinstance(module, nn.PReLU):
         return module.num_parameters > 1
@@ -122,12 +124,13 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
 def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     """Have the network's own code train, or not, for a while; the library's layers compute as in inference.
 
-    Batch norms that train mix the images of a batch, and dropout draws; what matters here are branches that a network
-    takes only while it trains.
+    So do classes derived from its norms and dropouts. Batch norms that train mix the images of a batch, and dropout
+    draws; what matters here are branches that a network takes only while it trains.
     """
     before = {module: module.training for module in model.modules()}
     for module in before:
-        module.training = training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))
+        is_own = not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))
+        module.training = training and is_own and not isinstance(module, _NormBase | _DropoutNd)
     try:
         yield
     finally:
@@ -206,10 +209,10 @@ class _Recording:
     def _recorded(self, name: str) -> Callable[..., Tensor]:
         layer, forward = self.layers[name], self.layers[name].forward
 
-        def record(features: Tensor, *rest: Any, **named: Any) -> Tensor:
-            output: Tensor = forward(features, *rest, **named)
-            self.dims[name] = _channel_dim(layer, features)
-            self.columns[name] = features.shape[self.dims[name]]
+        def record(input: Tensor, *rest: Any, **named: Any) -> Tensor:  # as PyTorch's layers name it
+            output: Tensor = forward(input, *rest, **named)
+            self.dims[name] = _channel_dim(layer, input)
+            self.columns[name] = input.shape[self.dims[name]]
             self.outputs[name].append(output[: len(output) // len(self.images)])
             return output
 
@@ -220,12 +223,12 @@ class _Recording:
         outputs = iter(self.outputs[name])
         patterns = len(arrived[name])
 
-        def replay(features: Tensor, *rest: Any, **named: Any) -> Tensor:
-            arrived[name].logical_or_(_nan_columns(features, dim, patterns))
+        def replay(input: Tensor, *rest: Any, **named: Any) -> Tensor:  # as PyTorch's layers name it
+            arrived[name].logical_or_(_nan_columns(input, dim, patterns))
             if is_depthwise(layer):
-                return forward(features, *rest, **named)  # type: ignore[no-any-return]
+                return forward(input, *rest, **named)  # type: ignore[no-any-return]
             if not mixes(layer):
-                return features.clone()  # a norm would hand marks on to all channels
+                return input.clone()  # a norm would hand marks on to all channels
             output = next(outputs)
             output = output.repeat(patterns, *[1] * (output.dim() - 1))
             return _marked(output, marks[name], dim) if name in marks else output
@@ -343,8 +346,9 @@ def _vectors(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.
     return {
         f"{name}.{own}" if name else own: parameter
         for name, module in model.named_modules()
+        if name not in layers and not isinstance(module, ParametrizationList)
         for own, parameter in module.named_parameters(recurse=False)
-        if name not in layers and parameter.numel() > 1 and parameter.numel() == max(parameter.shape)
+        if parameter.numel() > 1 and parameter.numel() == max(parameter.shape)
     }
 
 
@@ -411,11 +415,12 @@ def _channel_dim(layer: nn.Module, features: Tensor) -> int:
     """Return the dimension of `features` that a layer counts as channels."""
     if isinstance(layer, nn.Linear):
         return features.dim() - 1
-    if not isinstance(layer, nn.LayerNorm):
+    if not isinstance(layer, nn.LayerNorm | nn.RMSNorm):
         return 1
     if not layer.elementwise_affine:
         return features.dim() - 1
     marked = copy.deepcopy(layer)  # torchvision's LayerNorm2d has its channels elsewhere than its base class
     marked.weight.data[0] = math.nan
-    nan = type(layer).forward(marked, features[:1]).isnan()
+    forward: Callable[..., Tensor] = type(layer).forward
+    nan = forward(marked, features[:1]).isnan()
     return next(dim for dim in range(1, nan.dim()) if bool((nan.any(dim=dim) != nan.all(dim=dim)).any()))

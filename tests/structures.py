@@ -205,3 +205,48 @@ def upsampled() -> nn.Module:
         u=nn.ConvTranspose2d(16, 16, 2, 2),
         b=conv(16, 16),
     )
+
+
+def groups_beside_each_other(norm: bool) -> nn.Module:
+    """Two groups of `n` read two branches, one each."""
+    return Between(
+        lambda net, x: functional.relu(net.c(net.n(torch.cat([net.a(x), net.b(x)], dim=1)))),
+        a=conv(16, 8),
+        b=conv(16, 8),
+        n=nn.GroupNorm(2, 16) if norm else nn.Conv2d(16, 16, 3, padding=1, groups=2),
+        c=conv(16, 16),
+    )
+
+
+def chain(**layers: nn.Module) -> nn.Module:
+    """What `a` gives goes through `c`, then `b`; `c` is called by the name of its argument."""
+    own = {"a": conv(16, 16), "c": conv(16, 16)[0], "b": conv(16, 16), **layers}
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.relu(net.c(input=functional.relu(net.a(x)))))), **own
+    )
+
+
+def one_parameter_in_two() -> nn.Module:
+    """The weights of two layers are the same parameter."""
+    net = chain(a=conv(16, 16)[0])
+    net.c.weight = net.a.weight
+    return net
+
+
+class Remembering(nn.Module):
+    """Counts its calls, and while it trains draws random numbers, has another output, and a batch norm of its own."""
+
+    class Norm(nn.BatchNorm2d):
+        """Not of PyTorch's own module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = conv(3, 16, stride=2)[0], self.Norm(16), conv(16, 16)
+        self.fc, self.other = nn.Linear(16, 10), nn.Linear(16, 10)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        self.calls += 1
+        features = functional.dropout(functional.relu(self.norm(self.a(images))), 0.3, self.training)
+        features = functional.relu(self.b(features)).mean((2, 3))
+        return (self.fc(features), self.other(features)) if self.training else self.fc(features)

@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import edge_tune as et
 from edge_tune import models, pruning
 from edge_tune.couplings import Side, couplings
-from edge_tune.errors import ExperimentError
+from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.experiment import Point
 from tests import structures
 
@@ -156,6 +157,27 @@ def test_a_convolution_called_twice_reads_what_it_makes() -> None:
         ),
         (structures.twice, ["c.0.weight"], r"tied to those of 1 weights .*: a.0.weight; add them"),
         (structures.attention_over_places, ["m.weight"], r"even at 0.9 all of the at most 1 filters of a weight stay"),
+        (
+            lambda: structures.groups_beside_each_other(norm=True),
+            ["a.0.weight"],
+            r"the 2 groups of 'n' must keep as many channels each, but would keep \[5, 8\]",
+        ),
+        (
+            lambda: structures.groups_beside_each_other(norm=False),
+            ["b.0.weight"],
+            r"the 2 groups of 'n' must keep as many channels each, but would keep \[8, 5\]",
+        ),
+        (structures.one_parameter_in_two, ["a.weight"], r"but a.weight, c.weight are one and the same"),
+        (
+            lambda: structures.chain(c=weight_norm(nn.Conv2d(16, 16, 3, padding=1))),
+            ["a.0.weight"],
+            r"must be a parameter of its own, but is computed from others",
+        ),
+        (
+            lambda: structures.chain(c=weight_norm(nn.Conv2d(16, 16, 3, padding=1, groups=16))),
+            ["a.0.weight"],
+            r"must be a parameter of its own, but is computed from others",
+        ),
     ],
 )
 def test_what_cannot_be_pruned_is_refused_before_anything_starts(
@@ -163,6 +185,57 @@ def test_what_cannot_be_pruned_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(ExperimentError, match=problem):
         pruned(seeded(network), *weights)
+
+
+def test_a_layer_that_is_never_called_is_refused() -> None:
+    unused = nn.Sequential(structures.twice(), nn.Identity())
+    unused[1].conv = nn.Conv2d(3, 4, 1)
+    with pytest.raises(ExperimentError, match=r"'1.conv' is never called; remove '1.conv.weight'"):
+        pruning.check_groups(unused, group("1.conv.weight"), SHAPE)
+
+
+def test_a_network_that_cannot_be_copied_is_refused() -> None:
+    net = structures.chain()
+    net.last = net(torch.randn(1, *SHAPE))
+    with pytest.raises(ExperimentError, match=r"can be copied, but copy.deepcopy raised RuntimeError: Only Tensors"):
+        pruning.check_groups(net, group("a.0.weight"), SHAPE)
+
+
+def test_groups_of_a_norm_are_not_moved_over_channels_of_others() -> None:
+    """At 0.5 the norm could divide what is left, but into groups of other channels."""
+    model = seeded(lambda: structures.groups_beside_each_other(norm=True))
+    halved = Point({"g": 0.5}, {"g": "filters"})
+    coupled = couplings(model, SHAPE)
+    with pytest.raises(PruningError, match=r"'n' must keep as many channels each, but would keep \[4, 8\]"):
+        pruning.prune(model, pruning.make_plan(model, group("a.0.weight"), halved, coupled), coupled)
+    both, _ = pruned(model, "a.0.weight", "b.0.weight")
+    assert (both.n.num_groups, both.n.num_channels) == (2, 8)
+
+
+def test_two_groups_that_could_part_the_groups_of_a_layer_are_refused() -> None:
+    """At equal sparsities both could be pruned; a search asks for others too."""
+    groups = {"a": group("a.0.weight")["g"], "b": group("b.0.weight")["g"]}
+    with pytest.raises(ExperimentError, match=r"in the same pruner group") as raised:
+        pruning.check_groups(structures.groups_beside_each_other(norm=False), groups, SHAPE)
+    assert len(raised.value.problems) == 2
+
+
+def test_pruning_leaves_what_a_network_remembers_as_it_was() -> None:
+    model = seeded(structures.Remembering)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    smaller, plan = pruned(model, "a.weight")
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(smaller.calls, model.calls)
+    assert torch.equal(smaller.norm.running_mean, model.norm.running_mean[list(plan[0].slices)])
+
+
+def test_an_rms_norm_follows() -> None:
+    net = structures.layer_norm_and_scale()
+    net.n = nn.RMSNorm(16)
+    smaller, plan = pruned(net, "a.0.weight")
+    torch.testing.assert_close(smaller.n.weight, net.n.weight[list(plan[0].slices)])
 
 
 def test_every_problem_is_said_at_once() -> None:
