@@ -141,8 +141,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         f"Trials: {counts['finished']} finished, {counts['hopeless']} stopped as hopeless, "
         f"{counts['asha']} stopped by ASHA, {late}{counts['failed']} failed."
     )
-    if repeats := counts.get(REPEAT):
-        lines.append(f"Another {repeats} gave networks that had been tried, and took their records over.")
+    lines += repeats_line(counts.get(REPEAT, 0))
     lines += failure_lines(verdict)
     if verdict.chosen is None:
         lines.append("No trial finished better than chance, so there is no best network.")
@@ -152,6 +151,16 @@ def verdict_lines(verdict: Verdict) -> list[str]:
             f"in PyTorch {verdict.rows[-1].test['top1']:.2f}."
         )
     return lines
+
+
+def repeats_line(repeats: int) -> list[str]:
+    """Return a sentence on the trials that took a record over, if there are any."""
+    what = verb(
+        repeats,
+        "a network that had been tried, and took its record",
+        "networks that had been tried, and took their records",
+    )
+    return [f"Another {repeats} gave {what} over."] if repeats else []
 
 
 def failure_lines(verdict: Verdict) -> list[str]:

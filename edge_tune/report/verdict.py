@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edge_tune.benchmark.statistics import Ratio, is_distinguishable, noise_floor
-from edge_tune.console import SIMULATED
+from edge_tune.console import SIMULATED, repeats_line
 from edge_tune.entries import Metrics
 from edge_tune.objective import ranking_line
 from edge_tune.ranking import Row, evidence, imprecise_line
@@ -138,7 +138,7 @@ def _without_choice(study: StudyData) -> str:
         return "No trial has come to an end yet, so there is nothing to choose."
     if study.ranking:
         return "So no network is chosen."
-    return f"Of {counted(len(study.trials), 'trial')}, none finished better than chance, so there is nothing to choose."
+    return f"Of {counted(study.tried, 'trial')}, none finished better than chance, so there is nothing to choose."
 
 
 def _against_unpruned(study: StudyData, row: Row, chosen: Record) -> str:
@@ -202,7 +202,7 @@ def _against_schedule(row: Row, other: Row, name: str) -> str | None:
 def _better(study: StudyData, baseline: Record) -> str:
     better = study.better_in_both(baseline)
     sure = [trial for trial in better if _is_faster(trial, baseline)]
-    trials = counted(len(study.trials), "trial")
+    trials = counted(study.tried, "trial")
     beat = verb(len(better), "beats", "beat")
     text = f"{len(better)} of {trials} {beat} {baseline.name} in both latency_ratio and validation top1"
     if better:
@@ -220,12 +220,12 @@ def _is_faster(trial: Record, baseline: Record) -> bool:
 def endings_line(study: StudyData) -> str:
     """Return how the trials ended, counted."""
     counts: dict[str, int] = {}
-    for record in study.trials:
+    for record in (record for record in study.trials if record.same_as is None):
         counts[ending(record)] = counts.get(ending(record), 0) + 1
     parts = [f"{count} {ending_text(end)}" for end, count in sorted(counts.items(), key=lambda item: -item[1])]
     if not parts:
         return "No trial has come to an end yet."
-    return f"{counted(len(study.trials), 'trial')}: {', '.join(parts)}."
+    return " ".join([f"{counted(study.tried, 'trial')}: {', '.join(parts)}.", *repeats_line(study.repeats)])
 
 
 def _names(records: Sequence[Record]) -> str:
