@@ -15,10 +15,9 @@ from edge_tune.objective import ranking_line
 from edge_tune.ranking import Row, evidence, imprecise_line
 from edge_tune.report.data import StudyData, ending, ending_text, interval, measurement, number
 from edge_tune.report.statistics import quotient
-from edge_tune.results import Record
-from edge_tune.wording import counted, verb
+from edge_tune.results import RATIOS, Record
+from edge_tune.wording import counted, listed, verb
 
-RATIOS = ("latency_ratio", "total_latency_ratio")
 SHOWN = 5
 """How many trials a sentence names before it counts the rest."""
 
@@ -206,7 +205,7 @@ def _better(study: StudyData, baseline: Record) -> str:
     beat = verb(len(better), "beats", "beat")
     text = f"{len(better)} of {trials} {beat} {baseline.name} in both latency_ratio and validation top1"
     if better:
-        text += f": {_names(better)}"
+        text += f": {listed([record.name for record in better], SHOWN)}"
         how_many = f"; {len(sure)}" if len(sure) < len(better) else "; all" if len(sure) > 1 else ","
         text += f"{how_many} by more than their intervals overlap"
     return f"{text}."
@@ -226,11 +225,6 @@ def endings_line(study: StudyData) -> str:
     if not parts:
         return "No trial has come to an end yet."
     return " ".join([f"{counted(study.tried, 'trial')}: {', '.join(parts)}.", *repeats_line(study.repeats)])
-
-
-def _names(records: Sequence[Record]) -> str:
-    names = [record.name for record in records[:SHOWN]]
-    return ", ".join(names) + (f" and {len(records) - SHOWN} more" if len(records) > SHOWN else "")
 
 
 def _points(points: float) -> str:
