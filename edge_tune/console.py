@@ -196,7 +196,11 @@ def mark(row: Row) -> str:
 def _ms_cell(row: Row, metric: str) -> str:
     """Return the milliseconds, beside those of the unpruned network in the same turns."""
     text = f"{mark(row)}{row.metrics[metric]:.3f}"
-    return f"{text} of {row.reference[metric]:.3f}" if metric in row.reference and row.trial and not row.is_unpruned else text
+    return (
+        f"{text} of {row.reference[metric]:.3f}"
+        if metric in row.reference and row.trial and not row.is_unpruned
+        else text
+    )
 
 
 def _ratio_cell(row: Row, reference: Row, metric: str) -> str:
