@@ -24,7 +24,6 @@ from edge_tune.errors import EdgeTuneError, ExperimentError
 ASKED_TO_END = (signal.SIGTERM, signal.SIGHUP)
 """What service managers send, and what comes when a terminal is closed. They are taken as Ctrl-C is."""
 
-
 AT_ONCE_S = 1.0
 """Signals that follow each other faster than this are one."""
 

@@ -17,7 +17,17 @@ from edge_tune import export, pruning
 from edge_tune.datasets import Dataset
 from edge_tune.evaluation import evaluate, score
 from edge_tune.images import Split
-from edge_tune.ranking import Row, Verdict, best, better_in_both, endings, evidence, failures, imprecise_line
+from edge_tune.ranking import (
+    Row,
+    Verdict,
+    best,
+    better_in_both,
+    endings,
+    evidence,
+    failures,
+    imprecise_line,
+    last_measurement,
+)
 from edge_tune.results import Record, Results
 from edge_tune.study import Study
 from edge_tune.wording import counted
@@ -77,7 +87,7 @@ def _baseline_rows(study: Study, dataset: Dataset, results: Results, record: Rec
             trial=record.trial,
             metrics=record.metrics,
             test=_test(network, dataset.test),
-            **evidence(record.measurements["retrained"]),
+            **evidence(last_measurement(record)),
         )
 
 
@@ -90,7 +100,7 @@ def _write_best(study: Study, dataset: Dataset, results: Results, converter: Con
         metrics=record.metrics,
         test=_test(network, dataset.test),
         device_test_top1=_device_top1(converter, onnx, dataset.test) if converter else None,
-        **evidence(record.measurements["retrained" if record.epoch else "pruned"]),
+        **evidence(last_measurement(record)),
     )
     export.write_network(
         results.folder / "best",

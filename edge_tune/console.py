@@ -27,14 +27,13 @@ COLUMNS = (
 REASONS = 3
 """So many reasons why trials failed are told."""
 
-RATIOS = (
+SIMULATED = "Simulated: the figures follow from formulas; nothing was trained, classified or measured."
+
+TO_READ = (
     "Ratios are to the unpruned network, measured in turns with it; in brackets, the 95 % interval. Milliseconds stand "
     "beside those of the unpruned network in the same turns. "
     'Noise: how far the unpruned network is from itself; what does not exceed it is "not distinguishable".'
 )
-
-
-SIMULATED = "Simulated: the figures follow from formulas; nothing was trained, classified or measured."
 
 
 def trial_line(record: Record, experiment: Experiment) -> str:
@@ -97,12 +96,6 @@ def progress_line(standing: Standing, *, total: int, running: int, seconds_left:
     return ", ".join(parts) + "]"
 
 
-def names(all_names: Sequence[str], most: int = 3) -> str:
-    """Return the first names, and how many more there are."""
-    shown = ", ".join(all_names[:most])
-    return f"{shown} and {len(all_names) - most} more" if len(all_names) > most else shown
-
-
 def duration(seconds: float) -> str:
     """Return a time as a person says it."""
     if seconds < 90:
@@ -129,7 +122,7 @@ def verdict_cells(verdict: Verdict) -> list[tuple[str, ...]]:
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     """Return what the table does not say, a sentence each."""
-    lines = [SIMULATED if verdict.simulated else RATIOS, *([verdict.imprecise] if verdict.imprecise else [])]
+    lines = [SIMULATED if verdict.simulated else TO_READ, *([verdict.imprecise] if verdict.imprecise else [])]
     trials = counted(verdict.trials, "trial")
     for name, better in verdict.better_in_both.items():
         if name != "unpruned":
@@ -141,8 +134,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         f"Trials: {counts['finished']} finished, {counts['hopeless']} stopped as hopeless, "
         f"{counts['asha']} stopped by ASHA, {late}{counts['failed']} failed."
     )
-    if repeats := counts.get(REPEAT):
-        lines.append(f"Another {repeats} gave networks that had been tried, and took their records over.")
+    lines += repeats_line(counts.get(REPEAT, 0))
     lines += failure_lines(verdict)
     if verdict.chosen is None:
         lines.append("No trial finished better than chance, so there is no best network.")
@@ -152,6 +144,16 @@ def verdict_lines(verdict: Verdict) -> list[str]:
             f"in PyTorch {verdict.rows[-1].test['top1']:.2f}."
         )
     return lines
+
+
+def repeats_line(repeats: int) -> list[str]:
+    """Return a sentence on the trials that took a record over, if there are any."""
+    what = verb(
+        repeats,
+        "a network that had been tried, and took its record",
+        "networks that had been tried, and took their records",
+    )
+    return [f"Another {repeats} gave {what} over."] if repeats else []
 
 
 def failure_lines(verdict: Verdict) -> list[str]:
@@ -194,7 +196,11 @@ def mark(row: Row) -> str:
 def _ms_cell(row: Row, metric: str) -> str:
     """Return the milliseconds, beside those of the unpruned network in the same turns."""
     text = f"{mark(row)}{row.metrics[metric]:.3f}"
-    return f"{text} of {row.reference[metric]:.3f}" if metric in row.reference and not row.is_unpruned else text
+    return (
+        f"{text} of {row.reference[metric]:.3f}"
+        if metric in row.reference and row.trial and not row.is_unpruned
+        else text
+    )
 
 
 def _ratio_cell(row: Row, reference: Row, metric: str) -> str:

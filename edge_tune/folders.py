@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_tune.decoding import shown
 from edge_tune.errors import ExperimentError
+from edge_tune.wording import listed
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 NAMED = 10
@@ -46,9 +47,9 @@ def list_folder(root: Path) -> tuple[Files, Files]:
             f"{next(iter(train))!r}; add a folder of images for each further class."
         )
     if train.keys() != test.keys():
-        strays = sorted(train.keys() ^ test.keys())
+        strays = [repr(name) for name in sorted(train.keys() ^ test.keys())]
         raise ExperimentError(
-            f"{shown(root)}: train/ and test/ must hold the same classes, but got {_first(strays)} in one of them "
+            f"{shown(root)}: train/ and test/ must hold the same classes, but got {listed(strays)} in one of them "
             f"only; add the missing folders or remove the others."
         )
     return train, test
@@ -86,7 +87,7 @@ def _list_part(folder: Path) -> Files:
     if empty := [name for name in files if not files[name]]:
         raise ExperimentError(
             f"{shown(folder)}: every class folder must hold images ({', '.join(sorted(SUFFIXES))}), "
-            f"but got none in {_first(empty)}; add some or remove the folder."
+            f"but got none in {listed([repr(name) for name in empty])}; add some or remove the folder."
         )
     return files
 
@@ -127,8 +128,3 @@ def _kind(entry: "os.DirEntry[str]") -> str:
         return KINDS[stat.S_IFMT(entry.stat().st_mode)]
     except OSError as error:
         return f"a link that leads nowhere ({error.strerror})"
-
-
-def _first(names: Sequence[str]) -> str:
-    listed = ", ".join(map(repr, names[:3]))
-    return f"{listed} and {len(names) - 3} more" if len(names) > 3 else listed

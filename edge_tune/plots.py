@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_tune.experiment import Goal
-from edge_tune.ranking import FRONT, eligible, pareto_front
+from edge_tune.ranking import FRONT, eligible, pareto_front, without_repeats
 from edge_tune.results import Record
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ LATENCY, TOP1 = FRONT[0].metric, FRONT[1].metric
 
 def pictures(records: Sequence[Record], target: Goal) -> dict[str, Picture]:
     """Return the plots that the records of a study give, under names that sort; none where nothing is to be shown."""
-    trials = [record for record in records if not record.baseline]
+    trials = without_repeats(record for record in records if not record.baseline)
     measured = _with(trials, LATENCY, TOP1)
     baselines = [record for record in records if record.baseline]
     drawn = _with(baselines, LATENCY, TOP1)

@@ -94,15 +94,16 @@ def with_metrics(records: Iterable[Record], *goals: Goal) -> list[Record]:
     return [record for record in records if all(goal.metric in record.metrics for goal in goals)]
 
 
-def eligible(records: Iterable[Record]) -> list[Record]:
-    """Return the records that may be best: finished, better than chance, and not taken over from another of them."""
+def without_repeats(records: Iterable[Record]) -> list[Record]:
+    """Return the records that were not taken over from another of them: one for each network."""
     records = list(records)
     trials = {record.trial for record in records}
-    return [
-        record
-        for record in records
-        if record.status == "finished" and not record.collapsed and record.same_as not in trials
-    ]
+    return [record for record in records if record.same_as not in trials]
+
+
+def eligible(records: Iterable[Record]) -> list[Record]:
+    """Return the records that may be best: finished, better than chance, and not taken over from another of them."""
+    return [record for record in without_repeats(records) if record.status == "finished" and not record.collapsed]
 
 
 def best(records: Iterable[Record], target: Goal) -> Record | None:

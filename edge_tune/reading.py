@@ -3,9 +3,7 @@
 import hashlib
 import inspect
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from edge_tune import decoding
 from edge_tune.images import decode_groups
 from edge_tune.results import write_atomically
+from edge_tune.waiting import news
 
 Say = Callable[[str], None]
 Faults = dict[str, str]
@@ -74,28 +73,10 @@ def _read(files: Sequence[str], image_size: int, say: Say) -> Iterator[tuple[NDA
     length = max(1, min(GROUP, GROUP_BYTES // (3 * image_size**2)))
     groups = (files[start : start + length] for start in range(0, len(files), length))
     done = 0
-    with _news(say, lambda: f"Reading images: {done} of {len(files)}."):
+    with news(say, lambda: f"Reading images: {done} of {len(files)}.", NEWS_S):
         for decoded, faults in decode_groups(groups, image_size, os.cpu_count() or 1):
             done += len(decoded)
             yield decoded, faults
-
-
-@contextmanager
-def _news(say: Say, line: Callable[[], str]) -> Iterator[None]:
-    """Say `line()` every NEWS_S seconds until the block ends."""
-    ended = threading.Event()
-
-    def speak() -> None:
-        while not ended.wait(NEWS_S):
-            say(line())
-
-    speaker = threading.Thread(target=speak, daemon=True)
-    speaker.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        speaker.join()
 
 
 def _stamp(file: str) -> bytes:

@@ -24,6 +24,8 @@ from edge_tune.errors import AllFailedError, ExperimentError, StudyError
 from edge_tune.experiment import Experiment, KeepWeights
 from edge_tune.loading import load_experiment, without_secrets
 from edge_tune.results import Results
+from edge_tune.waiting import told
+from edge_tune.wording import listed
 
 REPORT = "report.html"
 STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
@@ -123,7 +125,8 @@ def _main(words: Sequence[str]) -> int:
     results = Results(_results_folder(given))
     _check_folder(results, resume=given.resume)
     # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
-    from edge_tune import session
+    with told(say, "PyTorch and Ray to be loaded"):
+        from edge_tune import session
 
     try:
         _run(given, experiment, results)
@@ -241,7 +244,7 @@ def _check_folder(results: Results, *, resume: bool) -> None:
         )
     elif others := results.others():
         raise ExperimentError(
-            f"{results.folder}: the results folder must be new or empty, but holds {console.names(others)}; choose "
+            f"{results.folder}: the results folder must be new or empty, but holds {listed(others)}; choose "
             f"another folder with --results."
         )
 

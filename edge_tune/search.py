@@ -46,6 +46,9 @@ class Listener(Protocol):
     def on_report(self, record: Record, checkpoint: bytes | None) -> None:
         """Learn where a trial is on its way."""
 
+    def on_step(self) -> None:
+        """Learn that the search goes on, many times a second, whether or not there is news."""
+
     def on_lost(self, trial: int, reason: str) -> None:
         """Learn that a trial's process was lost, and that it will be run again."""
 
@@ -76,6 +79,7 @@ class Recorder(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Hand over what was taken over since."""
         self._hand_over_repeats()
+        self.listener.on_step()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

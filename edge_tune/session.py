@@ -3,6 +3,7 @@
 import errno
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,7 +35,7 @@ from edge_tune.wording import counted, verb
 
 Say = Callable[[str], None]
 CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
-NEWS_S = 60.0
+NEWS_S = 20.0
 """Seconds without news after which a line of progress is due."""
 
 
@@ -57,7 +58,9 @@ def run(
 
     Raises:
         ExperimentError: Something that the experiment names does not fit; nothing was started.
-        StudyError: Too many trials failed, or their records cannot be written; what was written is kept.
+        BenchmarkError: The unpruned network could not be measured; nothing was kept.
+        StudyError: Too many trials failed, their records cannot be written, or an image of the test split cannot be
+            read any more; what was written is kept.
         KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
     check_same(results, identity(experiment))
@@ -86,7 +89,9 @@ def _run(
             loaded = load(experiment, say)
         else:
             check(experiment)
-        with cluster.joined(experiment.benchmark) as here:
+        with ExitStack() as joined:
+            with told(say, "Ray to start"):
+                here = joined.enter_context(cluster.joined(experiment.benchmark))
             devices = here.wait_for_devices(say)
             here.trials_at_once(experiment.search.cpus_per_trial)
             here.check_agreement()
@@ -297,7 +302,8 @@ class _Session:
         self._show_study()
         if reason:
             self.say(f"{self._recorded()}: {reason}.")
-        self.say("Reading the test split for the baselines and the best network.")
+        if not self.work.simulated:
+            self.say("Reading the test split for the baselines and the best network.")
         try:
             verdict = self.work.conclude(self.results, self.device)
         except ExperimentError as error:  # an image of the test that could be read when the session began
@@ -319,10 +325,13 @@ class _Session:
         )
 
     def on_report(self, record: Record, checkpoint: bytes | None) -> None:
-        """Follow a trial on its way; say where the study stands when there was no news for long."""
+        """Follow a trial on its way."""
         if checkpoint:
             self.results.write_checkpoint(record.trial, checkpoint)
         self.tensorboard.add(record)
+
+    def on_step(self) -> None:
+        """Say where the study stands when there was no news for long."""
         if time.monotonic() - self.spoke > NEWS_S:
             self._say_progress()
 
@@ -426,7 +435,7 @@ class _Session:
         self.spoke = time.monotonic()
         done_now = self.standing.ended - self.ended_before
         left = self.total - self.standing.ended
-        seconds_left = (self.spoke - self.began) / done_now * left if done_now else None
+        seconds_left = (self.spoke - self.began) / done_now * left if done_now and left else None
         self.say(
             console.progress_line(self.standing, total=self.total, running=len(self.running), seconds_left=seconds_left)
         )

@@ -18,7 +18,7 @@ from edge_tune.conclusion import figures
 from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.experiment import Benchmark
 from edge_tune.jsonfiles import content
-from edge_tune.ranking import Row, evidence, read_verdict
+from edge_tune.ranking import Row, evidence, last_measurement, read_verdict
 from edge_tune.results import Record, Results
 
 
@@ -170,7 +170,7 @@ def _row(results: Results, record: Record) -> Row:
         metrics=record.metrics,
         test=tested.test if tested else {},
         device_test_top1=tested.device_test_top1 if tested else None,
-        **evidence(record.measurements.get("retrained" if record.epoch else "pruned", {})),
+        **evidence(last_measurement(record)),
     )
 
 

@@ -1,9 +1,10 @@
 """The trials of a study for machines: one flat row a trial as CSV or Parquet, and a summary as JSON.
 
-Columns: what a trial is and how it ended; `sparsity.LABEL` and `structure.LABEL` as asked of each pruner group;
-`kept.WEIGHT`, the filters or channels that stay; every metric as it is now, and `pruned.METRIC` right after
-pruning; `RATIO.low` and `RATIO.high`, the 95 % interval of a ratio; `reference.LATENCY`, the unpruned network's in the
-same turns; `is_precise`, whether the ratios are known to 1 %; `seconds.STAGE`; where, on what and when it ran.
+Columns: what a trial is and how it ended; `same_as`, the trial whose record it took over; `sparsity.LABEL` and
+`structure.LABEL` as asked of each pruner group; `kept.WEIGHT`, the filters or channels that stay; every metric as it is
+now, and `pruned.METRIC` right after pruning; `RATIO.low` and `RATIO.high`, the 95 % interval of a ratio;
+`reference.LATENCY`, the unpruned network's in the same turns; `is_precise`, whether the ratios are known to 1 %;
+`seconds.STAGE`; where, on what and when it ran.
 A trial has no value in a column that its record does not speak of. Accuracies are on the validation split.
 """
 
@@ -34,7 +35,7 @@ from edge_tune.ranking import (
 from edge_tune.results import RATIOS, Record
 
 Cells = dict[str, Any]
-WHOLE_NUMBERS = {"trial", "epoch", "attempts"}
+WHOLE_NUMBERS = {"trial", "epoch", "attempts", "same_as"}
 TEXTS = {
     "name",
     "status",
@@ -91,7 +92,7 @@ def summary(
     chosen = found[0] if found else None
     return {
         "target": {"goal": type(target).__name__.lower(), "metric": target.metric},
-        "trials": len(trials),
+        "trials": sum(record.same_as is None for record in trials),
         "endings": endings(trials),
         "chosen": _entry(chosen) if chosen else None,
         "front": [_entry(record) for record in pareto_front(trials, FRONT)],
@@ -142,6 +143,7 @@ def _what(record: Record) -> Cells:
         "collapsed": record.collapsed,
         "epoch": record.epoch,
         "attempts": record.attempts,
+        "same_as": record.same_as,
     }
 
 

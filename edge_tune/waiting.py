@@ -17,12 +17,19 @@ def told(say: Callable[[str], None], what: str, every_s: float = EVERY_S) -> Ite
         what: What the block waits for, such as "the device CPU to answer".
         every_s: Seconds between two lines.
     """
-    over = threading.Event()
     began = time.monotonic()
+    with news(say, lambda: f"Still waiting for {what}, for {time.monotonic() - began:.0f} s.", every_s):
+        yield
+
+
+@contextmanager
+def news(say: Callable[[str], None], line: Callable[[], str], every_s: float) -> Iterator[None]:
+    """Say `line()` every so many seconds, from another thread, until the block ends."""
+    over = threading.Event()
 
     def tell() -> None:
         while not over.wait(every_s):
-            say(f"Still waiting for {what}, for {time.monotonic() - began:.0f} s.")
+            say(line())
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()

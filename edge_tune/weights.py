@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from edge_tune.download import download
 from edge_tune.errors import ExperimentError
 from edge_tune.loading import without_secrets
+from edge_tune.wording import listed
 
 
 def read_weights(source: str, say: Callable[[str], None] = lambda line: None) -> dict[str, Tensor]:
@@ -95,7 +96,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     findings = (("lacks", missing), ("has the unknown", unexpected), ("has the shapes", shapes))
     raise ExperimentError(
         f"{source}: weights must fit the network, but the file "
-        f"{', '.join(f'{verb} {_first(names)}' for verb, names in findings if names)}; "
+        f"{', '.join(f'{verb} {listed(names)}' for verb, names in findings if names)}; "
         f"give weights of this network or change the model."
     )
 
@@ -112,12 +113,12 @@ def _check_values(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], sour
         kinds = ", ".join(sorted({str(weights[name].dtype).removeprefix("torch.") for name in strange}))
         raise ExperimentError(
             f"{source}: weights must be dense tensors of the kind that the network has, but got {kinds} for "
-            f"{_first(strange)}; give weights that are not quantised or packed."
+            f"{listed(strange)}; give weights that are not quantised or packed."
         )
     infinite = [name for name, value in weights.items() if not bool(value.to(own[name].dtype).isfinite().all())]
     if infinite:
         raise ExperimentError(
-            f"{source}: weights must be finite numbers, but {_first(infinite)} hold NaN or infinity; give weights of a "
+            f"{source}: weights must be finite numbers, but {listed(infinite)} hold NaN or infinity; give weights of a "
             f"training that did not diverge."
         )
 
@@ -179,8 +180,3 @@ def _class_counts(
         return None
     counts = {(len(weights[name]), len(own[name])) for name in changed}
     return counts.pop() if len(counts) == 1 else None
-
-
-def _first(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -1,4 +1,6 @@
-"""Numbers in sentences."""
+"""Numbers and lists in sentences."""
+
+from collections.abc import Sequence
 
 
 def counted(number: int, thing: str) -> str:
@@ -9,3 +11,9 @@ def counted(number: int, thing: str) -> str:
 def verb(number: int, singular: str, plural: str) -> str:
     """Return the form of a verb that goes with so many."""
     return singular if number == 1 else plural
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

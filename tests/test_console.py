@@ -157,7 +157,7 @@ def test_verdict_lines_say_how_the_trials_ended_and_what_the_device_answers() ->
         endings={"finished": 5, "hopeless": 2, "asha": 1, "failed": 0},
     )
     assert console.verdict_lines(verdict) == [
-        console.RATIOS,
+        console.TO_READ,
         "2 of 8 trials beat off_the_shelf in both latency and val_top1.",
         "Trials: 5 finished, 2 stopped as hopeless, 1 stopped by ASHA, 0 failed.",
         "On the device the exported network has test_top1 89.25; in PyTorch 89.50.",

@@ -23,7 +23,6 @@ CLOCKS_AGREE = 1.01
 """The process's clock and ours may differ by so much in speed."""
 
 MOST_TEXT = 1000
-MOST_LAYERS = 100_000
 
 
 @dataclass(frozen=True)

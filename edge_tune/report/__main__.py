@@ -16,10 +16,11 @@ from edge_tune.arguments import given_path, given_text
 from edge_tune.command import say
 from edge_tune.errors import ExperimentError
 from edge_tune.objective_text import EXAMPLE, parse
+from edge_tune.report.data import StudyData
 from edge_tune.report.page import write_report
 from edge_tune.report.sections import damage
 from edge_tune.report.verdict import sentences
-from edge_tune.results import OWN, Results, write_atomically
+from edge_tune.results import OWN, Record, Results, write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,14 +75,20 @@ def _run(given: argparse.Namespace) -> int:
     for file, convert in ((given.csv, tables.to_csv), (given.parquet, tables.to_parquet)):
         if file:
             with _writing(file):
-                write_atomically(file, convert(studies[0].records))
+                write_atomically(file, convert(_all_records(studies[0])))
             say(f"Table: {file}", says)
     if given.json:
         summaries = [
-            {"simulated": s.simulated, **tables.summary(s.records, s.target, s.verdict, s.ranking)} for s in studies
+            {"simulated": s.simulated, **tables.summary(_all_records(s), s.target, s.verdict, s.ranking)}
+            for s in studies
         ]
         say(json.dumps(summaries if several else summaries[0], indent=2))
     return 0
+
+
+def _all_records(study: StudyData) -> list[Record]:
+    """Return the baselines and every trial, those included that took a record over."""
+    return [*study.baselines, *sorted((*study.trials, *study.dropped), key=lambda record: record.trial)]
 
 
 def _owner(file: Path) -> Path | None:

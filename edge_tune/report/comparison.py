@@ -105,14 +105,14 @@ def studies_table(studies: Sequence[StudyData]) -> Table:
             [
                 escape(study.label),
                 f"{type(study.target).__name__.lower()} {escape(study.target.metric)}",
-                str(len(study.trials)),
+                str(study.tried),
                 f"{max(hours):.1f}" if len(hours) else DASH,
                 escape(chosen.name) if chosen else "none",
                 f"{mark}{ratio.ratio:.3f}<small>[{ratio.low:.3f}, {ratio.high:.3f}]</small>" if ratio else DASH,
                 f"{number(chosen.metrics.get('top1')):.2f}" if chosen else DASH,
                 f"{test['top1']:.2f}" if "top1" in test else DASH,
                 *(
-                    f"{len(study.better_in_both(record))} of {len(study.trials)}"
+                    f"{len(study.better_in_both(record))} of {study.tried}"
                     for record in study.known_schedules[:1] or []
                 ),
             ]

@@ -28,6 +28,7 @@ from edge_tune.ranking import (
     pareto_front,
     ratios,
     read_verdict,
+    without_repeats,
 )
 from edge_tune.report.statistics import Floats, Mask
 from edge_tune.report.timeline import hours_of_work
@@ -54,6 +55,8 @@ class StudyData:
         run: What was run: run.json.
         verdict: As it was written at the end; None if the study did not come to its end.
         source: The experiment file's text.
+        trials: Without those that took the record of another trial over: each network is shown and counted once.
+        dropped: Those.
         problems: What is left out because it is damaged, a sentence each.
         objective: What to choose by, instead of the experiment's target.
     """
@@ -65,6 +68,7 @@ class StudyData:
     source: str
     baselines: Sequence[Record]
     trials: Sequence[Record]
+    dropped: Sequence[Record] = ()
     problems: Sequence[str] = ()
     objective: Objective | None = None
 
@@ -93,6 +97,16 @@ class StudyData:
     def records(self) -> list[Record]:
         """The baselines, then the trials."""
         return [*self.baselines, *self.trials]
+
+    @cached_property
+    def tried(self) -> int:
+        """How many networks the search tried."""
+        return sum(record.same_as is None for record in self.trials)
+
+    @property
+    def repeats(self) -> int:
+        """How many trials took a record over, that of a baseline included."""
+        return len(self.trials) + len(self.dropped) - self.tried
 
     @cached_property
     def unpruned(self) -> Record | None:
@@ -205,6 +219,9 @@ def _read(folder: Path, label: str, objective: Objective | None) -> StudyData:
         verdict = read_verdict(results)
     except ExperimentError as error:
         problems += error.problems
+    every = results.trials()
+    trials = without_repeats(every)
+    shown = {record.trial for record in trials}
     study = StudyData(
         label=f"{label} (simulated)" if run.get("simulated") else label,
         folder=folder,
@@ -212,7 +229,8 @@ def _read(folder: Path, label: str, objective: Objective | None) -> StudyData:
         verdict=verdict,
         source=as_text(content(folder / "experiment.py") or b""),
         baselines=results.baselines(),
-        trials=results.trials(),
+        trials=trials,
+        dropped=[record for record in every if record.trial not in shown],
         problems=problems,
         objective=objective,
     )

@@ -69,7 +69,7 @@ def about(study: StudyData) -> str:
     parts = [
         f"{study.identity.get('model', 'a network')} on {name}",
         f"{type(target).__name__.lower()} {target.metric}",
-        counted(len(study.trials), "trial"),
+        counted(study.tried, "trial"),
         str(account.device(study)),
         str(session.get("started_at", ""))[:10],
     ]

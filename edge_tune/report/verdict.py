@@ -9,16 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edge_tune.benchmark.statistics import Ratio, is_distinguishable, noise_floor
-from edge_tune.console import SIMULATED
+from edge_tune.console import SIMULATED, repeats_line
 from edge_tune.entries import Metrics
 from edge_tune.objective import ranking_line
 from edge_tune.ranking import Row, evidence, imprecise_line
 from edge_tune.report.data import StudyData, ending, ending_text, interval, measurement, number
 from edge_tune.report.statistics import quotient
-from edge_tune.results import Record
-from edge_tune.wording import counted, verb
+from edge_tune.results import RATIOS, Record
+from edge_tune.wording import counted, listed, verb
 
-RATIOS = ("latency_ratio", "total_latency_ratio")
 SHOWN = 5
 """How many trials a sentence names before it counts the rest."""
 
@@ -138,7 +137,7 @@ def _without_choice(study: StudyData) -> str:
         return "No trial has come to an end yet, so there is nothing to choose."
     if study.ranking:
         return "So no network is chosen."
-    return f"Of {counted(len(study.trials), 'trial')}, none finished better than chance, so there is nothing to choose."
+    return f"Of {counted(study.tried, 'trial')}, none finished better than chance, so there is nothing to choose."
 
 
 def _against_unpruned(study: StudyData, row: Row, chosen: Record) -> str:
@@ -202,11 +201,11 @@ def _against_schedule(row: Row, other: Row, name: str) -> str | None:
 def _better(study: StudyData, baseline: Record) -> str:
     better = study.better_in_both(baseline)
     sure = [trial for trial in better if _is_faster(trial, baseline)]
-    trials = counted(len(study.trials), "trial")
+    trials = counted(study.tried, "trial")
     beat = verb(len(better), "beats", "beat")
     text = f"{len(better)} of {trials} {beat} {baseline.name} in both latency_ratio and validation top1"
     if better:
-        text += f": {_names(better)}"
+        text += f": {listed([record.name for record in better], SHOWN)}"
         how_many = f"; {len(sure)}" if len(sure) < len(better) else "; all" if len(sure) > 1 else ","
         text += f"{how_many} by more than their intervals overlap"
     return f"{text}."
@@ -220,17 +219,12 @@ def _is_faster(trial: Record, baseline: Record) -> bool:
 def endings_line(study: StudyData) -> str:
     """Return how the trials ended, counted."""
     counts: dict[str, int] = {}
-    for record in study.trials:
+    for record in (record for record in study.trials if record.same_as is None):
         counts[ending(record)] = counts.get(ending(record), 0) + 1
     parts = [f"{count} {ending_text(end)}" for end, count in sorted(counts.items(), key=lambda item: -item[1])]
     if not parts:
         return "No trial has come to an end yet."
-    return f"{counted(len(study.trials), 'trial')}: {', '.join(parts)}."
-
-
-def _names(records: Sequence[Record]) -> str:
-    names = [record.name for record in records[:SHOWN]]
-    return ", ".join(names) + (f" and {len(records) - SHOWN} more" if len(records) > SHOWN else "")
+    return " ".join([f"{counted(study.tried, 'trial')}: {', '.join(parts)}.", *repeats_line(study.repeats)])
 
 
 def _points(points: float) -> str:

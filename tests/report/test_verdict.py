@@ -157,3 +157,15 @@ def test_endings_line_counts(tmp_path: Path) -> None:
     assert (
         verdict.endings_line(study(tmp_path, trials)) == "3 trials: 2 finished, 1 stopped at the time limit of a trial."
     )
+
+
+def test_a_trial_that_took_a_record_over_is_no_further_network(tmp_path: Path) -> None:
+    schedule = even(1, 0.5, baseline="off_the_shelf")
+    repeats = [even(3, 0.61, same_as=2), even(4, 0.62, same_as=2), even(5, 0.5, same_as=1)]
+    found = study(tmp_path, [even(2, 0.6), *repeats], [record(0, {}, "a", baseline="unpruned"), schedule])
+    assert [trial.trial for trial in found.trials] == [2, 5]  # the baseline has no other place among the trials
+    assert (found.tried, found.repeats) == (1, 3)
+    assert verdict.endings_line(found) == (
+        "1 trial: 1 finished. Another 3 gave networks that had been tried, and took their records over."
+    )
+    assert "0 of 1 trial beat off_the_shelf" in verdict.sentences(found)[-1]
