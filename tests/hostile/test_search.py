@@ -24,9 +24,15 @@ import edge_tune as et
 from tests.networks import experiment as make
 
 GROUPS = {{
-    f"group_{{n}}": et.PrunerGroup("filters", [f"w{{n}}.weight"], sparsity={sparsity}) for n in range({groups})
+    f"group_{{n}}": et.PrunerGroup("filters", [f"layer{{1 + n // 3}}.{{n % 3}}.conv1.weight"], sparsity={sparsity})
+    for n in range({groups})
 }}
-experiment = make(pruner_groups=GROUPS, baselines={baselines}, search=et.Search({method!r}, trials={trials}, seed=0))
+experiment = make(
+    model="resnet20_cifar",
+    pruner_groups=GROUPS,
+    baselines={baselines},
+    search=et.Search({method!r}, trials={trials}, seed=0),
+)
 """
 
 
