@@ -17,7 +17,7 @@ import edge_tune as et
 from edge_tune import datasets, reading, run, session, train
 from edge_tune.errors import ExperimentError
 from edge_tune.images import MEAN, STD
-from tests.networks import experiment
+from tests.networks import experiment, write_image_folder
 from tests.pictures import SIZE, png, quarters, small_folder, stored, tiff
 
 pytestmark = pytest.mark.hostile
@@ -544,17 +544,22 @@ STUDY = """
 from tests.networks import experiment as make
 import edge_tune as et
 
-experiment = make(dataset=et.Data("images", image_size=16), retraining=et.Retraining(epochs=0, lr=0.1))
+experiment = make(
+    dataset=et.Data("pictures", image_size=16),
+    training=et.Retraining(epochs=30, lr=0.05, batch_size=4),
+    retraining=et.Retraining(epochs=0, lr=0.1),
+)
 """
 
 
-def test_image_of_the_test_that_breaks_during_a_study_can_be_replaced(root, capsys, monkeypatch):
+def test_image_of_the_test_that_breaks_during_a_study_can_be_replaced(root, tmp_path, capsys, monkeypatch):
     """It is found at the end, nothing is lost, and what is advised works: replace it and resume."""
     monkeypatch.setattr(datasets, "MEMORY_LIMIT_BYTES", 0)
-    monkeypatch.chdir(root.parent)
+    monkeypatch.chdir(tmp_path)
+    write_image_folder(tmp_path / "pictures", images=80)  # dark and bright ones, to be told apart
     monkeypatch.setenv("PYTHONPATH", str(EXPERIMENT.parents[1]))
     Path("study.py").write_text(STUDY)
-    broken = root / "test/b/0.png"
+    broken = Path("pictures/test/dog/0.png")
     search_on = session.search.run_search
 
     def search(*arguments, **options):
@@ -562,17 +567,17 @@ def test_image_of_the_test_that_breaks_during_a_study_can_be_replaced(root, caps
         broken.write_bytes(b"damaged")
 
     monkeypatch.setattr(session.search, "run_search", search)
-    arguments = ["study.py", "--data", "images", "--trials", "1", "--results", "out"]
+    arguments = ["study.py", "--data", "pictures", "--trials", "1", "--results", "out"]
 
     assert run.main(arguments) == 1
     err = capsys.readouterr().err
     assert "2 of 2 trials are recorded in out. " in err
-    assert "test/b/0.png: must be a readable image, but got a content that cannot" in err
+    assert "test/dog/0.png: must be a readable image, but got a content that cannot" in err
     assert "To go on when this is mended: " in err
     assert run.main([*arguments, "--resume"]) == 2
     err = capsys.readouterr().err
-    assert "test/b/0.png: must be a readable image" in err
+    assert "test/dog/0.png: must be a readable image" in err
     assert err.endswith("; replace or remove it.\n")
-    Image.new("L", (2 * SIZE, SIZE), 70).save(broken)
+    Image.new("L", (SIZE, SIZE), 70).save(broken)
     assert run.main([*arguments, "--resume"]) == 0
     assert "0 of 2 trials to run" in capsys.readouterr().out
