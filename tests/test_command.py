@@ -31,8 +31,8 @@ def start(body: str, *words: str, **options: object) -> subprocess.Popen[str]:
 
 
 WAITS = """
-say("ready")
 try:
+    say("ready")
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(0.5)
