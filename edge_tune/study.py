@@ -102,8 +102,7 @@ def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
     """
     torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
     dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=say)
-    network, coupled = _network(experiment, dataset.num_classes, experiment.weights, say)
-    return Loaded(experiment, dataset, network, coupled, train.checked_onnx(network, dataset.input_shape))
+    return Loaded(experiment, dataset, *_network(experiment, dataset.num_classes, experiment.weights, say))
 
 
 def check(experiment: Experiment) -> None:
@@ -113,22 +112,22 @@ def check(experiment: Experiment) -> None:
         ExperimentError: Something that the experiment names is not there or does not fit.
     """
     num_classes = datasets.check(experiment.data, seed=experiment.search.seed)
-    weights, size = experiment.weights, experiment.data.image_size
-    network, _ = _network(experiment, num_classes, None if weights and is_download(weights) else weights)
-    train.checked_onnx(network, (3, size, size))
+    weights = experiment.weights
+    _network(experiment, num_classes, None if weights and is_download(weights) else weights)
 
 
 def _network(
     experiment: Experiment, num_classes: int, weights: str | None, say: Say = datasets.silent
-) -> tuple[nn.Module, Couplings]:
-    """Return the unpruned network, checked, with these weights if there are any, and what is coupled in it."""
+) -> tuple[nn.Module, Couplings, bytes]:
+    """Return the unpruned network, checked, with these weights if there are any; what is coupled in it; its ONNX."""
     size = experiment.data.image_size
     network = models.build(experiment.model, num_classes)
     models.check_output(network, (3, size, size), num_classes)
+    onnx = train.checked_onnx(network, (3, size, size))
     coupled = pruning.check_groups(network, experiment.pruner_groups, (3, size, size))
     if weights:
         load_weights(network, read_weights(weights, say), without_secrets(weights))
-    return network, coupled
+    return network, coupled, onnx
 
 
 def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> Study:
