@@ -216,10 +216,14 @@ Family = list[Cut]
 
 
 def _families(cuts: Iterable[Cut], coupled: Couplings) -> list[Family]:
-    """Return the cuts that remove anything, those that are tied to each other together."""
+    """Return the cuts that may remove something, those that are tied to each other together.
+
+    Whether they do is decided for what is tied as a whole: of a narrow weight's slices none may go where one of a wider
+    weight's would.
+    """
     families: list[tuple[Family, set[int]]] = []
     for cut in cuts:
-        if kept_count(cut.sparsity, cut.before) == cut.before:
+        if cut.sparsity == 0 or cut.before == 1:
             continue
         members, atoms = [cut], set(coupled.atoms[cut.side].tolist())
         for family in [family for family in families if not atoms.isdisjoint(family[1])]:

@@ -126,6 +126,15 @@ def test_branches_that_are_added_side_by_side_lose_the_same_share_each() -> None
     torch.testing.assert_close(smaller(images), silent(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("sparsity", "kept"), [(0.1, [8, 8, 16]), (0.2, [7, 7, 14])])
+def test_branches_that_are_added_side_by_side_lose_nothing_where_the_narrower_ones_would_not(
+    sparsity: float, kept: list[int]
+) -> None:
+    weights = ("a.0.weight", "b.0.weight", "c.0.weight")
+    _, plan = pruned(seeded(structures.concatenation_is_added), *weights, sparsity=sparsity)
+    assert [cut.kept for cut in plan] == kept
+
+
 def test_a_branch_that_only_training_takes_loses_what_it_reads() -> None:
     smaller, _ = pruned(seeded(structures.BranchInTraining), "a.0.weight")
     assert smaller.aux[0].weight.shape == (8, 8, 3, 3)
