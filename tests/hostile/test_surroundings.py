@@ -187,7 +187,7 @@ def test_run_whose_descriptors_are_closed(folder: Path) -> None:
     assert shell(folder, line) == (0, "")
     results = Results(folder / "out")
     assert len(results.trials()) == 2
-    assert results.count_unreadable() == 0
+    assert results.problems() == []
     assert (folder / "out/report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
