@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -261,25 +261,57 @@ def measuring(settings: Benchmark, reference: bytes | None = None, devices: int 
     run_id = uuid.uuid4().hex[:12]
     # Pickled by hand, Ray holds the network for as long as this driver lives, whatever becomes of the actors.
     pickled = cloudpickle.dumps(ray.put(reference)) if reference else None  # type: ignore[no-untyped-call]
-    owners: list[Any] = []
+    owners: dict[str, Any] = {}
+    names: list[str] = []
     started: list[Any] = []
     try:
-        names = [f"device-{run_id}-{number}" for number in range(devices)]
-        owners = [start_owner(name, settings, run_id, pickled) for name in names]
-        started += owners
-        for owner in owners:
-            answer_of(owner.ping, START_S, f"Ray must have a node with a free unit of {settings.resource!r}")
+        for name in (f"device-{run_id}-{number}" for number in range(devices)):
+            owners[name] = start_owner(name, settings, run_id, pickled)
+        started += owners.values()
+        names = _those_that_start(owners, settings.resource)
         queue = _start_queue(run_id, names)
         started.append(queue)
         answer_of(queue.pid, START_S, "the driver's node must have room for a process")
-        for owner in owners:
-            answer_of(owner.describe, LIMIT_S, "its device must be usable")
+        for name in names:
+            answer_of(owners[name].describe, LIMIT_S, "its device must be usable")
         yield BenchmarkClient(run_id)
     finally:
-        if owners:
-            ray.wait([owner.close.remote() for owner in owners], num_returns=len(owners), timeout=CLOSE_S)
+        if names:
+            ray.wait([owners[name].close.remote() for name in names], num_returns=len(names), timeout=CLOSE_S)
         for actor in started:
             ray.kill(actor)
+
+
+def _those_that_start(owners: Mapping[str, Any], resource: str) -> list[str]:
+    """Return the names of the actors that answer, once all do that the nodes have a device for.
+
+    Ray notices only after a while that a node was lost, so that a device may have been counted which is no more.
+
+    Raises:
+        BenchmarkError: There is a unit of the resource for one that does not answer in time, or for none.
+    """
+    end = time.monotonic() + START_S
+    answered: set[str] = set()
+    asked: dict[Any, str] = {}
+    while len(answered) < len(owners):
+        if answered and len(answered) >= _offered(resource):
+            break
+        if time.monotonic() > end:
+            raise _not_started(START_S, f"Ray must have a node with a free unit of {resource!r}")
+        for name in owners.keys() - answered - set(asked.values()):
+            asked[owners[name].ping.remote()] = name
+        for answer in ray.wait(list(asked), timeout=RETRY_S)[0]:
+            name = asked.pop(answer)
+            if _is_there(answer):
+                answered.add(name)
+    for name in owners.keys() - answered:
+        ray.kill(owners[name])  # else it would take the device of one that is lost and comes back
+    return [name for name in owners if name in answered]
+
+
+def _offered(resource: str) -> int:
+    """Return how many units of a resource the nodes have, free or not."""
+    return int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
 
 
 def start_owner(name: str, settings: Benchmark, run_id: str, reference: bytes | None) -> Any:
@@ -321,11 +353,30 @@ def answer_of(method: Any, within_s: float, condition: str) -> Any:
         try:
             return ray.get(method.remote(), timeout=max(0.0, end - time.monotonic()))
         except GetTimeoutError:
-            raise BenchmarkError(
-                f"the benchmark actors must start within {within_s:g} s, but did not; {condition}."
-            ) from None
+            raise _not_started(within_s, condition) from None
         except ActorUnavailableError:
             time.sleep(RETRY_S)
         except RayTaskError as error:
-            cause = _innermost(error)
-            raise (cause if isinstance(cause, BenchmarkError) else error) from None
+            raise _own(error) from None
+
+
+def _is_there(ping: Any) -> bool:
+    """Return whether an actor answered; False if Ray has lost it and restarts it."""
+    try:
+        ray.get(ping)
+    except ActorUnavailableError:
+        time.sleep(RETRY_S)
+        return False
+    except RayTaskError as error:
+        raise _own(error) from None
+    return True
+
+
+def _not_started(within_s: float, condition: str) -> BenchmarkError:
+    return BenchmarkError(f"the benchmark actors must start within {within_s:g} s, but did not; {condition}.")
+
+
+def _own(error: RayTaskError) -> Exception:
+    """Return what an actor raised, if it is its own sentence."""
+    cause = _innermost(error)
+    return cause if isinstance(cause, BenchmarkError) else error

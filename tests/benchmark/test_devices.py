@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError
+from ray.util import list_named_actors
 
 from edge_tune.benchmark.actor import Answer
 from edge_tune.benchmark.devices import BenchmarkClient, answer_of, measuring, sign_of
@@ -227,6 +228,15 @@ def test_measuring_refuses_an_unknown_device(cluster: None) -> None:
         measuring(Benchmark(device="GPUX", resource="fakes")),
     ):
         pass
+
+
+def test_a_device_that_was_counted_and_is_no_more_is_left_out(cluster: None) -> None:
+    with measuring(FAKE, devices=5) as client:  # the node has four
+        there = {actor["name"] for actor in list_named_actors(all_namespaces=True)}
+        assert sum(f"device-{client.run_id}-{number}" in there for number in range(5)) == 4
+        with ThreadPoolExecutor(5) as callers:
+            answers = list(callers.map(client.measure, [b"onnx"] * 5))
+        assert all(answer.measurement.latency_ms > 0 for answer in answers)
 
 
 def test_measuring_gives_up_when_no_node_has_a_device_left(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
