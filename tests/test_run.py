@@ -345,15 +345,12 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     before = Path("cut/trials.jsonl").read_text()
 
     # From here on in this process, which has already imported all that it needs.
-    assert main([file, "--results", "cut", "--resume", "--keep-weights", "best"]) == 0
+    assert main([file, "--results", "cut", "--resume", "--trials", "5", "--keep-weights", "best"]) == 0
     assert Path("cut/trials.jsonl").read_text().startswith(before)
     assert main([file, "--results", "whole"]) == 0
-    assert [record.trial for record in ended("cut")] == [2, 3, 4, 5]
-    assert [record.sparsities for record in ended("cut")] == [record.sparsities for record in ended("whole")]
-    assert [record.metrics for record in ended("cut")] == [record.metrics for record in ended("whole")]
-
-    assert main([file, "--results", "cut", "--resume", "--trials", "5"]) == 0
     assert [record.trial for record in ended("cut")] == [2, 3, 4, 5, 6]
+    assert [record.sparsities for record in ended("cut")[:4]] == [record.sparsities for record in ended("whole")]
+    assert [record.metrics for record in ended("cut")[:4]] == [record.metrics for record in ended("whole")]
 
     capsys.readouterr()
     assert main([file, "--results", "cut", "--resume", "--trials", "2"]) == 0

@@ -1,7 +1,8 @@
 """Every way in which a study is ended from outside, at every stage: real signals to real processes.
 
 Each ends in order: what is recorded, the command that goes on with it, 128 and the signal as exit code, not a word of
-Ray's, and no process of the command's or Ray's left behind.
+Ray's, and no process of the command's or Ray's left behind. `.ci/run` leaves out those marked `figures`: each takes half
+a minute, and differs little from another.
 """
 
 import fcntl
@@ -13,6 +14,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ experiment = make(
     search=et.Search("hyperopt", trials=1),
 )
 """
+in_full = partial(pytest.param, marks=pytest.mark.figures)
 GO_ON = re.compile(r"Interrupted: \d+ of \d+ trials (is|are) recorded in out\.\nTo go on: .* --results=out --resume\n")
 NOTHING = "Interrupted before anything was measured; start again.\n"
 
@@ -125,7 +128,7 @@ def to_group(command: Command, *numbers: signal.Signals) -> None:
         os.killpg(command.process.pid, number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, in_full(signal.SIGTERM), in_full(signal.SIGHUP)])
 def test_signal_to_the_group_during_trials(begin: Callable[..., Command], number: signal.Signals) -> None:
     command = begin(*SIMULATED)
     command.wait_for("trials to run")
@@ -134,6 +137,7 @@ def test_signal_to_the_group_during_trials(begin: Callable[..., Command], number
     assert GO_ON.fullmatch(command.ends(128 + number))
 
 
+@pytest.mark.figures
 def test_signal_to_the_process_during_trials(begin: Callable[..., Command]) -> None:
     command = begin(*SIMULATED)
     command.wait_for("trials to run")
@@ -195,8 +199,15 @@ def test_command_that_is_killed_leaves_nobody(begin: Callable[..., Command]) -> 
     assert command.ends(-signal.SIGKILL) == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("service", ["gcs_server", "raylet"])
+@pytest.mark.parametrize(
+    ("service", "number"),
+    [
+        ("gcs_server", signal.SIGTERM),
+        in_full("gcs_server", signal.SIGINT),
+        ("raylet", signal.SIGINT),
+        in_full("raylet", signal.SIGTERM),
+    ],
+)
 def test_signal_while_ray_starts(begin: Callable[..., Command], service: str, number: signal.Signals) -> None:
     command = begin(*SIMULATED)
     command.wait_for_process(service)
