@@ -1,8 +1,8 @@
 """Every way in which a study is ended from outside, at every stage: real signals to real processes.
 
 Each ends in order: what is recorded, the command that goes on with it, 128 and the signal as exit code, not a word of
-Ray's, and no process of the command's or Ray's left behind. `.ci/run` leaves out those marked `figures`: each takes half
-a minute, and differs little from another.
+Ray's, and no process of the command's or Ray's left behind. `.ci/run` leaves out those marked `figures`: each takes
+half a minute, and differs little from another.
 """
 
 import fcntl
