@@ -230,7 +230,8 @@ def joined(settings: Benchmark) -> Iterator[Cluster]:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the records
         yield Cluster("on this machine" if address == "local" else f"at {address}", settings.resource)
     finally:
-        ray.shutdown()
+        with _ctrl_c_ignored():
+            ray.shutdown()
 
 
 def _start(address: str, options: Mapping[str, Any]) -> None:
@@ -278,6 +279,16 @@ def _sigterm_kept() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, mine)
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Let who presses Ctrl-C again wait for the seconds that this takes: Ray, stopped half-way, ends in a traceback."""
+    mine = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, mine)
 
 
 @contextmanager

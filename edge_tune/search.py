@@ -6,6 +6,7 @@ scheduler: the records are plain files and the only state (docs/decisions.md say
 
 import json
 import re
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -178,7 +179,7 @@ def run_search(
     under_way: Sequence[Record],
     listener: Listener,
 ) -> str | None:
-    """Run the trials that have no record yet. Returns when all have ended, at a limit, or after Ctrl-C.
+    """Run the trials that have no record yet. Returns when all have ended, or at a limit.
 
     The text it returns says why there was no other network to try before all trials had ended, if that was so.
 
@@ -188,6 +189,7 @@ def run_search(
 
     Raises:
         StudyError: Ray Tune itself failed.
+        KeyboardInterrupt: The search was interrupted.
     """
     experiment = trials.experiment
     ended = [record for record in (*results.baselines(), *results.trials()) if record.trial > 0]
@@ -222,10 +224,27 @@ def run_search(
             ),
         )
         try:
-            tuner.fit()
+            with _ctrl_c_given_back():
+                tuner.fit()
         except TuneError as error:
             raise StudyError(f"Ray Tune must run the trials, but got: {_in_a_line(error)}") from error
     return searcher.exhausted
+
+
+@contextmanager
+def _ctrl_c_given_back() -> Iterator[None]:
+    """Let Ctrl-C mean what it meant before: Ray Tune takes it for the time it runs, and would keep it.
+
+    Raises:
+        KeyboardInterrupt: It came; Ray Tune may not have looked any more.
+    """
+    mine = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+        if signal.getsignal(signal.SIGINT) is mine:  # Ray Tune gives it back after the first
+            raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, mine)
 
 
 def _error(trial: Trial) -> Exception:

@@ -297,8 +297,6 @@ class _Session:
         if limits.reason and not limits.time_is_over:
             raise StudyError(f"{self._recorded()}. The study was ended: {limits.reason}")
         reason = limits.reason or (None if self.results.unfinished() else exhausted)
-        if not reason and self.standing.ended < self.total:
-            raise KeyboardInterrupt  # Ray Tune has taken it, and ended its trials
         self._show_study()
         if reason:
             self.say(f"{self._recorded()}: {reason}.")

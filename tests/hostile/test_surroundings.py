@@ -155,7 +155,8 @@ def test_results_folder_that_is_deleted_meanwhile(folder: Path) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         if b"[1/" in line:
-            shutil.rmtree(folder / "out")
+            (folder / "out").rename(folder / "gone")  # in one step, while files are written there
+            shutil.rmtree(folder / "gone")
             break
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
