@@ -108,7 +108,7 @@ def macs_removed(model: nn.Module, plan: Plan) -> int:
     total = 0
     for cut in plan:
         block, _, _ = cut.weight.partition(".conv1")
-        first, second = (model.get_submodule(f"{block}.{conv}").weight for conv in ("conv1", "conv2"))
+        first, second = (model.get_parameter(f"{block}.{conv}.weight") for conv in ("conv1", "conv2"))
         side = SHAPE[1] // 2 ** (int(block[len("layer")]) - 1)
         total += (cut.before - cut.kept) * 9 * side**2 * (first.shape[1] + second.shape[0])
     return total

@@ -99,10 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = {"command": command, "commit": None, "versions": versions()}
     watch = Watch([given.trials // part for part in (8, 4, 2, 1)])
     TimedSearcher.watch = watch
-    search.Searcher = TimedSearcher  # type: ignore[misc]
+    search.Searcher = TimedSearcher  # type: ignore[attr-defined]
     with nodes(given.at_once), tempfile.TemporaryDirectory() as folder:
         results = Results(Path(folder) / "study")
-        session.run(experiment, results, about, EXPERIMENT.read_text(), watch.say, simulated_epoch_s=0.0)
+        session.run(experiment, results, about, EXPERIMENT.read_bytes(), watch.say, simulated_epoch_s=0.0)
         bytes_a_trial = (results.folder / "trials.jsonl").stat().st_size / given.trials
     node_count = min(NODES, given.at_once)
     print(f"{platform.machine()}, {os.cpu_count()} cores, {given.at_once} at once, {node_count} Ray nodes on it")

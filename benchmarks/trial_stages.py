@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         results = Results(Path(folder) / "study")
         try:
-            session.run(experiment, results, {}, EXPERIMENT.read_text(), lambda line: None)
+            session.run(experiment, results, {}, EXPERIMENT.read_bytes(), lambda line: None)
         except EdgeTuneError as error:
             print(error, file=sys.stderr)
             return 2

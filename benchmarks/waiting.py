@@ -95,8 +95,13 @@ def trainer(environment: dict[str, str], threads: int | None) -> Iterator[subpro
 @contextmanager
 def running(command: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """Start a process, which ends with the block."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, text=True, **pipes)
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         yield process
     finally:
