@@ -50,7 +50,7 @@ LONG = Size(
     },
     until=0.95,
 )
-SHORT = Size(trials=8, epochs=12, kills=dict.fromkeys(LONG.kills, 1), until=0.7)
+SHORT = Size(trials=8, epochs=8, kills=dict.fromkeys(LONG.kills, 1), until=0.7)
 SIZES = [
     pytest.param(SHORT, id="short", marks=pytest.mark.slow),
     pytest.param(LONG, id="long", marks=pytest.mark.figures),

@@ -36,7 +36,7 @@ ray.init(address="auto", log_to_driver=False, logging_level="error")
 nodes = [node for node in ray.nodes() if node["Alive"]]
 print(json.dumps({node["NodeManagerHostname"]: node["Resources"].get("ncs", 0) for node in nodes}))
 """
-STUDY = "experiments/resnet56_latency.py --data digits --train-images 300 --trials 4 --epochs 2"
+STUDY = "experiments/resnet56_latency.py --data digits --train-images 300 --trials 2 --epochs 1"
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def test_study_runs_on_the_cluster_and_its_results_come_back(cluster: Cluster) -
     (folder,) = cluster.user.path(f"{CHECKOUT}/results").iterdir()
     results = Results(folder)
     trials = results.trials()
-    assert [record.trial for record in trials] == [2, 3, 4, 5]
+    assert [record.trial for record in trials] == [2, 3]
     assert {record.status for record in trials} <= {"finished", "stopped"}  # a hopeless one stops
     measured = [record.measurements["pruned"] for record in (*trials, *results.baselines())]
     assert {measurement["host"] for measurement in measured} == {"device"}

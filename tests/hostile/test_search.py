@@ -42,7 +42,7 @@ def write(folder: Path, **settings: object) -> str:
     return str(folder / "study.py")
 
 
-@pytest.mark.parametrize("method", ["hyperopt", "random", "grid"])
+@pytest.mark.parametrize("method", ["hyperopt", pytest.param("random", marks=pytest.mark.figures), "grid"])
 def test_command_ends_when_a_space_is_exhausted_and_when_it_is_resumed(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

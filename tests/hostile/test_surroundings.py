@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.studies import write_study
 
 pytestmark = pytest.mark.hostile
 ROOT = Path(__file__).parents[2]
+in_full = partial(pytest.param, marks=pytest.mark.figures)
 STUDY = """
 'Die Größe der Gruppen.'
 import edge_tune as et
@@ -74,8 +76,15 @@ def test_home_that_cannot_be_written(folder: Path) -> None:
     assert (code, err) == (0, ""), out
 
 
-@pytest.mark.parametrize("command", ["run", "train"])
-@pytest.mark.parametrize("variable", ["HOME", "EDGE_TUNE_CACHE"])
+@pytest.mark.parametrize(
+    ("command", "variable"),
+    [
+        ("run", "HOME"),
+        ("train", "EDGE_TUNE_CACHE"),
+        in_full("run", "EDGE_TUNE_CACHE"),
+        in_full("train", "HOME"),
+    ],
+)
 def test_cache_that_cannot_be_written(folder: Path, command: str, variable: str) -> None:
     changes = {"EDGE_TUNE_CACHE": "", variable: str(folder / "file")}
     options = ["--results=out"] if command == "run" else []
@@ -88,7 +97,7 @@ def test_cache_that_cannot_be_written(folder: Path, command: str, variable: str)
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize("variable", ["TMPDIR", in_full("RAY_TMPDIR")])
 def test_temporary_folder_with_a_long_name(folder: Path, variable: str) -> None:
     """The path of a socket holds no more than 107 bytes."""
     long = folder / ("x" * 60)
