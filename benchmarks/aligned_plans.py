@@ -20,14 +20,14 @@ import openvino as ov
 from numpy.typing import NDArray
 from torch import nn
 
-from edge_tune import export, models, pruning, weights
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.runner import pin
-from edge_tune.couplings import Couplings, couplings
 from edge_tune.experiment import Point, PrunerGroup
 from edge_tune.loading import load_experiment
-from edge_tune.pruning import Plan
-from edge_tune.tracing import Shape
+from edge_tune.networks import models, onnx_export, pruning, weights
+from edge_tune.networks.couplings import Couplings, couplings
+from edge_tune.networks.pruning import Plan
+from edge_tune.networks.tracing import Shape
 
 ROOT = Path(__file__).parents[1]
 SHAPE: Shape = (3, 32, 32)
@@ -120,7 +120,7 @@ def compiler(precision: str) -> Callable[[nn.Module], ov.InferRequest]:
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
 
     def compile_(network: nn.Module) -> ov.InferRequest:
-        compiled = core.compile_model(core.read_model(export.to_onnx(network, SHAPE)), "CPU", settings)
+        compiled = core.compile_model(core.read_model(onnx_export.to_onnx(network, SHAPE)), "CPU", settings)
         used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         assert used == precision, f"asked for {precision}, but OpenVINO uses {used}"
         return compiled.create_infer_request()

@@ -23,12 +23,13 @@ import torch
 from torch import nn
 
 import edge_tune as et
-from edge_tune import pruning, retraining, study
 from edge_tune.errors import EdgeTuneError
-from edge_tune.evaluation import evaluate
 from edge_tune.experiment import Point
-from edge_tune.images import Split
 from edge_tune.loading import load_experiment
+from edge_tune.networks import pruning, retraining
+from edge_tune.networks.evaluation import evaluate
+from edge_tune.networks.images import Split
+from edge_tune.search import study
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_latency.py"
 PLANS = {

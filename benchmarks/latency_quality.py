@@ -24,16 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from edge_tune import export, models, pruning
 from edge_tune.benchmark.backend import OpenVinoBackend, check_device
 from edge_tune.benchmark.cores import measuring_cpus, training_cpus
 from edge_tune.benchmark.measurement import Measurement
 from edge_tune.benchmark.statistics import paired_ratio
-from edge_tune.couplings import couplings
 from edge_tune.errors import BenchmarkError, EdgeTuneError
 from edge_tune.experiment import Benchmark, Point
 from edge_tune.loading import load_experiment
-from edge_tune.weights import load_weights, read_weights
+from edge_tune.networks import models, onnx_export, pruning
+from edge_tune.networks.couplings import couplings
+from edge_tune.networks.weights import load_weights, read_weights
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_latency.py"
 IMAGE = (3, 32, 32)
@@ -105,7 +105,7 @@ def networks(weights: str | None) -> tuple[bytes, bytes]:
     point = Point(experiment.baselines["off_the_shelf"], dict.fromkeys(experiment.pruner_groups, "filters"))
     coupled = couplings(network, IMAGE)
     plan = pruning.make_plan(network, experiment.pruner_groups, point, coupled)
-    return export.to_onnx(network, IMAGE), export.to_onnx(pruning.prune(network, plan, coupled), IMAGE)
+    return onnx_export.to_onnx(network, IMAGE), onnx_export.to_onnx(pruning.prune(network, plan, coupled), IMAGE)
 
 
 def trainer() -> AbstractContextManager[None]:

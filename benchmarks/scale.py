@@ -1,7 +1,7 @@
 """What a long study costs its driver: seconds and memory a trial, the time of a suggestion, as observations grow.
 
 python -m benchmarks.scale --trials 2000 --at-once 64
-Simulated trials (edge_tune/simulation.py) on several Ray nodes on this machine; the search, the queue, the records
+Simulated trials (edge_tune/search/simulation.py) on several Ray nodes on this machine; search, queue, records
 and TensorBoard are real. Needs about 200 MB a trial at once. `--at-once 1` shows the time that a trial takes alone.
 """
 
@@ -23,11 +23,11 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 import edge_tune as et
-from edge_tune import search, session
-from edge_tune.cluster import versions
 from edge_tune.loading import load_experiment
-from edge_tune.results import Results
-from edge_tune.searcher import Searcher
+from edge_tune.records.results import Results
+from edge_tune.search import session, tune
+from edge_tune.search.cluster import versions
+from edge_tune.search.searcher import Searcher
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_latency.py"
 NODES = 8
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = {"command": command, "commit": None, "versions": versions()}
     watch = Watch([given.trials // part for part in (8, 4, 2, 1)])
     TimedSearcher.watch = watch
-    search.Searcher = TimedSearcher  # type: ignore[attr-defined]
+    tune.Searcher = TimedSearcher  # type: ignore[attr-defined]
     with nodes(given.at_once), tempfile.TemporaryDirectory() as folder:
         results = Results(Path(folder) / "study")
         session.run(experiment, results, about, EXPERIMENT.read_bytes(), watch.say, simulated_epoch_s=0.0)

@@ -17,10 +17,10 @@ from datetime import datetime
 from pathlib import Path
 
 import edge_tune as et
-from edge_tune import session
 from edge_tune.errors import EdgeTuneError
 from edge_tune.loading import load_experiment
-from edge_tune.results import Record, Results
+from edge_tune.records.results import Record, Results
+from edge_tune.search import session
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_no_retraining.py"
 STAGES = ("plan", "prune", "evaluate", "export", "queue", "compile", "measure")

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 import edge_tune as et
-from edge_tune import models
-from edge_tune.images import Split
-from edge_tune.retraining import retrain
+from edge_tune.networks import models
+from edge_tune.networks.images import Split
+from edge_tune.networks.retraining import retrain
 
 SPINNING = "spinning"
 WAYS = {

@@ -1,213 +1,207 @@
-"""A network as files: ONNX that every supported runtime reads, and a folder that loads again.
+"""A stored trial's network as a folder like best/, without its study: python -m edge_tune.export RESULTS TRIAL DIR.
 
-python -m edge_tune.export RESULTS TRIAL DIR
+Nothing is measured and no image is read: metrics.json holds what the study recorded. `load_network` reads the folder.
 """
 
-import io
-import json
-import math
-import re
+import argparse
 import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
-import torch
-from msgspec import Meta
-from torch import nn
-from torch.jit._trace import TracerWarning
+import onnx
+from google.protobuf.message import DecodeError
 
-from edge_tune import jsonfiles, models
-from edge_tune.couplings import couplings
-from edge_tune.entries import Width
-from edge_tune.errors import EdgeTuneError, ExperimentError, ExportError
-from edge_tune.jsonfiles import DamageError, converted, read_object
-from edge_tune.pruning import Plan, plan_as_json, plan_from_json, prune
-from edge_tune.results import write_atomically
-from edge_tune.tracing import Shape
-from edge_tune.weights import load_weights, state_in
-
-MOST_VALUES = 2**26
-"""Of an input: an image of 4,728 x 4,728 pixels in three colours."""
+from edge_tune import command
+from edge_tune.arguments import given_path, given_text
+from edge_tune.benchmark.backend import open_backend
+from edge_tune.errors import ExperimentError, PruningError
+from edge_tune.experiment import Benchmark
+from edge_tune.networks import models, onnx_export, pruning, stored
+from edge_tune.networks.stored import load_network as load_network
+from edge_tune.records.jsonfiles import content
+from edge_tune.records.ranking import Row, evidence, last_measurement, read_verdict
+from edge_tune.records.results import Record, Results
+from edge_tune.search.conclusion import figures
 
 
-class Description(TypedDict):
-    """What plan.json must hold of a network, besides the plan: what `describe` writes."""
-
-    model: str
-    num_classes: Annotated[int, Meta(ge=1, le=10**6)]
-    input_shape: tuple[Width, Width, Width]
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the folder and return the exit code: 0 done, 2 bad input, 1 failed."""
+    return command.run(_main, arguments)
 
 
-OPSET = 13
-CALL_TO_ARMS = re.compile(r"\. Please feel free|\s*\[Caused by|\n")
-"""Where torch.onnx, having said what is wrong, goes on to where support is asked for and to its graph."""
+def _main(words: Sequence[str]) -> int:
+    given = _parser().parse_args(words)
+    record = write_stored(
+        Results(given.results),
+        given.trial,
+        given.folder,
+        trust_model=given.trust_model,
+        device_python=given.device_python,
+    )
+    files = sorted(file.name for file in given.folder.iterdir())
+    command.say(f"{record.name}: {given.folder} holds {', '.join(files)}")
+    return 0
 
 
-def to_onnx(model: nn.Module, input_shape: Shape) -> bytes:
-    """Return `model` as ONNX, opset 13, one input "input" [1, C, H, W], one output "output".
+def write_stored(
+    results: Results, trial: str, folder: Path, *, trust_model: bool = False, device_python: str | None = None
+) -> Record:
+    """Write the network of a finished trial, named by number or name, to a new folder; return its record.
 
-    The legacy exporter is used on purpose: what the newer one writes cannot be read by OpenVINO
-    2021.4 and 2022.3, the last versions with the Neural Compute Stick's plugin.
-
-    Raises:
-        ExportError: The network does something that ONNX cannot hold, or fails while it is traced.
-    """
-    buffer: Any = io.BytesIO()  # the legacy exporter writes to a buffer too, which its annotation leaves out
-    try:
-        with warnings.catch_warnings(), _without_graphs():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", category=TracerWarning)
-            torch.onnx.export(
-                model.eval(),
-                (torch.zeros(1, *input_shape),),
-                buffer,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=["input"],
-                output_names=["output"],
-            )
-    except Exception as error:  # tracing runs the network's own forward, which may raise anything
-        raise ExportError(
-            f"the network must be one that ONNX (opset {OPSET}) can hold, but torch.onnx says: {_said(error)}; change "
-            f"that operation, or image_size where it is a pooling whose output must divide its input."
-        ) from error
-    onnx: bytes = buffer.getvalue()
-    return onnx
-
-
-@contextmanager
-def _without_graphs() -> Iterator[None]:
-    """Keep torch.onnx from printing the whole graph of a network that it refuses.
-
-    It means to do so only when asked, but tests whether the function `_jit_is_onnx_log_enabled` exists, not its answer.
-    """
-    log = torch._C._jit_onnx_log
-    setattr(torch._C, "_jit_onnx_log", lambda *_: None)  # noqa: B010 - mypy knows it as a function, which stays one
-    try:
-        yield
-    finally:
-        setattr(torch._C, "_jit_onnx_log", log)  # noqa: B010
-
-
-def _said(error: Exception) -> str:
-    """Return what an error says is wrong, in one line, with its type unless it is torch.onnx's own."""
-    text = CALL_TO_ARMS.split(str(error))[0].rstrip(".")
-    return text if isinstance(error, torch.onnx.OnnxExporterError) else f"{type(error).__name__}: {text}"
-
-
-def to_bytes(model: nn.Module) -> bytes:
-    """Return the `state_dict` as the bytes of a file that `torch.load(weights_only=True)` reads."""
-    buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
-    return buffer.getvalue()
-
-
-def rebuild(network: dict[str, Any], weights: bytes) -> nn.Module:
-    """Return the pruned network that `describe` and `to_bytes` describe, in eval mode."""
-    whole = models.build(network["model"], network["num_classes"])
-    plan = plan_from_json(network["plan"])
-    pruned = prune(whole, plan, couplings(whole, tuple(network["input_shape"])))
-    load_weights(pruned, state_in(weights, "the stored weights"), "the stored weights")
-    return pruned.eval()
-
-
-def rebuild_stored(network: Mapping[str, Any], weights: bytes, where: Path) -> nn.Module:
-    """Return the network of files that something may have damaged since they were written.
+    Nothing in the results is run, whoever wrote them: neither an interpreter that they name, nor, unless it is
+    trusted, the module of a network.
 
     Args:
-        where: The file of the weights.
+        trust_model: Import the module of a network that is "package.module:function".
+        device_python: Interpreter whose OpenVINO converts the network; None: this one.
 
     Raises:
-        ExperimentError: The description and the weights make no network.
+        ExperimentError: There is no such study, trial or weights, the folder cannot take them, or the network's
+            module must be trusted and is not.
+        ExportError: ONNX cannot hold the network.
+        BenchmarkError: The OpenVINO that converts the network is not there.
     """
-    try:
-        check_description(network)
-        return rebuild(dict(network), weights)
-    except EdgeTuneError as error:
-        raise ExperimentError(f"{where}: {error}") from error
-    except Exception as error:  # torch and torch-pruning fail in their own ways on a plan that makes no sense
-        raise ExperimentError(
-            f"{where}: the weights and their description must make a network, but got {type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}; restore both, or export the trial again."
-        ) from error
-
-
-def check_description(network: Mapping[str, Any]) -> None:
-    """Check that what `describe` wrote names a network of a size that can be meant.
-
-    Raises:
-        DamageError: It does not.
-    """
-    converted(network, Description)
-    if math.prod(network["input_shape"]) > MOST_VALUES:
-        raise DamageError(f"expected an input of at most {MOST_VALUES} values, got {network['input_shape']}")
-
-
-def describe(model: str, num_classes: int, input_shape: Shape, plan: Plan) -> dict[str, Any]:
-    """Return what `rebuild` needs besides the weights, as plain JSON types."""
-    return {
-        "model": model,
-        "num_classes": num_classes,
-        "input_shape": list(input_shape),
-        "plan": plan_as_json(plan),
-    }
-
-
-def write_network(
-    folder: Path,
-    *,
-    network: Mapping[str, Any],
-    weights: bytes,
-    onnx: bytes,
-    ir: tuple[bytes, bytes] | None,
-    metrics: Mapping[str, Any],
-) -> None:
-    """Write the folder that `load_network` reads, with the network for other runtimes and its figures beside it.
-
-    Args:
-        network: As `describe` returns it.
-        ir: OpenVINO IR: xml, bin; None if no device is there to convert.
-    """
-    files = {"weights.pt": weights, "model.onnx": onnx, "plan.json": _json(network), "metrics.json": _json(metrics)}
-    if ir:
-        files |= {"model.xml": ir[0], "model.bin": ir[1]}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_atomically(folder / name, content)
-
-
-def load_network(folder: Path | str, *, trust_model: bool = False) -> nn.Module:
-    """Return the network of a folder that `write_network` wrote (`best/`): plan.json and weights.pt.
-
-    Args:
-        trust_model: Import the module of a network that is "package.module:function". Importing it runs its code,
-            so say so only if you trust whoever wrote the folder.
-
-    Raises:
-        ExperimentError: A file is not there or damaged, or the network's module must be trusted and is not.
-    """
-    plan, file = Path(folder) / "plan.json", Path(folder) / "weights.pt"
-    try:
-        network = read_object(plan, Description, "export the trial again")
-    except FileNotFoundError as error:
-        raise ExperimentError(
-            f"{plan}: must describe the network, but there is no such file; check the path."
-        ) from error
+    results.require()
+    record = find(results, trial)
+    weights = _weights(results, record)
+    _check_free(folder)
+    experiment = results.identity()
+    name, device = _of_study(results, experiment)
     if not trust_model:
-        models.check_trusted(network["model"], plan, "call load_network(folder, trust_model=True)")
-    if (weights := jsonfiles.content(file)) is None:
-        raise ExperimentError(f"{file}: must hold the network's weights, but there is no such file; check the path.")
-    return rebuild_stored(network, weights, file)
+        models.check_trusted(name, results.folder / "run.json", "add --trust-model")
+    network = _description(results, name, record)
+    rebuilt = stored.rebuild_stored(network, weights, results.network_file(record))
+    model = onnx_export.to_onnx(rebuilt, tuple(network["input_shape"]))
+    metrics = figures(_row(results, record), record)
+    ir = _converted(model, device, device_python)
+    try:
+        stored.write_network(folder, network=network, weights=weights, onnx=model, ir=ir, metrics=metrics)
+    except OSError as error:
+        raise ExperimentError(f"{folder}: must be a folder that can be written, but got: {error.strerror}.") from error
+    return record
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+def _of_study(results: Results, identity: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the names of a study's network and device."""
+    try:
+        return identity["model"], identity["benchmark"]["device"]
+    except KeyError as error:
+        raise ExperimentError(
+            f"{results.folder / 'run.json'}: must name the study's model and its device, but lacks {error}; restore it."
+        ) from error
+
+
+def find(results: Results, trial: str) -> Record:
+    """Return the record of a trial or baseline by its name or number.
+
+    Raises:
+        ExperimentError: There is none.
+    """
+    records = [*results.baselines(), *results.trials()]
+    for record in records:
+        if trial in (record.name, str(record.trial)):
+            return record
+    names = f"{records[0].name} to {records[-1].name}" if records else "none so far"
+    raise ExperimentError(
+        f"{results.folder}: a trial must be the number or name of one that has ended ({names}), but got {trial!r}."
+    )
+
+
+def _weights(results: Results, record: Record) -> bytes:
+    if record.status != "finished":
+        raise ExperimentError(
+            f"{record.name}: only a trial that finished has weights, but this one {record.status}: {record.reason}"
+        )
+    if (weights := content(results.network_file(record))) is None:
+        kept = ", ".join(sorted(file.stem for file in results.networks.glob("*.pt"))) or "none"
+        raise ExperimentError(
+            f"{record.name}: its weights must be among those kept in {results.networks} ({kept}), but are not; "
+            f"a study keeps those of every trial with --keep-weights all."
+        )
+    return weights
+
+
+def _check_free(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ExperimentError(f"{folder}: must be new or empty, but holds files; choose another folder.")
+
+
+def _description(results: Results, model: str, record: Record) -> dict[str, Any]:
+    """Return what the network is, its input and output read off the unpruned network that every study leaves."""
+    file = results.folder / "unpruned.onnx"
+    if (onnx_file := content(file)) is None:
+        raise ExperimentError(f"{file}: must be there to tell the network's input and output, but is not.")
+    try:
+        graph = onnx.load_from_string(onnx_file).graph
+        (_, channels, height, width), (_, num_classes) = _dims(graph.input[0]), _dims(graph.output[0])
+    except (DecodeError, IndexError, ValueError) as error:
+        raise ExperimentError(
+            f"{file}: must be the unpruned network as ONNX, of one image [1, C, H, W] and one output [1, classes], but "
+            f"got {type(error).__name__} ({len(onnx_file)} bytes); restore the file."
+        ) from error
+    try:
+        plan = pruning.plan_from_json(record.plan)
+    except PruningError as error:
+        raise ExperimentError(f"{results.folder}: {record.name}: {error}") from error
+    return stored.describe(model, num_classes, (channels, height, width), plan)
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int]:
+    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def _converted(model: bytes, device: str, python: str | None) -> tuple[bytes, bytes] | None:
+    """Return IR from an OpenVINO; None for a study whose device was the formula."""
+    if device == "fake":
+        return None
+    backend = open_backend(Benchmark(device="CPU", python=python), None)
+    try:
+        return backend.convert(model)
+    finally:
+        backend.close()
+
+
+def _row(results: Results, record: Record) -> Row:
+    """Return the trial's figures; those on the test split if the study's verdict has them."""
+    verdict = read_verdict(results)
+    rows = [row for row in (verdict.rows if verdict else ()) if row.trial == record.trial]
+    tested = rows[-1] if rows else None  # the last is on the weights as they are kept
+    return Row(
+        name=record.name,
+        trial=record.trial,
+        metrics=record.metrics,
+        test=tested.test if tested else {},
+        device_test_top1=tested.device_test_top1 if tested else None,
+        **evidence(last_measurement(record)),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_tune.export",
+        description="Write the network of a stored trial as best/ is written: plan.json, weights.pt, model.onnx, "
+        "OpenVINO IR, metrics.json. Nothing is measured again.",
+    )
+    parser.add_argument("results", type=given_path, metavar="RESULTS", help="folder of a study")
+    parser.add_argument(
+        "trial", type=given_text, metavar="TRIAL", help="number or name: 41, trial_0041, off_the_shelf, unpruned"
+    )
+    parser.add_argument("folder", type=given_path, metavar="DIR", help="new or empty folder")
+    parser.add_argument(
+        "--trust-model",
+        action="store_true",
+        help="import the module of a network that is package.module:function; this runs its code, so say so only if "
+        "you trust whoever wrote the results",
+    )
+    parser.add_argument(
+        "--device-python",
+        type=given_text,
+        metavar="FILE",
+        help="interpreter whose OpenVINO converts the network, such as .venv-ncs/bin/python (default: this one)",
+    )
+    return parser
 
 
 if __name__ == "__main__":
-    from edge_tune.stored import main  # the command stands further down the map of modules than what trials import
-
     sys.exit(main())

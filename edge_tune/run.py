@@ -17,13 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from edge_tune import command, console
+from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.command import say
+from edge_tune.display import console
 from edge_tune.errors import AllFailedError, ExperimentError, StudyError
 from edge_tune.experiment import Experiment, KeepWeights
 from edge_tune.loading import load_experiment, without_secrets
-from edge_tune.results import Results
+from edge_tune.records.results import Results
 from edge_tune.waiting import told
 from edge_tune.wording import listed
 
@@ -126,7 +127,7 @@ def _main(words: Sequence[str]) -> int:
     _check_folder(results, resume=given.resume)
     # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
     with told(say, "PyTorch and Ray to be loaded"):
-        from edge_tune import session
+        from edge_tune.search import session
 
     try:
         _run(given, experiment, results)
@@ -142,9 +143,9 @@ def _main(words: Sequence[str]) -> int:
 
 def _run(given: argparse.Namespace, experiment: Experiment, results: Results) -> None:
     """Run the study, say what it came to, and write its report."""
-    from edge_tune import session
-    from edge_tune.cluster import versions
     from edge_tune.report.page import write_report
+    from edge_tune.search import session
+    from edge_tune.search.cluster import versions
 
     about = {**_about(given, experiment), "versions": versions()}
     source = _without_secrets(given.experiment.read_bytes(), experiment)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_tune.benchmark.checks import Check, Finding, Host
+from edge_tune.doctor.checks import Check, Finding, Host
 from edge_tune.experiment import Benchmark
 
 NEW = {"python": "3.11.7", "numpy": "2.4.6", "openvino": "2026.4.1-22982-e2-releases/2026/4", "libusb": False}

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import edge_tune as et
-from edge_tune import trainable
-from edge_tune.results import Record
-from edge_tune.searcher import Searcher
-from edge_tune.simulation import Simulation
-from edge_tune.trainable import Planner
+from edge_tune.records.results import Record
+from edge_tune.search import trainable
+from edge_tune.search.searcher import Searcher
+from edge_tune.search.simulation import Simulation
+from edge_tune.search.trainable import Planner
 from tests.networks import BLOCKS, experiment
 
 CHOICES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_tune.results import Record
+from edge_tune.records.results import Record
 
 GROUPS = {"layer_1": [f"layer1.{block}.conv1.weight" for block in range(9)], "layer_2": ["layer2.1.conv1.weight"]}
 WIDTHS = {"layer_1": 16, "layer_2": 32}

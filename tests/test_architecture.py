@@ -1,137 +1,74 @@
-"""The map of modules: a module imports only what stands above it, and few may know torch, ray or openvino."""
+"""The map of rooms: each imports only from those above it, there are no circles, and few know torch or ray."""
 
 import ast
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1] / "edge_tune"
-ORDER = [
+MODULES = sorted(".".join(file.relative_to(ROOT).with_suffix("").parts) for file in ROOT.rglob("*.py"))
+ROOMS = [
     "errors",
-    "waiting",
     "wording",
+    "waiting",
+    "files",
     "command",
     "arguments",
     "experiment",
     "__init__",  # the names an experiment file uses
     "loading",
-    "convert.__init__",
-    "convert.reading",
-    "convert.command",
-    "convert.policies",
-    "convert.removal",
-    "convert.distiller",
-    "convert.network",
-    "convert.decays",
-    "convert.parameters",
-    "convert.wandb",
-    "convert.conversion",
-    "convert.source",
-    "convert.__main__",
-    "benchmark.__init__",
-    "benchmark.statistics",
-    "jsonfiles",
-    "entries",
-    "results",
-    "ranking",
-    "objective",
-    "objective_text",
-    "tables",
-    "console",
-    "card",
-    "plots",
-    "hparams",
-    "tensorboard",
-    "report.__init__",
-    "report.statistics",
-    "report.timeline",
-    "report.data",
-    "report.verdict",
-    "report.style",
-    "report.figures",
-    "report.bars",
-    "report.cards",
-    "report.blocks",
-    "report.comparison",
-    "report.findings",
-    "report.account",
-    "report.sections",
-    "report.page",
-    "report.__main__",
-    "models",
-    "decoding",
-    "download",
-    "weights",
-    "images",
-    "reading",
-    "folders",
-    "datasets",
-    "tracing",
-    "couplings",
-    "slicing",
-    "oracle",
-    "pruning",
-    "evaluation",
-    "retraining",
-    "export",
-    "train",
-    "benchmark.runner",
-    "benchmark.cores",
-    "benchmark.child",
-    "benchmark.answers",
-    "benchmark.measurement",
-    "benchmark.backend",
-    "benchmark.names",
-    "benchmark.layers",
-    "benchmark.granule",
-    "benchmark.__main__",
-    "benchmark.probe",
-    "benchmark.checks",
-    "benchmark.stick",
+    "records",
+    "networks",
+    "benchmark",
     "doctor",
-    "benchmark.actor",
-    "benchmark.devices",
-    "points",
-    "stopping",
-    "checkpoint",
-    "study",
-    "trial",
-    "simulation",
-    "conclusion",
-    "stored",
-    "trainable",
-    "repeats",
-    "searcher",
+    "display",
+    "report",
+    "convert",
     "search",
-    "cluster",
-    "session",
+    "train",
+    "export",
     "run",
 ]
 MAY_IMPORT = {
     "torch": {
-        "models",
-        "weights",
-        "images",
-        "tracing",
-        "couplings",
-        "slicing",
-        "oracle",
-        "pruning",
-        "evaluation",
-        "retraining",
-        "export",
-        "train",
-        "checkpoint",
-        "study",
-        "trial",
-        "conclusion",
+        *(
+            f"networks.{module}"
+            for module in (
+                "models",
+                "weights",
+                "images",
+                "tracing",
+                "couplings",
+                "slicing",
+                "oracle",
+                "pruning",
+                "evaluation",
+                "retraining",
+                "onnx_export",
+                "stored",
+                "training",
+            )
+        ),
+        "search.checkpoint",
+        "search.study",
+        "search.trial",
+        "search.conclusion",
     },
-    "torch_pruning": {"pruning"},
-    "ray": {"benchmark.actor", "benchmark.devices", "stopping", "trainable", "searcher", "search", "cluster"},
-    "hyperopt": {"searcher"},
+    "torch_pruning": {"networks.pruning"},
+    "ray": {
+        "benchmark.actor",
+        "benchmark.devices",
+        "search.stopping",
+        "search.trainable",
+        "search.searcher",
+        "search.tune",
+        "search.cluster",
+    },
+    "hyperopt": {"search.searcher"},
     "plotly": {"report.style", "report.figures", "report.bars", "report.blocks", "report.page"},
     "yaml": {"convert.reading"},
     "openvino": set(),  # the runner alone imports it, by name, whichever generation there is
@@ -154,32 +91,40 @@ def imports(module: str) -> set[str]:
     return found
 
 
-def test_order_lists_every_module() -> None:
-    files = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in ROOT.rglob("*.py")}
-    assert files == set(ORDER)
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_module_imports_only_what_stands_above_it(module: str) -> None:
-    ours = {name.removeprefix("edge_tune.") for name in imports(module) if name.startswith("edge_tune.")}
-    known = ours & set(ORDER)
-    lazily = {
-        "run": {"session"},
-        "export": {"stored"},
-        "convert.network": {"models"},
-    }  # torch and ray take seconds; a command in a module of few
-    assert known - lazily.get(module, set()) <= set(ORDER[: ORDER.index(module)])
+def ours(module: str) -> set[str]:
+    """Return the modules of edge_tune that a module imports."""
+    names = {name.removeprefix("edge_tune.") for name in imports(module) if name.startswith("edge_tune.")}
+    return {name if name in MODULES else f"{name}.__init__" for name in names} & set(MODULES)
+
+
+def test_every_module_is_in_a_room() -> None:
+    assert {room_of(module) for module in MODULES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_imports_only_from_those_above_it(room: str) -> None:
+    used = {room_of(name) for module in MODULES if room_of(module) == room for name in ours(module)}
+    assert used <= set(ROOMS[: ROOMS.index(room) + 1])
+
+
+def test_no_modules_import_each_other() -> None:
+    order = list(TopologicalSorter({module: ours(module) for module in MODULES}).static_order())  # or a CycleError
+    assert set(order) == set(MODULES)
 
 
 @pytest.mark.parametrize("library", MAY_IMPORT)
 def test_library_is_known_to_few_modules(library: str) -> None:
-    users = {module for module in ORDER if library in {name.partition(".")[0] for name in imports(module)}}
+    users = {module for module in MODULES if library in {name.partition(".")[0] for name in imports(module)}}
     assert users == MAY_IMPORT[library]
 
 
 def test_trial_processes_import_only_what_they_use() -> None:
     """Each lost process is replaced by one that imports it all again."""
-    code = "import sys, edge_tune.trainable, edge_tune.trial; print(*sys.modules)"
+    code = "import sys, edge_tune.search.trainable, edge_tune.search.trial; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {"torch", "torch_pruning", "ray.tune"} <= set(modules)
     assert not {"hyperopt", "torchvision", "sklearn", "scipy.stats", "matplotlib", "plotly"} & set(modules)
@@ -190,7 +135,7 @@ def test_threads_of_trial_processes_sleep_while_they_wait(asked: dict[str, str],
     """OpenMP itself says how it was set when torch loaded it; what the user sets stays."""
     clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     said = subprocess.run(
-        [sys.executable, "-c", "import edge_tune.trainable, edge_tune.trial"],
+        [sys.executable, "-c", "import edge_tune.search.trainable, edge_tune.search.trial"],
         env={**clean, "OMP_DISPLAY_ENV": "true", **asked},
         check=True,
         capture_output=True,
@@ -208,4 +153,4 @@ def test_only_command_prints() -> None:
         calls = (node.func for node in ast.walk(ast.parse(path_of(module).read_text())) if isinstance(node, ast.Call))
         return any(isinstance(function, ast.Name) and function.id == "print" for function in calls)
 
-    assert {module for module in ORDER if prints(module)} == {"command"}
+    assert {module for module in MODULES if prints(module)} == {"command"}

@@ -1,6 +1,6 @@
-from edge_tune import console
-from edge_tune.card import study_card
-from edge_tune.ranking import Verdict
+from edge_tune.display import console
+from edge_tune.display.card import study_card
+from edge_tune.records.ranking import Verdict
 from tests.test_console import BEST, UNPRUNED
 
 RUN = {

@@ -14,9 +14,9 @@ import ray
 from ray.cluster_utils import Cluster as Nodes
 
 import edge_tune as et
-from edge_tune import cluster
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.errors import BenchmarkError, ExperimentError
+from edge_tune.search import cluster
 
 ROOT = Path(__file__).parents[1]
 FAKE = et.Benchmark(device="fake")

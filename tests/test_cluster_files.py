@@ -16,7 +16,7 @@ from jsonschema import ValidationError
 from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from edge_tune.benchmark import stick
+from edge_tune.doctor import stick
 from tests.hosts import host, only
 
 ROOT = Path(__file__).parents[1]

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 import edge_tune as et
-from edge_tune import console
-from edge_tune.ranking import Row, Standing, Verdict, imprecise_line
-from edge_tune.results import Record
+from edge_tune.display import console
+from edge_tune.records.ranking import Row, Standing, Verdict, imprecise_line
+from edge_tune.records.results import Record
 from tests.networks import experiment as make
 
 METRICS = {

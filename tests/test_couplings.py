@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import edge_tune as et
-from edge_tune import models, pruning
-from edge_tune.couplings import Side, couplings
 from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.experiment import Point
+from edge_tune.networks import models, pruning
+from edge_tune.networks.couplings import Side, couplings
 from tests import structures
 
 SHAPE = (3, 32, 32)

@@ -15,11 +15,11 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from edge_tune import datasets
-from edge_tune.datasets import cache_folder, load
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Data
-from edge_tune.images import MEAN, STD, Augmentation, Split
+from edge_tune.networks import datasets
+from edge_tune.networks.datasets import cache_folder, load
+from edge_tune.networks.images import MEAN, STD, Augmentation, Split
 
 SIZE = 8
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_tune.decoding import decode, reason, shown
+from edge_tune.networks.decoding import decode, reason, shown
 from tests.pictures import SIZE, quarters, stored, tiff
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_tune import doctor
-from edge_tune.benchmark.checks import Finding
+from edge_tune.doctor import __main__ as doctor
+from edge_tune.doctor.checks import Finding
 from tests.hosts import NEW, NO_PLUGIN, host
 
 

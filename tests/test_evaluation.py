@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from edge_tune import datasets, models
-from edge_tune.evaluation import evaluate, score
+from edge_tune.networks import datasets, models
+from edge_tune.networks.evaluation import evaluate, score
 from tests.networks import experiment
 
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from edge_tune import export, pruning
 from edge_tune.errors import ExperimentError, ExportError
 from edge_tune.experiment import Point
-from edge_tune.results import write_atomically
+from edge_tune.files import write_atomically
+from edge_tune.networks import onnx_export, pruning, stored
 from tests.networks import BLOCKS, Pooled
 from tests.test_pruning import COUPLED, SHAPE, trained_small
 
 
 def test_to_onnx_writes_opset_13_with_a_static_batch_of_one() -> None:
-    model = onnx.load_from_string(export.to_onnx(trained_small(), SHAPE))
+    model = onnx.load_from_string(onnx_export.to_onnx(trained_small(), SHAPE))
     onnx.checker.check_model(model)
     assert [entry.version for entry in model.opset_import] == [13]
     (given,), (out,) = model.graph.input, model.graph.output
@@ -30,7 +30,7 @@ def test_to_onnx_refuses_what_onnx_cannot_hold_in_one_sentence(capfd: pytest.Cap
     with pytest.raises(
         ExportError, match=says + r"ol2d, output size that are not factor of input size; change"
     ) as error:
-        export.to_onnx(Pooled(10), SHAPE)
+        onnx_export.to_onnx(Pooled(10), SHAPE)
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")  # torch.onnx prints its whole graph
 
@@ -43,7 +43,7 @@ def test_to_onnx_refuses_a_forward_that_fails_while_it_is_traced() -> None:
             return images
 
     with pytest.raises(ExportError, match=r"torch\.onnx says: ValueError: not while; change that operation"):
-        export.to_onnx(Fussy(), SHAPE)
+        onnx_export.to_onnx(Fussy(), SHAPE)
 
 
 def test_load_network_gives_back_the_pruned_network(tmp_path: Path) -> None:
@@ -52,20 +52,20 @@ def test_load_network_gives_back_the_pruned_network(tmp_path: Path) -> None:
         model, BLOCKS, Point({"first": 0.7, "second": 0.2}, {"first": "filters", "second": "filters"}), COUPLED
     )
     pruned = pruning.prune(model, plan, COUPLED)
-    description = export.describe("tests.networks:small", 5, SHAPE, plan)
+    description = stored.describe("tests.networks:small", 5, SHAPE, plan)
     write_atomically(tmp_path / "plan.json", json.dumps(description).encode())
-    write_atomically(tmp_path / "weights.pt", export.to_bytes(pruned))
+    write_atomically(tmp_path / "weights.pt", stored.to_bytes(pruned))
     images = torch.randn(3, *SHAPE)
-    torch.testing.assert_close(export.load_network(tmp_path, trust_model=True)(images), pruned(images), rtol=0, atol=0)
+    torch.testing.assert_close(stored.load_network(tmp_path, trust_model=True)(images), pruned(images), rtol=0, atol=0)
 
 
 def test_load_network_imports_a_module_only_when_it_is_trusted(tmp_path: Path) -> None:
-    description = export.describe("no_such_module:net", 5, SHAPE, ())
+    description = stored.describe("no_such_module:net", 5, SHAPE, ())
     write_atomically(tmp_path / "plan.json", json.dumps(description).encode())
-    write_atomically(tmp_path / "weights.pt", export.to_bytes(trained_small()))
+    write_atomically(tmp_path / "weights.pt", stored.to_bytes(trained_small()))
     with pytest.raises(
         ExperimentError, match=r"plan.json: model 'no_such_module:net' must be imported .* trust_model=T"
     ):
-        export.load_network(tmp_path)
+        stored.load_network(tmp_path)
     with pytest.raises(ExperimentError, match=r"weights.pt: model .*: 'no_such_module' must be importable, but got"):
-        export.load_network(tmp_path, trust_model=True)
+        stored.load_network(tmp_path, trust_model=True)

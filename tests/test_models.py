@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from edge_tune.errors import ExperimentError
-from edge_tune.models import build, check_output
+from edge_tune.networks.models import build, check_output
 
 INPUT_SHAPE = (3, 32, 32)
 

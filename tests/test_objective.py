@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from edge_tune import objective
 from edge_tune.errors import ExperimentError
-from edge_tune.objective_text import parse
-from edge_tune.results import Record
+from edge_tune.records import objective
+from edge_tune.records.objective_text import parse
+from edge_tune.records.results import Record
 
 
 def record(trial: int, latency_ms: float, top1: float, **changes: object) -> Record:

@@ -5,8 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import edge_tune as et
-from edge_tune import plots
-from edge_tune.results import Record
+from edge_tune.display import plots
+from edge_tune.records.results import Record
 
 
 def record(trial: int, latency_ratio: float, top1: float, **changes: object) -> Record:

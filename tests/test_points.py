@@ -4,8 +4,8 @@ import random
 import pytest
 
 import edge_tune as et
-from edge_tune import points
 from edge_tune.experiment import Point
+from edge_tune.search import points
 from tests.searching import CHOICES
 
 MIXED = {

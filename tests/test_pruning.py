@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import edge_tune as et
-from edge_tune import models, pruning
-from edge_tune.couplings import couplings
 from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.experiment import Point, Structure
 from edge_tune.loading import load_experiment
-from edge_tune.pruning import Cut
+from edge_tune.networks import models, pruning
+from edge_tune.networks.couplings import couplings
+from edge_tune.networks.pruning import Cut
 from tests.networks import Small
 from tests.test_experiment import EXPERIMENTS
 

@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 
 import edge_tune as et
-from edge_tune import ranking
 from edge_tune.experiment import KeepWeights
-from edge_tune.results import Record
+from edge_tune.records import ranking
+from edge_tune.records.results import Record
 
 
 def record(trial: int, latency_ms: float, top1: float, **changes: object) -> Record:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_tune import decoding, images, reading
+from edge_tune.networks import decoding, images, reading
 from tests.pictures import SIZE, small_folder
 
 

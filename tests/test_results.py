@@ -10,7 +10,8 @@ import torch
 
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import METRICS
-from edge_tune.results import Record, Results, write_atomically
+from edge_tune.files import write_atomically
+from edge_tune.records.results import Record, Results
 
 
 def record(trial: int, **changes: object) -> Record:
@@ -287,7 +288,7 @@ def test_a_study_is_not_run_where_files_cannot_be_locked(tmp_path: Path, monkeyp
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("edge_tune.results.fcntl.flock", refuse)
+    monkeypatch.setattr("edge_tune.records.results.fcntl.flock", refuse)
     expected = r"on a file system that locks files, but got No locks available; choose another with --results"
     with pytest.raises(ExperimentError, match=expected), Results(tmp_path).held():
         pass

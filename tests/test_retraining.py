@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import edge_tune as et
-from edge_tune import datasets
 from edge_tune.errors import RetrainingError
-from edge_tune.retraining import computes_in_bf16, retrain
+from edge_tune.networks import datasets
+from edge_tune.networks.retraining import computes_in_bf16, retrain
 from tests.networks import Small, experiment
 
 RECIPE = et.Retraining(epochs=3, lr=0.05, batch_size=32, decay=et.Exponential(gamma=0.5), precision="f32")

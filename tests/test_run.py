@@ -17,15 +17,17 @@ import torch
 import torchvision
 
 import edge_tune as et
-from edge_tune import console, datasets, stored
+from edge_tune import export
 from edge_tune import run as command_line
+from edge_tune.display import console
 from edge_tune.errors import ExperimentError
-from edge_tune.evaluation import evaluate
-from edge_tune.export import load_network
-from edge_tune.results import Record, Results
-from edge_tune.retraining import retrain
+from edge_tune.networks import datasets
+from edge_tune.networks.evaluation import evaluate
+from edge_tune.networks.retraining import retrain
+from edge_tune.networks.stored import load_network
+from edge_tune.records.results import Record, Results
 from edge_tune.run import main
-from edge_tune.session import check_same, identity
+from edge_tune.search.session import check_same, identity
 from tests.networks import experiment as make
 from tests.networks import small, write_image_folder
 
@@ -300,7 +302,7 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     assert chosen is not None, out
     best = verdict["rows"][-1]
     assert best["device_test_top1"] == pytest.approx(best["test"]["top1"], abs=2)
-    assert stored.main(["out", str(chosen), "copy", "--trust-model"]) == 0
+    assert export.main(["out", str(chosen), "copy", "--trust-model"]) == 0
     written = {file.name: file.read_bytes() for file in Path("out/best").iterdir()}
     copied = {file.name: file.read_bytes() for file in Path("copy").iterdir()}
     named = f'"name": "trial_{chosen:04d}"'.encode(), f'"name": "best: trial_{chosen:04d}"'.encode()

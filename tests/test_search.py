@@ -11,12 +11,12 @@ from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError
 from ray.tune.schedulers import FIFOScheduler
 
 import edge_tune as et
-from edge_tune import trainable
 from edge_tune.errors import BenchmarkError
-from edge_tune.results import Record, Report
-from edge_tune.search import Recorder
-from edge_tune.stopping import StudyLimits
-from edge_tune.trainable import PENALTY
+from edge_tune.records.results import Record, Report
+from edge_tune.search import trainable
+from edge_tune.search.stopping import StudyLimits
+from edge_tune.search.trainable import PENALTY
+from edge_tune.search.tune import Recorder
 from tests.networks import experiment
 from tests.searching import finished, searching, study
 

@@ -7,13 +7,13 @@ import pytest
 from ray import cloudpickle
 
 import edge_tune as et
-from edge_tune import searcher as module
-from edge_tune import trainable
 from edge_tune.experiment import Point
-from edge_tune.points import count_points
-from edge_tune.pruning import digest, make_plan, plan_as_json
-from edge_tune.results import Planned, Record
-from edge_tune.searcher import Searcher
+from edge_tune.networks.pruning import digest, make_plan, plan_as_json
+from edge_tune.records.results import Planned, Record
+from edge_tune.search import searcher as module
+from edge_tune.search import trainable
+from edge_tune.search.points import count_points
+from edge_tune.search.searcher import Searcher
 from tests.networks import BLOCKS, experiment, small
 from tests.searching import CHOICES, HALF, finished, run_on, searching, study
 from tests.test_pruning import COUPLED

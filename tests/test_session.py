@@ -8,9 +8,9 @@ import torch
 from onnx import load_from_string
 
 import edge_tune as et
-from edge_tune import session, study
 from edge_tune.errors import ExperimentError
-from edge_tune.results import Results
+from edge_tune.records.results import Results
+from edge_tune.search import session, study
 from tests.devices import Formula
 from tests.networks import experiment, small
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_tune import models, pruning, weights
-from edge_tune.couplings import couplings
-from edge_tune.evaluation import evaluate
 from edge_tune.experiment import Point
-from edge_tune.images import Split
 from edge_tune.loading import load_experiment
+from edge_tune.networks import models, pruning, weights
+from edge_tune.networks.couplings import couplings
+from edge_tune.networks.evaluation import evaluate
+from edge_tune.networks.images import Split
 from tests.test_experiment import EXPERIMENTS
 
 SHARED = Path(__file__).parents[2] / "shared"

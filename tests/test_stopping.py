@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import pytest
 
 import edge_tune as et
-from edge_tune.evaluation import Evaluation
-from edge_tune.results import Record
-from edge_tune.stopping import (
+from edge_tune.networks.evaluation import Evaluation
+from edge_tune.records.results import Record
+from edge_tune.search.stopping import (
     AshaScheduler,
     StudyLimits,
     make_scheduler,

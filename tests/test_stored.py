@@ -8,12 +8,14 @@ import openvino
 import pytest
 import torch
 
-from edge_tune import export, pruning, stored
+from edge_tune import export
 from edge_tune.errors import ExperimentError
-from edge_tune.export import load_network
-from edge_tune.pruning import Point
-from edge_tune.ranking import Row, Verdict
-from edge_tune.results import Record, Results, write_atomically
+from edge_tune.files import write_atomically
+from edge_tune.networks import onnx_export, pruning, stored
+from edge_tune.networks.pruning import Point
+from edge_tune.networks.stored import load_network
+from edge_tune.records.ranking import Row, Verdict
+from edge_tune.records.results import Record, Results
 from tests.networks import BLOCKS
 from tests.test_pruning import COUPLED, SHAPE, trained_small
 
@@ -39,13 +41,13 @@ def study(folder: Path, device: str = "fake", test: float | None = None) -> Resu
     results.create()
     results.write_json("run.json", {"identity": {"model": "tests.networks:small", "benchmark": {"device": device}}})
     whole, pruned = trained_small(), pruning.prune(trained_small(), PLAN, COUPLED)
-    write_atomically(folder / "unpruned.onnx", export.to_onnx(whole, SHAPE))
+    write_atomically(folder / "unpruned.onnx", onnx_export.to_onnx(whole, SHAPE))
     unpruned = Record(trial=0, baseline="unpruned", status="finished", metrics=METRICS)
     stopped = Record(trial=6, status="stopped", reason="asha: behind")
     for record in (unpruned, CHOSEN, Record(trial=5, status="finished"), stopped):
         results.add(record)
-    write_atomically(results.network_file(unpruned), export.to_bytes(whole))
-    write_atomically(results.network_file(CHOSEN), export.to_bytes(pruned))
+    write_atomically(results.network_file(unpruned), stored.to_bytes(whole))
+    write_atomically(results.network_file(CHOSEN), stored.to_bytes(pruned))
     if test:
         rows = [
             Row(name="trial_0004, not retrained", trial=4, metrics=METRICS, test={"top1": 1.0}),
@@ -58,7 +60,7 @@ def study(folder: Path, device: str = "fake", test: float | None = None) -> Resu
 @pytest.mark.parametrize("trial", ["4", "trial_0004"])
 def test_export_writes_a_kept_network_that_loads_again(trial: str, tmp_path: Path) -> None:
     study(tmp_path / "study")
-    assert stored.main([str(tmp_path / "study"), trial, str(tmp_path / "deep" / "out"), "--trust-model"]) == 0
+    assert export.main([str(tmp_path / "study"), trial, str(tmp_path / "deep" / "out"), "--trust-model"]) == 0
     files = {file.name for file in (tmp_path / "deep" / "out").iterdir()}
     assert files == {"plan.json", "weights.pt", "model.onnx", "metrics.json"}
     expected = pruning.prune(trained_small(), PLAN, COUPLED)(IMAGES)
@@ -69,7 +71,7 @@ def test_export_writes_a_kept_network_that_loads_again(trial: str, tmp_path: Pat
 
 def test_export_converts_with_openvino_where_the_study_had_a_device(tmp_path: Path) -> None:
     study(tmp_path / "study", device="CPU")
-    assert stored.main([str(tmp_path / "study"), "unpruned", str(tmp_path / "out"), "--trust-model"]) == 0
+    assert export.main([str(tmp_path / "study"), "unpruned", str(tmp_path / "out"), "--trust-model"]) == 0
     compiled = openvino.Core().compile_model(tmp_path / "out/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.no_grad():
         expected = trained_small()(IMAGES[:1])
@@ -77,8 +79,8 @@ def test_export_converts_with_openvino_where_the_study_had_a_device(tmp_path: Pa
 
 
 def test_export_says_what_was_recorded_of_the_network_as_it_is_kept(tmp_path: Path) -> None:
-    stored.write_stored(study(tmp_path / "a", test=88.0), "4", tmp_path / "tested", trust_model=True)
-    stored.write_stored(study(tmp_path / "b"), "4", tmp_path / "untested", trust_model=True)
+    export.write_stored(study(tmp_path / "a", test=88.0), "4", tmp_path / "tested", trust_model=True)
+    export.write_stored(study(tmp_path / "b"), "4", tmp_path / "untested", trust_model=True)
     tested, untested = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("tested", "untested"))
     assert (tested["name"], tested["metrics"], tested["ratios"]) == ("trial_0004", METRICS, {"latency_ratio": RATIO})
     assert (tested["test"], tested["device_test_top1"]) == ({"top1": 88.0}, 7.5)
@@ -122,7 +124,7 @@ def test_export_refuses_in_a_sentence_and_leaves_nothing(
     study(Path("bare"))
     Path("bare/unpruned.onnx").unlink()
     Path("file").write_text("")
-    assert stored.main([results, trial, folder, "--trust-model"]) == 2
+    assert export.main([results, trial, folder, "--trust-model"]) == 2
     said = capsys.readouterr()
     assert (said.out, len(said.err.splitlines())) == ("", 1)
     assert problem in said.err
@@ -136,7 +138,7 @@ def test_export_runs_no_interpreter_that_the_results_name(tmp_path: Path) -> Non
     trap.chmod(0o755)
     benchmark = {"device": "MYRIAD", "python": str(trap)}
     results.write_json("run.json", {"identity": {"model": "tests.networks:small", "benchmark": benchmark}})
-    assert stored.main([str(results.folder), "4", str(tmp_path / "out"), "--trust-model"]) == 0
+    assert export.main([str(results.folder), "4", str(tmp_path / "out"), "--trust-model"]) == 0
     assert (tmp_path / "out/model.xml").is_file()
     assert not (tmp_path / "ran").exists()
 
@@ -145,7 +147,7 @@ def test_export_ends_with_1_when_the_interpreter_of_the_device_is_gone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(study(tmp_path / "study", device="CPU").folder)
-    assert stored.main([folder, "4", str(tmp_path / "out"), "--trust-model", "--device-python=gone/python"]) == 1
+    assert export.main([folder, "4", str(tmp_path / "out"), "--trust-model", "--device-python=gone/python"]) == 1
     assert "gone/python: the interpreter must start, but got" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -161,9 +163,9 @@ def test_export_imports_a_module_only_when_it_is_trusted(tmp_path: Path, monkeyp
     results.write_json("run.json", {"identity": {"model": "trap:small", "benchmark": {"device": "fake"}}})
     expected = r"run.json: model 'trap:small' must be imported .* runs its code; add --trust-model if you trust whoever"
     with pytest.raises(ExperimentError, match=expected):
-        stored.write_stored(results, "4", tmp_path / "out")
+        export.write_stored(results, "4", tmp_path / "out")
     assert not (tmp_path / "ran").exists()
-    stored.write_stored(results, "4", tmp_path / "out", trust_model=True)
+    export.write_stored(results, "4", tmp_path / "out", trust_model=True)
     assert (tmp_path / "ran").exists()
 
 
@@ -186,6 +188,6 @@ def test_export_is_a_command_of_the_module_that_loads_networks(tmp_path: Path) -
 def test_export_says_what_a_copied_study_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study(tmp_path / "study")
     (tmp_path / "study" / "run.json").unlink()
-    assert stored.main([str(tmp_path / "study"), "4", str(tmp_path / "out")]) == 2
+    assert export.main([str(tmp_path / "study"), "4", str(tmp_path / "out")]) == 2
     assert "run.json: must be there beside the records of a study, but is not" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import edge_tune as et
-from edge_tune import study
 from edge_tune.benchmark.granule import Verdict
 from edge_tune.errors import ExperimentError
-from edge_tune.images import Split
+from edge_tune.networks.images import Split
+from edge_tune.search import study
 from tests.networks import experiment, write_image_folder
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_tune.results import Results
+from edge_tune.records.results import Results
 from edge_tune.run import main
 
 ROOT = Path(__file__).parents[1]

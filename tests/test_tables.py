@@ -8,10 +8,10 @@ import pytest
 from pyarrow import parquet
 
 import edge_tune as et
-from edge_tune import objective, tables
-from edge_tune.objective_text import parse
-from edge_tune.ranking import Verdict
-from edge_tune.results import Record
+from edge_tune.records import objective, tables
+from edge_tune.records.objective_text import parse
+from edge_tune.records.ranking import Verdict
+from edge_tune.records.results import Record
 
 
 def ratios(ratio: float) -> dict[str, object]:

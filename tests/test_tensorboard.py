@@ -11,9 +11,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import edge_tune as et
+from edge_tune.display.tensorboard import TensorBoard
 from edge_tune.experiment import METRICS
-from edge_tune.results import Record
-from edge_tune.tensorboard import TensorBoard
+from edge_tune.records.results import Record
 from tests.boards import Board, serving
 
 GROUPS = {

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import edge_tune as et
-from edge_tune import datasets, train
+from edge_tune import train
+from edge_tune.networks import datasets, training
 from tests.networks import experiment
 
 FILE = """
@@ -40,10 +41,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_trained_weights_are_trained_once_and_kept() -> None:
     one, said = experiment(), list[str]()
     dataset = datasets.load(one.data, seed=0)
-    first = train.trained_weights(one, dataset, said.append)
+    first = training.trained_weights(one, dataset, said.append)
     assert [line.strip().split()[0] for line in said] == ["No", "epoch", "epoch", "val_top1", "Unpruned"]
     said.clear()
-    again = train.trained_weights(one, dataset, said.append)
+    again = training.trained_weights(one, dataset, said.append)
     assert [line.split(":")[0] for line in said] == ["Unpruned weights"]
     assert all(torch.equal(first[name], again[name]) for name in first)
 
@@ -53,15 +54,15 @@ def test_weights_file_differs_by_network_data_recipe_and_seed() -> None:
     dataset = datasets.load(one.data, seed=0)
     other_data = datasets.load(replace(one.data, train_images=64), seed=0)
     files = {
-        train.weights_file(one, dataset),
-        train.weights_file(replace(one, model="tests.networks:Small"), dataset),
-        train.weights_file(one, other_data),
-        train.weights_file(replace(one, training=et.Retraining(epochs=3, lr=0.1)), dataset),
-        train.weights_file(replace(one, search=et.Search("random", trials=3, seed=1)), dataset),
+        training.weights_file(one, dataset),
+        training.weights_file(replace(one, model="tests.networks:Small"), dataset),
+        training.weights_file(one, other_data),
+        training.weights_file(replace(one, training=et.Retraining(epochs=3, lr=0.1)), dataset),
+        training.weights_file(replace(one, search=et.Search("random", trials=3, seed=1)), dataset),
     }
     assert len(files) == 5
     same_but_for_retraining = replace(one, retraining=et.Retraining(epochs=9, lr=0.3), target=et.Maximise("top1"))
-    assert train.weights_file(same_but_for_retraining, dataset) == train.weights_file(one, dataset)
+    assert training.weights_file(same_but_for_retraining, dataset) == training.weights_file(one, dataset)
 
 
 def test_weights_file_differs_when_ones_own_network_was_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,16 +81,16 @@ def test_weights_file_differs_when_ones_own_network_was_edited(tmp_path: Path, m
         monkeypatch.delitem(sys.modules, "my_network", raising=False)
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
         importlib.invalidate_caches()
-        files.append(train.weights_file(one, dataset))
+        files.append(training.weights_file(one, dataset))
     assert len(set(files)) == 3
     assert files[0] == files[3]
 
 
 def test_training_recipe_is_the_experiments_or_the_data_sets() -> None:
     own = et.Retraining(epochs=3, lr=0.2)
-    assert train.training_recipe(experiment(training=own)) == own
-    assert train.training_recipe(experiment(training=None)) == train.RECIPES["digits"]
-    assert train.training_recipe(experiment(training=None, dataset="cifar10")) == train.USUAL_RECIPE
+    assert training.training_recipe(experiment(training=own)) == own
+    assert training.training_recipe(experiment(training=None)) == training.RECIPES["digits"]
+    assert training.training_recipe(experiment(training=None, dataset="cifar10")) == training.USUAL_RECIPE
 
 
 def test_main_says_where_the_weights_are(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +102,7 @@ def test_main_says_where_the_weights_are(tmp_path: Path, cache: Path, capsys: py
     asked = experiment(
         dataset=et.Data("digits", image_size=16, train_images=64), search=et.Search("random", trials=1, seed=3)
     )
-    assert train.weights_file(asked, datasets.load(asked.data, seed=3)) == file
+    assert training.weights_file(asked, datasets.load(asked.data, seed=3)) == file
     assert train.main([str(tmp_path / "study.py"), "--seed", "-1"]) == 2
     assert "search: seed must be a whole number of at least 0, but got -1" in capsys.readouterr().err
 

@@ -10,12 +10,13 @@ from onnx import load_from_string
 from torch import nn
 
 import edge_tune as et
-from edge_tune import export, pruning, study
 from edge_tune.errors import BenchmarkError, RetrainingError
 from edge_tune.experiment import METRICS, Point
-from edge_tune.results import Record
-from edge_tune.study import Study
-from edge_tune.trial import Report, Trials, run_trial
+from edge_tune.networks import pruning, stored
+from edge_tune.records.results import Record
+from edge_tune.search import study
+from edge_tune.search.study import Study
+from edge_tune.search.trial import Report, Trials, run_trial
 from tests.devices import Answer, Formula
 from tests.networks import experiment
 
@@ -46,7 +47,7 @@ def collapsed_study(**changes: object) -> Study:
     with torch.no_grad():
         network.fc.weight.zero_()
         network.fc.bias.copy_(torch.tensor([1.0] + [0.0] * 9))
-    return replace(one, weights=export.to_bytes(network))
+    return replace(one, weights=stored.to_bytes(network))
 
 
 def reports(one: Study, device: Formula | None = None, **options: object) -> list[Report]:
@@ -227,8 +228,8 @@ def test_run_trial_gives_weights_that_score_what_the_record_says() -> None:
     *earlier, last = reports(one)
     assert all(report.weights is None for report in earlier)
     assert last.weights is not None
-    description = export.describe("tests.networks:small", 10, one.input_shape, pruning.plan_from_json(last.record.plan))
-    network: nn.Module = export.rebuild(description, last.weights)
+    description = stored.describe("tests.networks:small", 10, one.input_shape, pruning.plan_from_json(last.record.plan))
+    network: nn.Module = stored.rebuild(description, last.weights)
     ((images, labels),) = one.validation.batches(len(one.validation))
     with torch.no_grad():
         right = (network(images).argmax(dim=1) == labels).double().mean()
@@ -294,7 +295,7 @@ def test_run_trial_raises_when_the_validation_loss_is_not_finite() -> None:
     with pytest.raises(
         RetrainingError, match=r"before any retraining: the validation loss must be finite, but got nan"
     ):
-        reports(replace(one, weights=export.to_bytes(network)))
+        reports(replace(one, weights=stored.to_bytes(network)))
 
 
 def test_run_trial_raises_when_the_device_fails_or_retraining_diverges() -> None:

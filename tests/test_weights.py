@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from edge_tune import download
 from edge_tune.errors import ExperimentError
-from edge_tune.models import build, check_output
-from edge_tune.weights import load_weights, read_weights
+from edge_tune.networks import download
+from edge_tune.networks.models import build, check_output
+from edge_tune.networks.weights import load_weights, read_weights
 
 SHARED_WEIGHTS = Path(__file__).parents[1].parent / "shared" / "models" / "resnet56_cifar10_jpeg.pt"
 

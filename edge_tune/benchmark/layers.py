@@ -24,7 +24,7 @@ from edge_tune.benchmark.names import Names, is_network
 from edge_tune.command import say
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
-from edge_tune.results import as_csv
+from edge_tune.records.results import as_csv
 from edge_tune.wording import counted
 
 FELL = 0.95

@@ -49,7 +49,7 @@ def check_arch(arch: str, place: str, notes: list[str]) -> None:
         raise ExperimentError(
             f"{place}: arch must be a network's name, of letters, digits, '_', '.' and '-', but got {arch!r}; name one."
         )
-    from edge_tune import models  # torch takes seconds, which bad input need not wait for
+    from edge_tune.networks import models  # torch takes seconds, which bad input need not wait for
 
     if arch not in models.names():
         notes.append(

@@ -11,16 +11,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_tune import command, tables
+from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.command import say
 from edge_tune.errors import ExperimentError
-from edge_tune.objective_text import EXAMPLE, parse
+from edge_tune.files import write_atomically
+from edge_tune.records import tables
+from edge_tune.records.objective_text import EXAMPLE, parse
+from edge_tune.records.results import OWN, Record, Results
 from edge_tune.report.data import StudyData
 from edge_tune.report.page import write_report
 from edge_tune.report.sections import damage
 from edge_tune.report.verdict import sentences
-from edge_tune.results import OWN, Record, Results, write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

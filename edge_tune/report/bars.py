@@ -6,10 +6,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from edge_tune.records.results import Record
 from edge_tune.report.data import StudyData, ending_text, number
 from edge_tune.report.statistics import Importance, bin_means
 from edge_tune.report.style import LIGHT, MARKS, STAGE_COLORS, Axes, spacing, styled
-from edge_tune.results import Record
 
 
 def importance(found: Mapping[str, Importance]) -> go.Figure:

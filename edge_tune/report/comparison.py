@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from edge_tune.ranking import Row
+from edge_tune.records.ranking import Row
 from edge_tune.report import verdict
 from edge_tune.report.blocks import DASH, Table
 from edge_tune.report.data import LATENCIES, StudyData, interval, number

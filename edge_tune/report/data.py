@@ -15,10 +15,10 @@ import numpy as np
 from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Goal
-from edge_tune.jsonfiles import content
 from edge_tune.loading import as_text, goal_from_json
-from edge_tune.objective import Objective, Ranking, rank
-from edge_tune.ranking import (
+from edge_tune.records.jsonfiles import content
+from edge_tune.records.objective import Objective, Ranking, rank
+from edge_tune.records.ranking import (
     FRONT,
     Verdict,
     best,
@@ -30,9 +30,9 @@ from edge_tune.ranking import (
     read_verdict,
     without_repeats,
 )
+from edge_tune.records.results import Record, Results
 from edge_tune.report.statistics import Floats, Mask
 from edge_tune.report.timeline import hours_of_work
-from edge_tune.results import Record, Results
 
 LATENCIES = ("latency_ratio", "total_latency_ratio", "latency_ms", "total_latency_ms")
 ENDINGS = {

@@ -10,13 +10,13 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from edge_tune.objective import Objective
+from edge_tune.files import write_atomically
+from edge_tune.records.objective import Objective
 from edge_tune.report import sections
 from edge_tune.report.blocks import Block, Note, Plot, Section, prose
 from edge_tune.report.cards import cards
 from edge_tune.report.data import StudyData, read
 from edge_tune.report.style import DARK, DARK_STAGE_COLORS, LIGHT, STAGE_COLORS, Axes
-from edge_tune.results import write_atomically
 
 HERE = Path(__file__).parent
 POLICY = (  # what the browser itself is told: load nothing. WebGL drawing needs eval.

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import numpy as np
 
-from edge_tune.results import Record
+from edge_tune.records.results import Record
 
 STAGES = ("plan", "prune", "evaluate", "retrain", "export", "queue", "measure")
 OTHER, IDLE = "other", "idle"

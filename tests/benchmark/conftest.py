@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edge_tune.export import to_onnx
+from edge_tune.networks.onnx_export import to_onnx
 
 IMAGE = (3, 16, 16)
 

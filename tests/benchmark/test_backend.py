@@ -12,13 +12,7 @@ import openvino as ov
 import pytest
 from onnx import load_from_string as onnx_of
 
-from edge_tune.benchmark.backend import (
-    RUNNER,
-    FakeBackend,
-    OpenVinoBackend,
-    check_device,
-    open_backend,
-)
+from edge_tune.benchmark.backend import RUNNER, FakeBackend, OpenVinoBackend, check_device, open_backend
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
 from tests.benchmark.conftest import IMAGE

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge_tune.benchmark import checks, stick
+from edge_tune.doctor import checks, stick
 from tests.hosts import NEW, NO_PLUGIN, OLD, host, only
 
 

@@ -16,7 +16,7 @@ from edge_tune.benchmark.backend import OpenVinoBackend, check_device
 from edge_tune.benchmark.names import Names
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark, Precision
-from edge_tune.export import to_onnx
+from edge_tune.networks.onnx_export import to_onnx
 from tests.benchmark.conftest import IMAGE, cnn
 
 LEGACY = Path(__file__).parents[2] / ".venv-ncs" / "bin" / "python"

@@ -3,11 +3,11 @@ import openvino as ov
 import pytest
 from torch import nn
 
-from edge_tune import models, pruning
 from edge_tune.benchmark.names import Names, module_of
-from edge_tune.couplings import couplings
-from edge_tune.export import to_onnx
-from edge_tune.pruning import Cut
+from edge_tune.networks import models, pruning
+from edge_tune.networks.couplings import couplings
+from edge_tune.networks.onnx_export import to_onnx
+from edge_tune.networks.pruning import Cut
 
 SHAPE = (3, 32, 32)
 

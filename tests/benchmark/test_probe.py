@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import openvino as ov
 import pytest
 
-from edge_tune.benchmark import probe
-from edge_tune.doctor import PROBE, ask
+from edge_tune.doctor import probe
+from edge_tune.doctor.__main__ import PROBE, ask
 
 
 def test_probe_says_what_this_interpreter_has() -> None:

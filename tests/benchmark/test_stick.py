@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edge_tune.benchmark import stick
+from edge_tune.doctor import stick
 from tests.hosts import NEW, OLD, STICK, host, only
 
 

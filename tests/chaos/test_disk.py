@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_tune.results import Results
+from edge_tune.records.results import Results
 from tests.chaos.cluster import ROOT
 
 STUDY = """

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_tune.results import Record, Results
+from edge_tune.records.results import Record, Results
 from tests.chaos.cluster import Driver, machines, run_undisturbed
 
 SEED = 0

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from edge_tune.results import Results
+from edge_tune.records.results import Results
 from tests.cluster.hosts import Host, Hosts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1300)]

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 import edge_tune as et
-from edge_tune import models, pruning
 from edge_tune.convert.conversion import convert
-from edge_tune.couplings import couplings
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Point, PrunerGroup
+from edge_tune.networks import models, pruning
+from edge_tune.networks.couplings import couplings
 from tests.convert.files import HERE
 
 ANY = et.Uniform(0.0, 0.99)

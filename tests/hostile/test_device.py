@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_tune import doctor
 from edge_tune.benchmark import child
 from edge_tune.benchmark.__main__ import main
 from edge_tune.benchmark.backend import OpenVinoBackend
+from edge_tune.doctor import __main__ as doctor
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
 from tests.doubles import double_of

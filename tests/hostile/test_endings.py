@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_tune.results import Results
+from edge_tune.records.results import Results
 
 pytestmark = pytest.mark.hostile
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import edge_tune as et
-from edge_tune import datasets, reading, run, session, train
+from edge_tune import run, train
 from edge_tune.errors import ExperimentError
-from edge_tune.images import MEAN, STD
+from edge_tune.networks import datasets, reading
+from edge_tune.networks.images import MEAN, STD
+from edge_tune.search import session
 from tests.networks import experiment, write_image_folder
 from tests.pictures import SIZE, png, quarters, small_folder, stored, tiff
 
@@ -560,13 +562,13 @@ def test_image_of_the_test_that_breaks_during_a_study_can_be_replaced(root, tmp_
     monkeypatch.setenv("PYTHONPATH", str(EXPERIMENT.parents[1]))
     Path("study.py").write_text(STUDY)
     broken = Path("pictures/test/dog/0.png")
-    search_on = session.search.run_search
+    search_on = session.tune.run_search
 
     def search(*arguments, **options):
         search_on(*arguments, **options)
         broken.write_bytes(b"damaged")
 
-    monkeypatch.setattr(session.search, "run_search", search)
+    monkeypatch.setattr(session.tune, "run_search", search)
     arguments = ["study.py", "--data", "pictures", "--trials", "1", "--results", "out"]
 
     assert run.main(arguments) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_tune import run, stored, train
+from edge_tune import export, run, train
 from edge_tune.benchmark import __main__ as benchmark
 from edge_tune.convert import __main__ as convert
 from edge_tune.report import __main__ as report
@@ -24,10 +24,10 @@ EMPTY: list[tuple[Main, list[str]]] = [
     (train.main, ["study.py", "--data="]),
     (report.main, [""]),
     *((report.main, ["study", f"--{name}="]) for name in ("output", "objective", "csv", "parquet")),
-    (stored.main, ["", "4", "out"]),
-    (stored.main, ["study", "4", ""]),
-    (stored.main, ["study", "", "out"]),
-    (stored.main, ["study", "4", "out", "--device-python="]),
+    (export.main, ["", "4", "out"]),
+    (export.main, ["study", "4", ""]),
+    (export.main, ["study", "", "out"]),
+    (export.main, ["study", "4", "out", "--device-python="]),
     (convert.main, [""]),
     (convert.main, ["schedule.yaml", "--sweep="]),
     (convert.main, ["schedule.yaml", "--output="]),
@@ -144,8 +144,8 @@ def test_results_where_no_folder_can_be(folder: str, problem: str, capsys: pytes
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "file", "/dev/null", ".", "loop", 300 * "x"])
-@pytest.mark.parametrize("main", [report.main, stored.main, run.main])
+@pytest.mark.parametrize("main", [report.main, export.main, run.main])
 def test_results_that_hold_no_study(main: Main, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = {report.main: [folder], stored.main: [folder, "4", "out"]}
+    words = {report.main: [folder], export.main: [folder, "4", "out"]}
     given = words.get(main, ["study.py", "--resume", f"--results={folder}"])
     refused(main, given, "must be the results folder of a study|must be accessible|needs a study that was", capsys)

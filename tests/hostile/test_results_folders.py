@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 import edge_tune as et
-from edge_tune import stored
+from edge_tune import export
+from edge_tune.display.plots import pictures
 from edge_tune.errors import ExperimentError
-from edge_tune.export import load_network
-from edge_tune.plots import pictures
-from edge_tune.ranking import Standing
+from edge_tune.networks.stored import load_network
+from edge_tune.records.ranking import Standing
+from edge_tune.records.results import Results
 from edge_tune.report.__main__ import main as report
-from edge_tune.results import Results
-from edge_tune.stopping import make_scheduler
+from edge_tune.search.stopping import make_scheduler
 from tests.networks import experiment
 from tests.searching import searching
 from tests.studies import SCHEDULE, record, write_study
@@ -56,7 +56,7 @@ STARTED = b'{"trial": 3, "config": {"first": 0.5, "second": "finished"}}'
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study, and the network of its trial 4 as it is exported."""
     folder = tmp_path_factory.mktemp("exported")
-    stored.write_stored(study(folder / "study", test=88.0), "4", folder / "best", trust_model=True)
+    export.write_stored(study(folder / "study", test=88.0), "4", folder / "best", trust_model=True)
     return folder
 
 
@@ -308,7 +308,7 @@ def test_source_that_would_be_script(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def refused(words: list[str], problem: str, said: pytest.CaptureFixture[str]) -> None:
-    assert stored.main(words) == 2
+    assert export.main(words) == 2
     output = said.readouterr()
     assert re.search(problem, output.err), output.err
     assert len(output.err.splitlines()) == 1

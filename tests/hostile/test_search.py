@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import edge_tune as et
-from edge_tune.results import Record, Results
+from edge_tune.records.results import Record, Results
 from edge_tune.run import main
-from edge_tune.searcher import Searcher, count_trials
-from edge_tune.trainable import OBJECTIVE, to_point
+from edge_tune.search.searcher import Searcher, count_trials
+from edge_tune.search.trainable import OBJECTIVE, to_point
 from tests.networks import experiment
 from tests.searching import searching
 

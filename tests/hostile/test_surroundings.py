@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_tune.results import Results
+from edge_tune.records.results import Results
 from tests.studies import write_study
 
 pytestmark = pytest.mark.hostile

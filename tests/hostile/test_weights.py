@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_tune.errors import ExperimentError
-from edge_tune.weights import load_weights, read_weights
+from edge_tune.networks.weights import load_weights, read_weights
 
 pytestmark = pytest.mark.hostile
 

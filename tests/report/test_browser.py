@@ -13,9 +13,9 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from edge_tune.records.results import Record
 from edge_tune.report.data import read
 from edge_tune.report.page import write_report
-from edge_tune.results import Record
 from tests.studies import write_study
 
 pytestmark = pytest.mark.browser

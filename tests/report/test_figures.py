@@ -6,9 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from edge_tune.records.results import Record
 from edge_tune.report import bars, figures, style
 from edge_tune.report.data import StudyData, read
-from edge_tune.results import Record
 from tests.studies import record, write_files, write_study
 
 

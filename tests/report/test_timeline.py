@@ -1,7 +1,7 @@
 import pytest
 
+from edge_tune.records.results import Record
 from edge_tune.report import timeline
-from edge_tune.results import Record
 
 MIDNIGHT = "2026-11-25T00:{:02d}:{:02d}+00:00"
 

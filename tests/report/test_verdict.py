@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from edge_tune.objective_text import parse
-from edge_tune.ranking import Row, Verdict
+from edge_tune.records.objective_text import parse
+from edge_tune.records.ranking import Row, Verdict
+from edge_tune.records.results import Record
 from edge_tune.report import data, verdict
-from edge_tune.results import Record
 from tests.studies import record, write_files
 
 RATIOS = {name: {"ratio": 0.6, "low": 0.57, "high": 0.63} for name in ("latency_ratio", "total_latency_ratio")}

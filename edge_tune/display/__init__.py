@@ -1,0 +1,1 @@
+"""Records for people while a study runs: lines in a terminal, and TensorBoard."""

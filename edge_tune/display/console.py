@@ -1,0 +1,229 @@
+"""Records as text for a terminal: a line a trial, a line of progress, the verdict's table."""
+
+from collections.abc import Mapping, Sequence
+
+from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
+from edge_tune.experiment import Experiment, Goal, Point
+from edge_tune.records.ranking import (
+    REPEAT,
+    Row,
+    Standing,
+    Verdict,
+    is_precise,
+    is_unpruned,
+    last_measurement,
+    reference_ms,
+)
+from edge_tune.records.results import Record
+from edge_tune.wording import counted, verb
+
+TIMELESS = ("top1", "top5", "loss", "parameters", "macs")
+"""Metrics that no device measures."""
+
+COLUMNS = (
+    "network",
+    "val_top1",
+    "test_top1",
+    "test_top5",
+    "latency_ms",
+    "latency_ratio",
+    "total_latency_ms",
+    "total_latency_ratio",
+    "fps",
+    "parameters",
+)
+
+REASONS = 3
+"""So many reasons why trials failed are told."""
+
+SIMULATED = "Simulated: the figures follow from formulas; nothing was trained, classified or measured."
+
+TO_READ = (
+    "Ratios are to the unpruned network, measured in turns with it; in brackets, the 95 % interval. Milliseconds stand "
+    "beside those of the unpruned network in the same turns. "
+    'Noise: how far the unpruned network is from itself; what does not exceed it is "not distinguishable".'
+)
+
+
+def trial_line(record: Record, experiment: Experiment) -> str:
+    """Return one line on a trial that has ended."""
+    point = point_text(record.sparsities, record.structures, experiment)
+    if record.status == "failed":
+        return f"{record.name} {_ending(record, experiment.target)}{point}"
+    return f"{record.name} {_ending(record, experiment.target)}, {sum(record.seconds.values()):.1f} s{point}"
+
+
+def repeat_line(record: Record, original: str, experiment: Experiment) -> str:
+    """Return one line on a trial that took over the record of the trial or baseline named `original`."""
+    ending, point = _ending(record, experiment.target), point_text(record.sparsities, record.structures, experiment)
+    return f"{record.name} gives the network of {original} and takes its record over, {ending}{point}"
+
+
+def wait_line(name: str, original: str, point: Point, experiment: Experiment) -> str:
+    """Return one line on a trial that waits for the record of the trial or baseline named `original`."""
+    text = point_text(point.sparsities, point.structures, experiment)
+    return f"{name} gives the network that {original} tries now, and waits for its record{text}"
+
+
+def point_text(sparsities: Mapping[str, float], structures: Mapping[str, str], experiment: Experiment) -> str:
+    """Return a point in brackets, after a blank; of its structures, those that are searched. None for no point."""
+    searched = {label for label, group in experiment.pruner_groups.items() if len(group.structures) > 1}
+    parts = (
+        f"{label} {sparsity:.2f}" + (f" {structures[label]}" if label in searched else "")
+        for label, sparsity in sparsities.items()
+    )
+    return f" ({' '.join(parts)})" if sparsities else ""
+
+
+def _ending(record: Record, target: Goal) -> str:
+    """Return how a trial ended, and its figures if it has any."""
+    if record.status == "failed":
+        return f"failed: {record.reason}"
+    measurement = last_measurement(record)
+    of = f" of {ms:.3f}" if record.trial and (ms := reference_ms(measurement).get("latency_ms")) else ""
+    figures = f"top1 {record.metrics['top1']:.2f}, latency {record.metrics['latency_ms']:.3f}{of} ms"
+    if target.metric not in ("top1", "latency_ms"):
+        figures += f", {target.metric} {record.metrics[target.metric]:.4g}"
+    if not is_precise(measurement):
+        figures += ", imprecise: the time of its measurement was over"
+    if record.trial and is_unpruned(measurement):
+        figures += ", the unpruned network, since nothing was removed"
+    ending = "stopped, " + str(record.reason) if record.status == "stopped" else "finished"
+    return f"{ending}: {figures}"
+
+
+def progress_line(standing: Standing, *, total: int, running: int, seconds_left: float | None) -> str:
+    """Return one line on how far the study is."""
+    best, metric = standing.best, standing.target.metric
+    parts = [f"[{standing.ended}/{total} done, {running} running, {standing.hopeless} hopeless"]
+    about = "about " if best and metric not in TIMELESS and not is_precise(last_measurement(best)) else ""
+    if standing.repeats:
+        parts.append(f"{standing.repeats} repeated")
+    parts.append(f"best {metric} {about}{best.metrics[metric]:.4g} ({best.name})" if best else "no best yet")
+    if seconds_left is not None:
+        parts.append(f"about {duration(seconds_left)} left")
+    return ", ".join(parts) + "]"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def verdict_table(verdict: Verdict) -> str:
+    """Return the networks as a Markdown table; ratios are to the first row, measured in turns with it."""
+    cells = verdict_cells(verdict)
+    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    lines = ["| " + " | ".join(_aligned(line, widths)) + " |" for line in cells]
+    rule = "|" + "|".join("-" * (widths[0] + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def verdict_cells(verdict: Verdict) -> list[tuple[str, ...]]:
+    """Return the table's cells: the names of the columns, then a network a line."""
+    corner = f"{COLUMNS[0]} (simulated)" if verdict.simulated else COLUMNS[0]
+    return [(corner, *COLUMNS[1:]), *(_cells(row, verdict.rows[0]) for row in verdict.rows)]
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """Return what the table does not say, a sentence each."""
+    lines = [SIMULATED if verdict.simulated else TO_READ, *([verdict.imprecise] if verdict.imprecise else [])]
+    trials = counted(verdict.trials, "trial")
+    for name, better in verdict.better_in_both.items():
+        if name != "unpruned":
+            beat = verb(len(better), "beats", "beat")
+            lines.append(f"{len(better)} of {trials} {beat} {name} in both latency and val_top1.")
+    counts = verdict.endings
+    late = f"{counts['time_limit']} stopped by their time limit, " if counts.get("time_limit") else ""
+    lines.append(
+        f"Trials: {counts['finished']} finished, {counts['hopeless']} stopped as hopeless, "
+        f"{counts['asha']} stopped by ASHA, {late}{counts['failed']} failed."
+    )
+    lines += repeats_line(counts.get(REPEAT, 0))
+    lines += failure_lines(verdict)
+    if verdict.chosen is None:
+        lines.append("No trial finished better than chance, so there is no best network.")
+    elif (on_device := verdict.rows[-1].device_test_top1) is not None:
+        lines.append(
+            f"On the device the exported network has test_top1 {on_device:.2f}; "
+            f"in PyTorch {verdict.rows[-1].test['top1']:.2f}."
+        )
+    return lines
+
+
+def repeats_line(repeats: int) -> list[str]:
+    """Return a sentence on the trials that took a record over, if there are any."""
+    what = verb(
+        repeats,
+        "a network that had been tried, and took its record",
+        "networks that had been tried, and took their records",
+    )
+    return [f"Another {repeats} gave {what} over."] if repeats else []
+
+
+def failure_lines(verdict: Verdict) -> list[str]:
+    """Return why trials failed, a line for each of the most frequent reasons."""
+    reasons = list(verdict.failures.items())
+    lines = [f"{count} failed: {reason}" for reason, count in reasons[:REASONS]]
+    if rest := sum(count for _, count in reasons[REASONS:]):
+        lines.append(f"{rest} failed for other reasons, which stand in trials.jsonl.")
+    return lines
+
+
+def all_failed(verdict: Verdict) -> str:
+    """Return what to say of a study whose trials all failed, after the reasons."""
+    return (
+        f"All trials of the search failed ({verdict.trials}), so that there is no network to choose. --resume does not "
+        f"run them again: mend what the reasons name, and begin another study."
+    )
+
+
+def _cells(row: Row, reference: Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        f"{row.metrics['top1']:.2f}",
+        f"{row.test['top1']:.2f}",
+        f"{row.test['top5']:.2f}",
+        _ms_cell(row, "latency_ms"),
+        _ratio_cell(row, reference, "latency_ratio"),
+        _ms_cell(row, "total_latency_ms"),
+        _ratio_cell(row, reference, "total_latency_ratio"),
+        f"{row.metrics['throughput_fps']:.0f}",
+        f"{row.metrics['parameters']:,.0f}",
+    )
+
+
+def mark(row: Row) -> str:
+    """Return what stands before the latencies of an imprecise measurement."""
+    return "" if row.is_precise else "~"
+
+
+def _ms_cell(row: Row, metric: str) -> str:
+    """Return the milliseconds, beside those of the unpruned network in the same turns."""
+    text = f"{mark(row)}{row.metrics[metric]:.3f}"
+    return (
+        f"{text} of {row.reference[metric]:.3f}"
+        if metric in row.reference and row.trial and not row.is_unpruned
+        else text
+    )
+
+
+def _ratio_cell(row: Row, reference: Row, metric: str) -> str:
+    """Return the ratio with its interval, or with its noise floor if it is that of the reference to itself."""
+    itself = Ratio(**reference.ratios[metric])
+    if row is reference:
+        return f"1 ({mark(row)}{100 * noise_floor(itself):.1f} % noise)"
+    if row.is_unpruned:
+        return "1 (the unpruned network)"
+    return mark(row) + ratio_text(Ratio(**row.ratios[metric]), noise_floor(itself))
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]

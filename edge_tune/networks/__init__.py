@@ -1,0 +1,1 @@
+"""Networks, their images and their weights: read, traced, pruned, retrained, evaluated, exported."""

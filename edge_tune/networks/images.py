@@ -1,0 +1,165 @@
+"""Labelled images in memory or in files, and the normalised, augmented batches made of them."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from edge_tune.errors import ExperimentError
+from edge_tune.networks.decoding import decode, reason, shown
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""What a network's input is normalised with: (RGB in 0..1 - MEAN) / STD."""
+
+Images = NDArray[np.uint8] | tuple[str, ...]
+Labels = NDArray[np.int64]
+Decoded = tuple[NDArray[np.uint8], dict[str, str]]
+"""Images [B, 3, H, W], black where a file cannot be read, and for each such file a sentence without its advice."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random crop of an image padded with black, and an optional mirror image.
+
+    Attributes:
+        padding: Pixels added to each side before the crop.
+        horizontal_flip: Mirror each image with probability 1/2.
+    """
+
+    padding: int
+    horizontal_flip: bool
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return `pixels` [B, 3, H, W], each image shifted and mirrored on its own."""
+        count, _, height, width = pixels.shape
+        windows = functional.pad(pixels, (self.padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+        down, right = torch.randint(2 * self.padding + 1, (2, count), generator=generator)
+        cropped = windows[torch.arange(count), :, down, right]
+        if not self.horizontal_flip:
+            return cropped
+        mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+        return torch.where(mirrored, cropped.flip(3), cropped)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled images.
+
+    Attributes:
+        images: uint8 [N, 3, h, w], which may be read-only, or the files that batches are read from.
+        labels: [N], each an index into the data set's classes.
+        image_size: Height and width in pixels of a batch; None: as the array has them.
+    """
+
+    images: Images
+    labels: Labels
+    image_size: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> "Split":
+        """Return the images at `indices`, in that order."""
+        if isinstance(self.images, tuple):
+            images: Images = tuple(self.images[index] for index in indices)
+        else:
+            images = self.images[indices]
+        return replace(self, images=images, labels=self.labels[indices])
+
+    def batches(
+        self, batch_size: int, *, augment: Augmentation | None = None, seed: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images, float32 [B, 3, H, W] and normalised, with their labels, int64 [B].
+
+        Args:
+            batch_size: Images a batch. The last batch may be smaller; when shuffling, a last batch
+                of one image is left out, because batch norm cannot train on it.
+            augment: Applied to every batch; needs a seed.
+            seed: Of the order and the augmentation; None keeps the order of the split.
+
+        Raises:
+            ExperimentError: A file that is streamed cannot be read.
+        """
+        assert augment is None or seed is not None, "augmentation needs a seed"
+        generator = torch.Generator()
+        order = np.arange(len(self))
+        if seed is not None:
+            order = torch.randperm(len(self), generator=generator.manual_seed(seed)).numpy()
+            if len(self) % batch_size == 1:
+                order = order[:-1]
+        groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        for group, pixels in zip(groups, self._pixels(groups), strict=True):
+            sized = _resize(torch.from_numpy(pixels), self.image_size)
+            augmented = augment(sized, generator) if augment else sized
+            yield normalise(augmented), torch.from_numpy(self.labels[group])
+
+    def _pixels(self, groups: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
+        if isinstance(self.images, tuple):
+            return self._decoded(self.images, groups)
+        # Indexing copies: what comes out of Ray's object store is read-only, which torch warns about.
+        return (self.images[group] for group in groups)
+
+    def _decoded(self, images: tuple[str, ...], groups: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
+        assert self.image_size is not None, "files need an image size"
+        files = ([images[index] for index in group] for group in groups)
+        for pixels, faults in decode_groups(files, self.image_size, torch.get_num_threads()):
+            # Each could be read when the study began.
+            ExperimentError.raise_if(
+                f"{fault}; put it back as it was and resume the study." for fault in faults.values()
+            )
+            yield pixels
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Return uint8 `pixels` [B, 3, H, W] as the float32 that networks are fed."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return (pixels / 255).sub_(mean).div_(std)
+
+
+def decode_groups(groups: Iterable[Sequence[str]], image_size: int, threads: int) -> Iterator[Decoded]:
+    """Yield the images of each group of files, and decode the next group meanwhile.
+
+    Threads, because Pillow decodes outside the interpreter lock, and because a DataLoader's worker
+    processes would be forked from a Ray worker, which has threads of its own. A thread gets one
+    piece of the group: for 32x32 images, handing them over one by one costs more than decoding.
+    """
+    ahead: deque[Iterator[Decoded]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for group in groups:
+            length = math.ceil(len(group) / threads)
+            pieces = [group[start : start + length] for start in range(0, len(group), length)]
+            ahead.append(pool.map(_decode_files, pieces, [image_size] * len(pieces)))
+            if len(ahead) > 1:
+                yield _joined(ahead.popleft())
+        for decoded in ahead:
+            yield _joined(decoded)
+
+
+def _joined(pieces: Iterator[Decoded]) -> Decoded:
+    pixels, faults = zip(*pieces, strict=True)
+    return np.concatenate(pixels), {path: fault for piece in faults for path, fault in piece.items()}
+
+
+def _decode_files(paths: Sequence[str], image_size: int) -> Decoded:
+    pixels = np.zeros((len(paths), 3, image_size, image_size), dtype=np.uint8)
+    faults = {}
+    for place, path in enumerate(paths):
+        try:
+            pixels[place] = decode(path, image_size).transpose(2, 0, 1)
+        except Exception as error:
+            faults[path] = f"{shown(path)}: must be a readable image, but got {reason(error)}"
+    return pixels, faults
+
+
+def _resize(pixels: Tensor, image_size: int | None) -> Tensor:
+    if image_size is None or pixels.shape[2:] == (image_size, image_size):
+        return pixels
+    return functional.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)

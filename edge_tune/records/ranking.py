@@ -1,0 +1,292 @@
+"""Which records are best, which to keep, and what a study's verdict consists of."""
+
+import itertools
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_tune.experiment import Goal, KeepWeights, Maximise, Minimise
+from edge_tune.records.entries import Metrics
+from edge_tune.records.jsonfiles import converted, read_object
+from edge_tune.records.results import RATIOS, Record, Results
+
+FRONT = (Minimise("latency_ratio"), Maximise("top1"))
+"""The goals whose Pareto front keeps its weights. The ratio tells networks apart that were measured an hour apart."""
+
+REPEAT = "repeat"
+"""How a trial ended that took the record of an equal network over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One network of the verdict.
+
+    Attributes:
+        name: As in the records, with what was done to it.
+        metrics: Accuracy on validation and the device's measurements.
+        test: top1, top5 and loss on the test split.
+        device_test_top1: Of the exported network on the device; None where that was not asked.
+        ratios: latency_ratio and total_latency_ratio as measured: ratio, low, high. Those of the
+            unpruned network are to itself, and so the noise floor.
+        reference: latency_ms and total_latency_ms of the unpruned network in the very turns of this measurement.
+        is_precise: Whether the ratios are known as well as a measurement strives for.
+        is_unpruned: Whether nothing was removed, so that this is the unpruned network, whose ratio is 1.
+    """
+
+    name: str
+    trial: int
+    metrics: Metrics
+    test: Metrics
+    device_test_top1: float | None = None
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reference: Mapping[str, float] = field(default_factory=dict)
+    is_precise: bool = True
+    is_unpruned: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The networks to compare, the chosen one last if there is one, and how the trials ended.
+
+    Attributes:
+        endings: As `endings` counts them.
+        imprecise: A warning about the measurements, if one is due.
+        failures: Reason -> how many trials failed for it, the most frequent first.
+        simulated: Whether the figures follow from formulas.
+    """
+
+    rows: Sequence[Row]
+    chosen: int | None
+    better_in_both: Mapping[str, Sequence[int]]
+    endings: Mapping[str, int]
+    imprecise: str | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)
+    simulated: bool = False
+
+    @property
+    def trials(self) -> int:
+        """How many networks the search tried."""
+        return sum(count for ending, count in self.endings.items() if ending != REPEAT)
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether there were trials, and each failed."""
+        return 0 < self.trials == self.endings["failed"]
+
+
+def read_verdict(results: Results) -> Verdict | None:
+    """Return the verdict that the end of a study wrote to summary.json; None if it has not come to its end.
+
+    Raises:
+        ExperimentError: The file is damaged.
+    """
+    try:
+        advice = "restore the file, or remove it: the figures on the test split are then left out"
+        return converted(read_object(results.folder / "summary.json", Verdict, advice), Verdict)
+    except FileNotFoundError:
+        return None
+
+
+def with_metrics(records: Iterable[Record], *goals: Goal) -> list[Record]:
+    """Return the records that hold the metrics of these goals: those of another version, or damaged, may not."""
+    return [record for record in records if all(goal.metric in record.metrics for goal in goals)]
+
+
+def without_repeats(records: Iterable[Record]) -> list[Record]:
+    """Return the records that were not taken over from another of them: one for each network."""
+    records = list(records)
+    trials = {record.trial for record in records}
+    return [record for record in records if record.same_as not in trials]
+
+
+def eligible(records: Iterable[Record]) -> list[Record]:
+    """Return the records that may be best: finished, better than chance, and not taken over from another of them."""
+    return [record for record in without_repeats(records) if record.status == "finished" and not record.collapsed]
+
+
+def best(records: Iterable[Record], target: Goal) -> Record | None:
+    """Return the eligible record with the best `target`; the earliest among equals."""
+    able = with_metrics(eligible(records), target)
+    return min(able, key=lambda record: target.loss(record.metrics[target.metric]), default=None)
+
+
+class Front:
+    """The records that no other one beats: as good in both `goals`, better in one.
+
+    What adding a record costs grows with how many others it beats, not with how many there are.
+    """
+
+    def __init__(self, goals: tuple[Goal, Goal]) -> None:
+        self.goals = goals
+        self._losses: list[tuple[float, ...]] = []  # the first loss rises from one to the next, the second falls
+        self._records: dict[tuple[float, ...], list[Record]] = {}
+
+    def add(self, record: Record) -> list[Record]:
+        """Take an eligible record into account. Returns those that are beaten now; itself, if it is."""
+        mine = self._losses_of(record)
+        if mine in self._records:
+            self._records[mine].append(record)
+            return []
+        begin = bisect_left(self._losses, mine)
+        if begin and self._losses[begin - 1][1] <= mine[1]:
+            return [record]
+        end = begin
+        while end < len(self._losses) and self._losses[end][1] >= mine[1]:
+            end += 1
+        beaten = [one for losses in self._losses[begin:end] for one in self._records.pop(losses)]
+        self._losses[begin:end] = [mine]
+        self._records[mine] = [record]
+        return beaten
+
+    def __contains__(self, record: Record) -> bool:
+        return self._losses_of(record) in self._records
+
+    @property
+    def records(self) -> list[Record]:
+        """All of them, by number."""
+        return sorted(itertools.chain(*self._records.values()), key=lambda record: record.trial)
+
+    def _losses_of(self, record: Record) -> tuple[float, ...]:
+        return tuple(goal.loss(record.metrics[goal.metric]) for goal in self.goals)
+
+
+def pareto_front(records: Iterable[Record], goals: tuple[Goal, Goal]) -> list[Record]:
+    """Return the eligible records that no other one beats: as good in both `goals`, better in one."""
+    front, candidates = Front(goals), with_metrics(eligible(records), *goals)
+    for record in candidates:
+        front.add(record)
+    return [record for record in candidates if record in front]
+
+
+class Standing:
+    """What a study has come to so far. What adding a record costs does not grow with the study.
+
+    Attributes:
+        target: What the search looks for.
+        ended: Networks whose trials have ended, baselines included but for the unpruned network.
+        hopeless: How many of them were stopped as hopeless.
+        repeats: Trials that took the record of an equal network over.
+        best: The best trial of the search, or None.
+        keep: Which trials' weights are kept.
+    """
+
+    def __init__(self, target: Goal, records: Iterable[Record] = (), keep: KeepWeights = "front") -> None:
+        self.target = target
+        self.keep = keep
+        self.ended = self.hopeless = self.repeats = 0
+        self.best: Record | None = None
+        self._baselines: list[Record] = []
+        self._finished: list[Record] = []
+        self._front = Front(FRONT)
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> list[Record]:
+        """Take a record into account. Returns those whose weights are not kept from now on; itself, if its are not."""
+        self._count(record)
+        if record.baseline:
+            self._baselines.append(record)
+            return []
+        if record.same_as is not None and record.same_as not in {baseline.trial for baseline in self._baselines}:
+            return []  # the trial that it repeats has its place already; a baseline has none
+        candidates = [*([self.best] if self.best else []), record]
+        self.best = best(candidates, self.target)
+        if self.keep == "all" and record.status == "finished":
+            self._finished.append(record)
+        if self.keep == "front" and eligible([record]):
+            candidates += self._front.add(record)
+        return [candidate for candidate in candidates if not self._keeps(candidate)]
+
+    def _count(self, record: Record) -> None:
+        if record.same_as is not None:
+            self.repeats += 1
+            return
+        self.ended += record.trial > 0
+        self.hopeless += record.stopped_by == "hopeless"
+
+    def _keeps(self, record: Record) -> bool:
+        on_front = self.keep == "front" and bool(eligible([record])) and record in self._front
+        return record is self.best or on_front or (self.keep == "all" and record.status == "finished")
+
+    @property
+    def kept(self) -> list[Record]:
+        """The records whose weights are kept: baselines, the best, and the Pareto front or all that finished."""
+        return [*self._baselines, *([self.best] if self.best else []), *self._front.records, *self._finished]
+
+
+def ratios(measurement: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Return the ratios to the unpruned network that a measurement's evidence holds: ratio, low, high."""
+    measured = measurement.get("ratios", {})
+    return {name: measured[name] for name in RATIOS if name in measured}
+
+
+def reference_ms(measurement: Mapping[str, Any]) -> dict[str, float]:
+    """Return the milliseconds of the unpruned network in the turns of a measurement: the only ones to set beside it."""
+    reference = measurement.get("reference", {})
+    found = {f"{name}_ms": reference.get(name, {}).get("median") for name in ("latency", "total_latency")}
+    return {metric: ms for metric, ms in found.items() if ms is not None}
+
+
+def is_precise(measurement: Mapping[str, Any]) -> bool:
+    """Tell whether a measurement's ratios are known as well as it strives for; its time may have been over before."""
+    return bool(measurement.get("ratios", {}).get("is_precise", measurement.get("stopped_by") != "time"))
+
+
+def is_unpruned(measurement: Mapping[str, Any]) -> bool:
+    """Tell whether what was measured is the unpruned network, because nothing was removed."""
+    return bool(measurement.get("ratios", {}).get("to_itself"))
+
+
+def evidence(measurement: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a Row holds of a measurement."""
+    return {
+        "ratios": ratios(measurement),
+        "reference": reference_ms(measurement),
+        "is_precise": is_precise(measurement),
+        "is_unpruned": is_unpruned(measurement),
+    }
+
+
+def last_measurement(record: Record) -> Mapping[str, Any]:
+    """Return the evidence for the latencies that a record has now."""
+    return next(reversed(list(record.measurements.values())), {})
+
+
+def imprecise_line(records: Iterable[Record]) -> str | None:
+    """Return a warning that counts the measurements whose time was over before their ratios were known; or None."""
+    every = [one for record in records for one in record.measurements.values()]
+    imprecise = sum(not is_precise(one) for one in every)
+    if not imprecise:
+        return None
+    return (
+        f"{imprecise} of {len(every)} measurements are imprecise, marked ~: their time was over before the ratios were "
+        f"known to 1 %. Compare by the intervals; give the device's host less to do, or raise Benchmark(max_s=...)."
+    )
+
+
+def better_in_both(trials: Sequence[Record], baseline: Record) -> list[Record]:
+    """Return the trials with a lower latency and a higher validation top1 than a baseline."""
+    if baseline.status != "finished" or not with_metrics([baseline], *FRONT):
+        return []
+    return [
+        trial
+        for trial in with_metrics(eligible(trials), *FRONT)
+        if all(goal.is_better(trial.metrics[goal.metric], baseline.metrics[goal.metric]) for goal in FRONT)
+    ]
+
+
+def endings(trials: Sequence[Record]) -> dict[str, int]:
+    """Count the trials by how they ended: finished, failed, the rule that stopped them, or as the repeat of another."""
+    counts = {"finished": 0, "hopeless": 0, "asha": 0, "time_limit": 0, "failed": 0}
+    for trial in trials:
+        ending = REPEAT if trial.same_as is not None else trial.stopped_by or trial.status
+        counts[ending] = counts.get(ending, 0) + 1  # a newer version may know other rules
+    return counts
+
+
+def failures(trials: Sequence[Record]) -> dict[str, int]:
+    """Count the trials that failed by their reasons, the most frequent first."""
+    failed = (trial for trial in trials if trial.status == "failed" and trial.same_as is None)
+    return dict(Counter(trial.reason or "no reason is known" for trial in failed).most_common())

@@ -1,0 +1,200 @@
+"""The trials of a study for machines: one flat row a trial as CSV or Parquet, and a summary as JSON.
+
+Columns: what a trial is and how it ended; `same_as`, the trial whose record it took over; `sparsity.LABEL` and
+`structure.LABEL` as asked of each pruner group; `kept.WEIGHT`, the filters or channels that stay; every metric as it is
+now, and `pruned.METRIC` right after pruning; `RATIO.low` and `RATIO.high`, the 95 % interval of a ratio;
+`reference.LATENCY`, the unpruned network's in the same turns; `is_precise`, whether the ratios are known to 1 %;
+`seconds.STAGE`; where, on what and when it ran.
+A trial has no value in a column that its record does not speak of. Accuracies are on the validation split.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from edge_tune.experiment import METRICS, Goal
+from edge_tune.records.entries import Metrics
+from edge_tune.records.objective import Ranking, ranking_line
+from edge_tune.records.ranking import (
+    FRONT,
+    Verdict,
+    best,
+    better_in_both,
+    endings,
+    is_precise,
+    last_measurement,
+    pareto_front,
+    ratios,
+    reference_ms,
+    with_metrics,
+)
+from edge_tune.records.results import RATIOS, Record
+
+Cells = dict[str, Any]
+WHOLE_NUMBERS = {"trial", "epoch", "attempts", "same_as"}
+TEXTS = {
+    "name",
+    "status",
+    "stopped_by",
+    "reason",
+    "collapsed",
+    "device",
+    "device_name",
+    "precision",
+    "openvino",
+    "node",
+    "started_at",
+    "ended_at",
+}
+
+
+def table(records: Sequence[Record]) -> pa.Table:
+    """Return one row a record, in their order; the columns that every study has come even without a record."""
+    columns: dict[str, list[Any]] = {}
+    for section in SECTIONS:
+        rows = [section(record) for record in records]
+        for name in dict.fromkeys(name for row in (section(Record(trial=0)), *rows) for name in row):
+            columns[name] = [row.get(name) for row in rows]
+    return pa.table({name: pa.array(values, _type(name)) for name, values in columns.items()})
+
+
+def to_csv(records: Sequence[Record]) -> bytes:
+    """Return the table as CSV in UTF-8, with a header; what is unknown is empty."""
+    file = io.BytesIO()
+    csv.write_csv(table(records), file, csv.WriteOptions(quoting_style="needed"))
+    return file.getvalue()
+
+
+def to_parquet(records: Sequence[Record]) -> bytes:
+    """Return the table as a Parquet file; what is unknown is null."""
+    file = io.BytesIO()
+    parquet.write_table(table(records), file)
+    return file.getvalue()
+
+
+def summary(
+    records: Sequence[Record], target: Goal, verdict: Verdict | None = None, ranking: Ranking | None = None
+) -> dict[str, Any]:
+    """Return what a study came to, as plain JSON types.
+
+    Args:
+        records: Its baselines and trials.
+        verdict: What its end wrote; None if the study has not come to its end.
+        ranking: What `--objective` makes of it, if it was asked.
+    """
+    trials = [record for record in records if not record.baseline]
+    baselines = [record for record in records if record.baseline]
+    found = ranking.records[:1] if ranking else [best(trials, target)]
+    chosen = found[0] if found else None
+    return {
+        "target": {"goal": type(target).__name__.lower(), "metric": target.metric},
+        "trials": sum(record.same_as is None for record in trials),
+        "endings": endings(trials),
+        "chosen": _entry(chosen) if chosen else None,
+        "front": [_entry(record) for record in pareto_front(trials, FRONT)],
+        "baselines": [_entry(record) for record in baselines],
+        "better_in_both": {
+            baseline.name: [trial.trial for trial in better_in_both(trials, baseline)]
+            for baseline in with_metrics(baselines, *FRONT)
+        },
+        "objective": _objective(ranking) if ranking else None,
+        "verdict": asdict(verdict) if verdict else None,
+    }
+
+
+def _objective(ranking: Ranking) -> dict[str, Any]:
+    return {
+        "text": ranking.objective.text,
+        "says": ranking_line(ranking),
+        "ranking": [_entry(record) for record in ranking.records],
+        "nearest": _entry(ranking.nearest) if ranking.nearest else None,
+    }
+
+
+def _entry(record: Record) -> dict[str, Any]:
+    """Return what the summary says of a network."""
+    return {
+        "trial": record.trial,
+        "name": record.name,
+        "status": record.status,
+        "sparsities": dict(record.sparsities),
+        "structures": dict(record.structures),
+        "epoch": record.epoch,
+        "pruned": dict(record.pruned),
+        "metrics": dict(record.metrics),
+        "ratios": {name: dict(interval) for name, interval in ratios(last_measurement(record)).items()},
+        "reference": reference_ms(last_measurement(record)),
+        "is_precise": is_precise(last_measurement(record)),
+    }
+
+
+def _what(record: Record) -> Cells:
+    return {
+        "trial": record.trial,
+        "name": record.name,
+        "baseline": record.baseline is not None,
+        "status": record.status,
+        "stopped_by": record.stopped_by,
+        "reason": record.reason,
+        "collapsed": record.collapsed,
+        "epoch": record.epoch,
+        "attempts": record.attempts,
+        "same_as": record.same_as,
+    }
+
+
+def _asked(record: Record) -> Cells:
+    sparsities = {f"sparsity.{label}": sparsity for label, sparsity in record.sparsities.items()}
+    return {**sparsities, **{f"structure.{label}": kind for label, kind in record.structures.items()}}
+
+
+def _kept(record: Record) -> Cells:
+    return {f"kept.{cut['weight']}": cut.get("kept") for cut in record.plan if "weight" in cut}
+
+
+def _now(record: Record) -> Cells:
+    return _measured(record.metrics, last_measurement(record))
+
+
+def _pruned(record: Record) -> Cells:
+    cells = _measured(record.pruned, record.measurements.get("pruned", {}))
+    return {f"pruned.{name}": value for name, value in cells.items()}
+
+
+def _circumstances(record: Record) -> Cells:
+    measurement = last_measurement(record)
+    return {
+        **{name: measurement.get(name) for name in ("device", "device_name", "precision", "openvino")},
+        "node": record.node or None,
+        "started_at": record.started_at or None,
+        "ended_at": record.ended_at or None,
+        **{f"seconds.{stage}": seconds for stage, seconds in record.seconds.items()},
+    }
+
+
+SECTIONS = (_what, _asked, _now, _pruned, _kept, _circumstances)
+
+
+def _measured(metrics: Metrics, measurement: Mapping[str, Any]) -> Cells:
+    """Return the metrics, each ratio followed by its interval."""
+    intervals = ratios(measurement)
+    cells: Cells = {}
+    for name in dict.fromkeys((*METRICS, *metrics)):
+        cells[name] = metrics.get(name)
+        if name in RATIOS:
+            cells.update({f"{name}.{end}": intervals.get(name, {}).get(end) for end in ("low", "high")})
+    reference = reference_ms(measurement)
+    cells.update({f"reference.{name}": reference.get(name) for name in ("latency_ms", "total_latency_ms")})
+    return {**cells, "is_precise": is_precise(measurement) if intervals else None}
+
+
+def _type(column: str) -> pa.DataType:
+    if column in WHOLE_NUMBERS or column.startswith("kept."):
+        return pa.int64()
+    if column in TEXTS or column.startswith("structure."):
+        return pa.string()
+    return pa.bool_() if column == "baseline" or column.endswith("is_precise") else pa.float64()

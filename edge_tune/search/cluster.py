@@ -1,0 +1,348 @@
+"""Ray, started quietly on this machine or joined where RAY_ADDRESS says, and what its nodes must agree on."""
+
+import hashlib
+import logging
+import os
+import platform
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from edge_tune.benchmark.cores import training_cpus, usable_cpus
+from edge_tune.errors import ExperimentError
+from edge_tune.experiment import Benchmark
+from edge_tune.wording import counted
+
+NAMESPACE = "edge_tune"
+PACKAGES = ("ray", "torch", "torchvision", "torch-pruning", "openvino", "onnx", "hyperopt", "numpy")
+SETTINGS = {
+    "RAY_worker_niceness": "0",  # else anything else on the host comes before a measurement
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints tables even when told to be silent
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the experiment keep their meaning in a trial
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records and TensorBoard files take their place
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # its snapshots grow with each trial, and our records are the state
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",  # a trial that was told to stop may be in the middle of a long epoch
+}
+DEVICE_WAIT_S = 120.0
+"""A host that was just started needs about as long to install its environment and join."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster.
+
+    Attributes:
+        id: Ray's.
+        host: Its name.
+        cpus: How many trials' CPUs it offers.
+        devices: Units of the device's resource that it offers.
+        resources: Everything that it offers by name.
+    """
+
+    id: str
+    host: str
+    cpus: int
+    devices: int
+    resources: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where a study runs.
+
+    Attributes:
+        where: "on this machine", or the address that was joined.
+        resource: What the nodes with a device offer.
+    """
+
+    where: str
+    resource: str
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The machines that are there now."""
+        alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return [
+            Node(
+                id=node["NodeID"],
+                host=node["NodeManagerHostname"],
+                cpus=int(node["Resources"].get("CPU", 0)),
+                devices=int(node["Resources"].get(self.resource, 0)),
+                resources=sorted(name for name in node["Resources"] if not name.startswith("node:")),
+            )
+            for node in alive
+        ]
+
+    def says(self, device_name: str) -> str:
+        """Return what there is, in one line.
+
+        Args:
+            device_name: What the devices are, by the name that they give themselves.
+        """
+        nodes = self.nodes
+        devices = sum(node.devices for node in nodes)
+        hosts = ", ".join(node.host for node in nodes if node.devices)
+        return (
+            f"Ray {ray.__version__} {self.where}: {counted(len(nodes), 'node')}, "
+            f"{counted(sum(node.cpus for node in nodes), 'core')} for trials, "
+            f"{counted(devices, 'device')} ({device_name}, on {hosts or 'none of them yet'})"
+        )
+
+    def entry(self) -> dict[str, Any]:
+        """Return what run.json keeps of it."""
+        nodes = [{"host": node.host, "cpus": node.cpus, "devices": node.devices} for node in self.nodes]
+        return {"where": self.where, "nodes": nodes}
+
+    def trials_at_once(self, cpus_per_trial: int) -> int:
+        """Return how many trials of so many CPUs the nodes have room for.
+
+        Raises:
+            ExperimentError: No node has room for one.
+        """
+        nodes = self.nodes
+        room = sum(node.cpus // cpus_per_trial for node in nodes)
+        if not room:
+            offers = ", ".join(f"{node.cpus} on {node.host}" for node in nodes)
+            raise ExperimentError(
+                f"search: cpus_per_trial must be at most what a node offers to trials, {offers}, but got "
+                f"{cpus_per_trial}; lower it, or give a node more (the cores that measure are not offered)."
+            )
+        return room
+
+    def wait_for_devices(self, say: Callable[[str], None]) -> int:
+        """Return how many devices there are; wait for the first.
+
+        Raises:
+            ExperimentError: No node offers one in time.
+        """
+        end = time.monotonic() + DEVICE_WAIT_S
+        said = False
+        while not (devices := sum(node.devices for node in self.nodes)):
+            if time.monotonic() > end:
+                offers = "; ".join(f"{node.host}: {', '.join(node.resources)}" for node in self.nodes)
+                raise ExperimentError(
+                    f"benchmark: a node of the cluster must offer the resource {self.resource!r}, which marks the host "
+                    f"with the device, but after {DEVICE_WAIT_S:g} s there is none. The nodes offer: {offers}. Start "
+                    f"Ray on that host with: ray start --address=HEAD:6379 --resources='{{\"{self.resource}\": 1}}'"
+                )
+            if not said:
+                say(f"Waiting up to {DEVICE_WAIT_S:g} s for a node that offers the resource {self.resource!r}.")
+                said = True
+            time.sleep(1)
+        return devices
+
+    def on_device_node(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return what a function returns on a node with a device, which is its own meanwhile; raise what it raises.
+
+        Raises:
+            ExperimentError: No device became free in time.
+        """
+        options = {"num_cpus": 0, "resources": {self.resource: 1}, "num_returns": "streaming"}
+        call = _remote(_announced).options(**options).remote(function, *arguments)
+        started, _ = ray.wait([call], timeout=DEVICE_WAIT_S)
+        if not started:
+            ray.cancel(call, force=True)
+            raise ExperimentError(
+                f"benchmark: a device must be free, but each node that offers {self.resource!r} has been busy for "
+                f"{DEVICE_WAIT_S:g} s; wait for the other study on this cluster."
+            )
+        _result(next(call))
+        return cast(Result, _result(next(call)))
+
+    def on_each_node(self, function: Callable[..., Result], *arguments: Any) -> list[tuple[Node, Result]]:
+        """Return each node and what a function returns there; a node that is lost meanwhile is left out.
+
+        Raises:
+            ExperimentError: It cannot run on a node; the sentence names it.
+        """
+        calls = [
+            (
+                node,
+                _remote(function)
+                .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False))
+                .remote(*arguments),
+            )
+            for node in self.nodes
+        ]
+        answers = []
+        for node, call in calls:
+            try:
+                answers.append((node, _result(call)))
+            except (RayError, ImportError, RuntimeError) as error:  # Ray raises the last for what it cannot import
+                if node.id not in {still.id for still in self.nodes}:
+                    continue
+                raise ExperimentError(
+                    f"node {node.host}: EdgeTune must run on each node of the cluster, from the same path and "
+                    f"requirements.txt, but got {type(error).__name__}: {_last_line(error)}"
+                ) from error
+        return answers
+
+    def check_agreement(self) -> None:
+        """Check that all nodes run the same versions of everything that a result depends on.
+
+        Raises:
+            ExperimentError: They do not; the sentences say which node has what.
+        """
+        if len(self.nodes) == 1:
+            return
+        found = self.on_each_node(versions)
+        differing = [package for package in versions() if len({of[package] for _, of in found}) > 1]
+        ExperimentError.raise_if(
+            f"cluster: every node must have the same {package}, but got "
+            f"{', '.join(f'{of[package]} on {node.host}' for node, of in found)}; run `ray up` again."
+            for package in differing
+        )
+
+
+@contextmanager
+def joined(settings: Benchmark) -> Iterator[Cluster]:
+    """Join the cluster of RAY_ADDRESS, or start Ray on this machine, with the device's resource.
+
+    The cores that measure are not offered to trials.
+
+    Raises:
+        ExperimentError: No cluster can be joined at RAY_ADDRESS.
+    """
+    os.environ.update(SETTINGS)
+    address = os.environ.get("RAY_ADDRESS", "local")
+    options: dict[str, Any] = {}
+    if address == "local":
+        cores = usable_cpus() if settings.device == "fake" else training_cpus(settings.threads)
+        options = {"num_cpus": len(cores), "resources": {settings.resource: 1}, "include_dashboard": False}
+        # Of this Ray alone; else it would be kept in the home folder, which may not be writable.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        _start(address, options)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the records
+        yield Cluster("on this machine" if address == "local" else f"at {address}", settings.resource)
+    finally:
+        with _ctrl_c_ignored():
+            ray.shutdown()
+
+
+def _start(address: str, options: Mapping[str, Any]) -> None:
+    """Start Ray on this machine, or join it at `address`.
+
+    Raises:
+        ExperimentError: It does not start, or none can be joined.
+    """
+    try:
+        if address not in ("local", "auto"):
+            _check_answers(address)  # Ray itself would try for minutes
+        with _sigterm_kept(), _sessions_of_their_own():
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:  # Ray raises this and that, where a host is too busy a bare Exception
+        if address == "local":
+            raise ExperimentError(
+                f"Ray must start on this machine, but got: {_last_line(error).rstrip('.')}. If that is about temporary "
+                f"files, name a short path for them by the variable RAY_TMPDIR; if about time, try again."
+            ) from error
+        raise ExperimentError(
+            f"RAY_ADDRESS: a Ray cluster of this Python ({platform.python_version()}) and Ray ({ray.__version__}) must "
+            f"answer at {address!r}, but got: {_last_line(error)} Start it (ray up cluster.yaml), or unset RAY_ADDRESS "
+            f"to run on this machine alone."
+        ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError or ValueError unless something listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if "/" in host:
+        raise ValueError("it must be the address of the head, HOST:6379, not that of a Ray Client.")
+    socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Give SIGTERM back to whoever had it: Ray takes it for itself when it starts, and leaves the process at once."""
+    mine = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as left:
+        signal.signal(signal.SIGTERM, mine)
+        if left.code == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, mine)
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Let who presses Ctrl-C again wait for the seconds that this takes: Ray, stopped half-way, ends in a traceback."""
+    mine = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, mine)
+
+
+@contextmanager
+def _sessions_of_their_own() -> Iterator[None]:
+    """Start the processes that are started meanwhile in sessions of their own, and so out of this process's group.
+
+    A signal to the group, as a terminal, `timeout` and systemd send it, is then this process's alone, which ends them
+    in order. Should it be killed, they are too: Ray asks the kernel for that.
+    """
+    token = _starts_sessions.set(True)
+    try:
+        yield
+    finally:
+        _starts_sessions.reset(token)
+
+
+def _begin_session() -> None:
+    if _starts_sessions.get():
+        os.setsid()
+
+
+_starts_sessions = ContextVar("_starts_sessions", default=False)
+os.register_at_fork(after_in_child=_begin_session)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on, this package's source included."""
+    source = hashlib.sha256()
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        source.update(file.read_bytes())
+    return {
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in PACKAGES},
+        "edge_tune (source digest)": source.hexdigest()[:12],
+    }
+
+
+def _announced(function: Callable[..., Result], *arguments: Any) -> Iterator[Result | None]:
+    """Yield once when this begins, so that waiting for a device is told from using it; then what a function returns."""
+    yield None
+    yield function(*arguments)
+
+
+def _remote(function: Callable[..., Result]) -> Any:
+    return cast(Any, ray.remote(function))
+
+
+def _result(call: Any) -> Any:
+    try:
+        return ray.get(call)
+    except RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

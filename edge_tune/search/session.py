@@ -1,0 +1,486 @@
+"""One run of a study, from the images to the verdict."""
+
+import errno
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge_tune.benchmark.backend import check_device
+from edge_tune.benchmark.devices import BenchmarkClient, measuring
+from edge_tune.benchmark.granule import measure_granule
+from edge_tune.display import console
+from edge_tune.display.card import study_card
+from edge_tune.display.tensorboard import TensorBoard
+from edge_tune.errors import BenchmarkError, ExperimentError, StudyError
+from edge_tune.experiment import Asha, Benchmark, Experiment, Point
+from edge_tune.files import write_atomically
+from edge_tune.loading import as_json
+from edge_tune.networks.datasets import Dataset
+from edge_tune.networks.images import MEAN, STD
+from edge_tune.networks.training import training_recipe
+from edge_tune.records.ranking import Standing, Verdict
+from edge_tune.records.results import Record, Report, Results
+from edge_tune.search import cluster, conclusion, tune
+from edge_tune.search.cluster import Cluster
+from edge_tune.search.searcher import count_trials
+from edge_tune.search.simulation import Simulation
+from edge_tune.search.stopping import StudyLimits
+from edge_tune.search.study import Loaded, Study, check, images_digest, load, prepare
+from edge_tune.search.trainable import RunsTrials, baseline_name, to_point
+from edge_tune.search.trial import Trials
+from edge_tune.waiting import told
+from edge_tune.wording import counted, verb
+
+Say = Callable[[str], None]
+CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+NEWS_S = 20.0
+"""Seconds without news after which a line of progress is due."""
+
+
+def run(
+    experiment: Experiment,
+    results: Results,
+    about: Mapping[str, Any],
+    source: bytes,
+    say: Say,
+    simulated_epoch_s: float | None = None,
+) -> Verdict:
+    """Prepare, measure the unpruned network, search, conclude.
+
+    Trials that have a record in `results` are not run again.
+
+    Args:
+        about: What else run.json is to hold: command, versions, commit.
+        source: The experiment file as it is, which is kept beside the results.
+        simulated_epoch_s: Seconds an epoch, to simulate the trials; None: they are real.
+
+    Raises:
+        ExperimentError: Something that the experiment names does not fit; nothing was started.
+        BenchmarkError: The unpruned network could not be measured; nothing was kept.
+        StudyError: Too many trials failed, their records cannot be written, or an image of the test split cannot be
+            read any more; what was written is kept.
+        KeyboardInterrupt: The study was interrupted; what was written is kept.
+    """
+    check_same(results, identity(experiment))
+    if simulated_epoch_s is not None:
+        say = _as_simulated(say)
+    else:
+        records = [*results.baselines(), *results.trials()]
+        # The earlier session may have kept no more than these, and more are not needed.
+        results.check_networks(Standing(experiment.target, records, "best").kept)
+    results.create()
+    with results.held():
+        return _run(experiment, results, about, source, say, simulated_epoch_s)
+
+
+def _run(
+    experiment: Experiment,
+    results: Results,
+    about: Mapping[str, Any],
+    source: bytes,
+    say: Say,
+    simulated_epoch_s: float | None,
+) -> Verdict:
+    try:
+        loaded = None
+        if simulated_epoch_s is None:
+            loaded = load(experiment, say)
+        else:
+            check(experiment)
+        with ExitStack() as joined:
+            with told(say, "Ray to start"):
+                here = joined.enter_context(cluster.joined(experiment.benchmark))
+            devices = here.wait_for_devices(say)
+            here.trials_at_once(experiment.search.cpus_per_trial)
+            here.check_agreement()
+            with told(say, f"{experiment.benchmark.device} to answer"):
+                found = _check_device(here, experiment.benchmark, loaded)
+            say(f"{here.says(found['device_name'])}. Results: {results.folder}")
+            work: _Work
+            if loaded is None:
+                work = Simulation(experiment, simulated_epoch_s or 0.0)
+            else:
+                study = prepare(loaded, say, lambda settings: here.on_device_node(measure_granule, settings))
+                _check_images(here, study)
+                work = _Pruning(study, loaded.dataset)
+            check_same(results, {"weights and images": work.digest})
+            reference = work.reference()
+            with measuring(experiment.benchmark, reference, devices) as device:
+                with told(say, "the unpruned network to be measured"):
+                    unpruned = _unpruned(work, results, device)
+                # Only now, so that an unpruned network that guesses leaves no study.
+                write_atomically(results.folder / "unpruned.onnx", reference)
+                write_atomically(results.folder / "experiment.py", source)
+                _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
+                return _Session(work, results, here, device, say).run(unpruned)
+    except (ExperimentError, BenchmarkError, KeyboardInterrupt):
+        results.discard_if_empty()
+        raise
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE and not _is_in(results.folder, error.filename):
+            raise
+        raise StudyError(f"{results.folder}: results must be written as they come, but got {error.strerror}") from error
+
+
+def _is_in(folder: Path, file: object) -> bool:
+    return isinstance(file, str | Path) and folder.absolute() in Path(file).absolute().parents
+
+
+def _as_simulated(say: Say) -> Say:
+    """Have each line say that it is no measurement."""
+    return lambda line: say(f"simulated: {line}")
+
+
+def recorded(experiment: Experiment, results: Results) -> str:
+    """Return how far a study has come, as its files tell."""
+    ended = sum(record.trial > 0 for record in (*results.baselines(), *results.trials()))
+    return _recorded(ended, max(count_trials(experiment), ended), results)
+
+
+def _recorded(ended: int, total: int, results: Results) -> str:
+    return f"{ended} of {counted(total, 'trial')} {verb(ended, 'is', 'are')} recorded in {results.folder}"
+
+
+def _check_device(here: Cluster, settings: Benchmark, loaded: Loaded | None) -> dict[str, Any]:
+    """Check, before hours are spent on training, that the device runs the unpruned network; return its description."""
+    try:
+        return here.on_device_node(check_device, settings, *((loaded.onnx, loaded.image) if loaded else ()))
+    except BenchmarkError as error:
+        raise ExperimentError(f"benchmark: {error}") from error
+
+
+def _check_images(here: Cluster, study: Study) -> None:
+    """Check that each node finds the same files; images in memory reach it through Ray, as they are."""
+    if len(here.nodes) == 1 or not study.streams:
+        return
+    mine = images_digest(study)
+    found = here.on_each_node(images_digest, study)
+    ExperimentError.raise_if(
+        f"node {node.host}: the images must be the same on each node, but their digest is {digest[:12]} there and "
+        f"{mine[:12]} here; copy them anew."
+        for node, digest in found
+        if digest != mine
+    )
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """Return what must not change between the sessions of a study; limits, how many trials, and what is kept, may."""
+    plain = as_json(replace(experiment, dataset=experiment.data))
+    del plain["type"], plain["keep_weights"]
+    for free in (
+        "trials",
+        "max_concurrent_trials",
+        "cpus_per_trial",
+        "time_budget_s",
+        "trial_time_limit_s",
+        "max_failed_trials",
+    ):
+        plain["search"].pop(free)
+    return plain
+
+
+def check_same(results: Results, mine: Mapping[str, Any]) -> None:
+    """Check that the folder is new or holds a study that is `mine`.
+
+    Raises:
+        ExperimentError: It holds another one; the sentence says what differs.
+    """
+    if not results.exists():
+        return
+    theirs = results.identity()
+    differing = [key for key in mine if mine[key] != theirs.get(key) or _keys(mine[key]) != _keys(theirs.get(key))]
+    if differing:
+        raise ExperimentError(
+            f"{results.folder}: a resumed study must be the one that was started, but got another "
+            f"{', '.join(differing)}; give the same options or choose another folder with --results."
+        )
+
+
+def _keys(value: Any) -> list[str]:
+    """Return the keys of a mapping in their order: it numbers the baselines and shuffles a grid."""
+    return list(value) if isinstance(value, Mapping) else []
+
+
+class _Work(Protocol):
+    """What a session needs to know of its trials, real or simulated."""
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is searched."""
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides what a trial reports, but for the search itself."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether what a trial reports follows from formulas."""
+
+    @property
+    def trials(self) -> RunsTrials:
+        """What runs them."""
+
+    def reference(self) -> bytes:
+        """Return the unpruned network as ONNX."""
+
+    def conclude(self, results: Results, device: BenchmarkClient) -> Verdict:
+        """Return what the study comes to."""
+
+
+@dataclass(frozen=True)
+class _Pruning:
+    """The real thing."""
+
+    study: Study
+    dataset: Dataset
+
+    simulated = False
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.study.experiment
+
+    @property
+    def digest(self) -> str:
+        return self.study.digest
+
+    @property
+    def trials(self) -> Trials:
+        return Trials(self.study)
+
+    def reference(self) -> bytes:
+        return self.study.reference()
+
+    def conclude(self, results: Results, device: BenchmarkClient) -> Verdict:
+        computes = self.experiment.benchmark.device != "fake"
+        return conclusion.conclude(self.study, self.dataset, results, device if computes else None)
+
+
+@dataclass
+class _Session:
+    work: _Work
+    results: Results
+    here: Cluster
+    device: BenchmarkClient
+    say: Say
+
+    def run(self, unpruned: Report | None) -> Verdict:
+        """Search and conclude; `unpruned` is the report on the unpruned network unless it is recorded."""
+        experiment = self.work.experiment
+        self.tensorboard = TensorBoard(self.results.folder / "tensorboard", experiment.pruner_groups)
+        self._show_study()
+        if unpruned:
+            self._keep_unpruned(unpruned)
+        records = [*self.results.baselines(), *self.results.trials()]
+        self.standing = Standing(experiment.target, records, experiment.keep_weights)
+        self.results.keep_networks(self.standing.kept, among=records)
+        self.ended_before = self.standing.ended
+        self.running: set[int] = set()
+        self.began = self.spoke = time.monotonic()
+        self.total = max(count_trials(experiment), self.ended_before)
+        limits = StudyLimits(experiment.search.time_budget_s, experiment.search.max_failed_trials)
+        under_way = self._checkpoints()
+        self._say_what_is_ahead(under_way)
+        exhausted = None
+        if self.standing.ended < self.total:
+            exhausted = tune.run_search(
+                self.work.trials,
+                self.results,
+                self.device,
+                at_once=self._at_once(),
+                limits=limits,
+                under_way=under_way,
+                listener=self,
+            )
+        if limits.reason and not limits.time_is_over:
+            raise StudyError(f"{self._recorded()}. The study was ended: {limits.reason}")
+        reason = limits.reason or (None if self.results.unfinished() else exhausted)
+        self._show_study()
+        if reason:
+            self.say(f"{self._recorded()}: {reason}.")
+        if not self.work.simulated:
+            self.say("Reading the test split for the baselines and the best network.")
+        try:
+            verdict = self.work.conclude(self.results, self.device)
+        except ExperimentError as error:  # an image of the test that could be read when the session began
+            raise StudyError(f"{self._recorded()}. {error}") from error
+        self._show_study(verdict)
+        return verdict
+
+    def on_start(self, trial: int, point: Mapping[str, Any]) -> None:
+        """Note the point, so that a resumed study runs it again if it does not end."""
+        self.results.add_started(trial, point)
+        self.running.add(trial)
+
+    def on_wait(self, trial: int, point: Mapping[str, Any], other: int) -> None:
+        """Note the point as one that began: a resumed study goes on with its number."""
+        self.results.add_started(trial, point)
+        groups = self.work.experiment.pruner_groups
+        self.say(
+            console.wait_line(self._name(trial), self._name(other), to_point(dict(point), groups), self.work.experiment)
+        )
+
+    def on_report(self, record: Record, checkpoint: bytes | None) -> None:
+        """Follow a trial on its way."""
+        if checkpoint:
+            self.results.write_checkpoint(record.trial, checkpoint)
+        self.tensorboard.add(record)
+
+    def on_step(self) -> None:
+        """Say where the study stands when there was no news for long."""
+        if time.monotonic() - self.spoke > NEWS_S:
+            self._say_progress()
+
+    def on_lost(self, trial: int, reason: str) -> None:
+        """Say that a trial will be run again."""
+        self.running.discard(trial)
+        self.say(f"trial {trial} will be run again: {reason}")
+
+    def on_end(self, record: Record, weights: bytes | None) -> None:
+        """Keep what came of a trial."""
+        self.running.discard(record.trial)
+        self._write(record, weights)
+        self.say(console.trial_line(record, self.work.experiment))
+        self._say_progress()
+
+    def on_repeat(self, record: Record) -> None:
+        """Keep the record, and what a baseline is kept for: as a trial, its network may be the best."""
+        assert record.same_as is not None
+        original = replace(record, trial=record.same_as, baseline=baseline_name(self.work.experiment, record.same_as))
+        weights = self.results.network_file(original)
+        if original.baseline and weights.is_file():
+            write_atomically(self.results.network_file(record), weights.read_bytes())
+        self._keep(record)
+        self.say(console.repeat_line(record, original.name, self.work.experiment))
+
+    def _name(self, trial: int) -> str:
+        return Record(trial=trial, baseline=baseline_name(self.work.experiment, trial)).name
+
+    def _show_study(self, verdict: Verdict | None = None) -> None:
+        """Bring TensorBoard's card and plots of the study up to date."""
+        card = study_card(self.results.folder.resolve().name, self.results.run(), verdict)
+        records = [*self.results.baselines(), *self.results.trials()]
+        self.tensorboard.add_study(card, records, self.work.experiment.target)
+
+    def _keep_unpruned(self, report: Report) -> None:
+        if report.weights:  # before the record, so that a record's weights are always there
+            write_atomically(self.results.network_file(report.record), report.weights)
+        self.results.add(report.record)
+        self.tensorboard.add(report.record)
+        self.say(console.trial_line(report.record, self.work.experiment))
+
+    def _checkpoints(self) -> list[Record]:
+        """Return what is known of the trials that an earlier session began and did not end."""
+        files = map(self.results.checkpoint_file, self.results.unfinished())
+        return [self._record_of(file) for file in files if file.is_file()]
+
+    def _record_of(self, checkpoint: Path) -> Record:
+        try:
+            return self.work.trials.record_of(checkpoint.read_bytes())
+        except Exception as error:  # PyTorch raises this and that for a damaged file
+            raise ExperimentError(
+                f"{checkpoint}: must be the checkpoint of a trial, but cannot be read as one ({type(error).__name__}); "
+                f"delete it, and the trial begins anew."
+            ) from error
+
+    def _at_once(self) -> int:
+        """Return how many trials run at the same time: what is asked, within the CPUs there are."""
+        asked = self.work.experiment.search
+        room = self.here.trials_at_once(asked.cpus_per_trial)
+        return min(asked.max_concurrent_trials or room, room)
+
+    def _say_what_is_ahead(self, under_way: list[Record]) -> None:
+        experiment = self.work.experiment
+        unfinished = len(self.results.unfinished())
+        if self.ended_before + unfinished:
+            self.say(
+                f"Resumed: {counted(self.ended_before, 'trial')} recorded, to teach the searcher and ASHA as before; "
+                f"{unfinished} under way, to be run again, {len(under_way)} of them from their last epoch."
+            )
+        for problem in self.results.problems():
+            self.say(problem)
+        self.say(
+            f"{self.total - self.ended_before} of {counted(self.total, 'trial')} to run "
+            f"(baselines: {len(experiment.baselines)}), "
+            f"{self._at_once()} at a time."
+        )
+        asha = experiment.rule(Asha)
+        if asha and asha.grace_epochs >= experiment.retraining.epochs:
+            self.say(
+                f"ASHA stops nothing: its grace of {counted(asha.grace_epochs, 'epoch')} lasts to the end of the "
+                f"retraining, {counted(experiment.retraining.epochs, 'epoch')}."
+            )
+
+    def _write(self, record: Record, weights: bytes | None) -> None:
+        """Keep the weights before the record, so that a record's weights are always there."""
+        if weights:
+            write_atomically(self.results.network_file(record), weights)
+        self._keep(record)
+        self.results.checkpoint_file(record.trial).unlink(missing_ok=True)
+        self.tensorboard.add(record)
+
+    def _keep(self, record: Record) -> None:
+        self.results.add(record)
+        dropped = self.standing.add(record)
+        self.results.keep_networks([] if record in dropped else [record], among=dropped)
+
+    def _recorded(self) -> str:
+        return _recorded(self.standing.ended, self.total, self.results)
+
+    def _say_progress(self) -> None:
+        self.spoke = time.monotonic()
+        done_now = self.standing.ended - self.ended_before
+        left = self.total - self.standing.ended
+        seconds_left = (self.spoke - self.began) / done_now * left if done_now and left else None
+        self.say(
+            console.progress_line(self.standing, total=self.total, running=len(self.running), seconds_left=seconds_left)
+        )
+
+
+def _unpruned(work: _Work, results: Results, device: BenchmarkClient) -> Report | None:
+    """Evaluate and measure the unpruned network; None if an earlier session did.
+
+    Raises:
+        ExperimentError: It is no better than guessing, by the rule for a collapsed trial: there is nothing to prune.
+    """
+    if any(record.trial == 0 for record in results.baselines()):
+        return None
+    (report,) = work.trials.begin(Point({}, {}), device, trial=0, baseline="unpruned", checkpoint=None)
+    if report.record.collapsed:
+        raise ExperimentError(
+            f"the unpruned network must do better than guessing, but got: {report.record.collapsed}. "
+            f"{_remedy(work.experiment)} Where validation images are too few to tell, raise validation_fraction."
+        )
+    return report
+
+
+def _remedy(experiment: Experiment) -> str:
+    """Return what to do about an unpruned network that guesses."""
+    if experiment.weights:
+        return (
+            f"Check that the weights are of this network, for these classes in this order, and for RGB images in 0..1 "
+            f"normalised by mean {MEAN} and std {STD}."
+        )
+    recipe = training_recipe(experiment)
+    return (
+        f"It was trained for {counted(recipe.epochs, 'epoch')} from lr {recipe.lr:g}: train it longer, at "
+        f"another rate or on more images (in the experiment file: training=et.Retraining(...)), or give weights."
+    )
+
+
+def _write_run(results: Results, work: _Work, about: Mapping[str, Any]) -> None:
+    """Write what is run; a resumed study keeps the first session's notes and adds its own."""
+    sessions = results.run().get("sessions", []) if results.exists() else []
+    session = {"started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **about}
+    content = {
+        "simulated": work.simulated,
+        "identity": {**identity(work.experiment), "weights and images": work.digest},
+        "seed": work.experiment.search.seed,
+        "search": as_json(work.experiment)["search"],
+        "sessions": [*sessions, session],
+    }
+    results.write_json("run.json", content)

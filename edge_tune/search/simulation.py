@@ -1,0 +1,164 @@
+"""A study by closed formulas: nothing is trained, classified or measured. For trying out an experiment or a cluster.
+
+What the experiment names must be there and fit, as for a real study; images are neither decoded nor downloaded, weights
+are not downloaded, and the device is not looked for. Everything around the trials is the real thing: Ray, the searcher,
+ASHA, the queue, the records, a resume. With s the mean of a point's sparsities, n classes and e of E epochs done, the
+formulas are
+
+    latency_ms = 0.1 + 0.1 (1 - 0.6 s)                  the fake device's, of a network of 100 kB (1 - 0.6 s)
+    top1       = 10 + 80 (1 - s^4) (1 - s 2^-e)         falls with s, and comes back halfway with each epoch
+    parameters = 1,000,000 (1 - s)
+"""
+
+import json
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from edge_tune.benchmark.measurement import Device
+from edge_tune.experiment import Experiment, Point, PrunerGroup
+from edge_tune.records.ranking import Row, Verdict, best, better_in_both, endings, evidence, failures
+from edge_tune.records.results import Planned, Record, Report, Results, now
+from edge_tune.search.points import count_points
+
+BYTES = 100_000
+PARAMETERS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Stands where a study's `Trials` stand.
+
+    Attributes:
+        experiment: What is searched; its device is "fake".
+        epoch_s: Seconds that an epoch of retraining is to take.
+    """
+
+    experiment: Experiment
+    epoch_s: float = 0.0
+
+    simulated = True
+    digest = "simulated"
+
+    @property
+    def trials(self) -> "Simulation":
+        """What runs the trials: this."""
+        return self
+
+    def planner(self) -> "PointsAsPlans":
+        """Return what tells networks apart: by their points, since the formulas know no filters to count."""
+        return PointsAsPlans(self.experiment.pruner_groups)
+
+    def set_up(self, threads: int) -> None:
+        """Do nothing: nothing is computed."""
+
+    def reference(self) -> bytes:
+        """Return what stands for the unpruned network."""
+        return bytes(BYTES)
+
+    def record_of(self, checkpoint: bytes) -> Record:
+        """Return what a checkpoint knows of its trial: it is the record."""
+        return Record.from_entry(json.loads(checkpoint))
+
+    def begin(
+        self, point: Point, device: Device, *, trial: int, baseline: str | None, checkpoint: bytes | None
+    ) -> Iterator[Report]:
+        """Report as a real trial does."""
+        sparsity = sum(point.sparsities.values()) / max(1, len(point.sparsities))
+        epochs = self.experiment.retraining.epochs if trial else 0
+        if checkpoint:
+            record = replace(self.record_of(checkpoint), node=platform.node())
+        else:
+            answer = device.measure(bytes(round(BYTES * (1 - 0.6 * sparsity))))
+            seconds = {"queue": answer.queue_s, "measure": answer.measure_s}
+            metrics = {**_accuracy(sparsity, 0), **answer.measurement.metrics, **_size(sparsity)}
+            record = Record(
+                trial=trial,
+                baseline=baseline,
+                **asdict(point),
+                metrics=metrics,
+                pruned=metrics,
+                measurements={"pruned": answer.measurement.evidence},
+                seconds=seconds,
+                node=platform.node(),
+                started_at=now(),
+            )
+            if epochs:
+                yield Report(record)
+        for epoch in range(record.epoch + 1, epochs + 1):
+            time.sleep(self.epoch_s)
+            record = self._after(record, epoch, sparsity)
+            if epoch < epochs:
+                yield Report(record, checkpoint=record.to_json().encode())
+        yield Report(replace(record, status="finished", ended_at=now()))
+
+    def conclude(self, results: Results, device: Any) -> Verdict:
+        """Return the verdict on what the formulas gave; there is no network to test or to keep."""
+        trials, baselines = results.trials(), results.baselines()
+        chosen = best(trials, self.experiment.target)
+        verdict = Verdict(
+            rows=[
+                _row(record) for record in (*baselines, *([chosen] if chosen else [])) if record.status == "finished"
+            ],
+            chosen=chosen.trial if chosen else None,
+            better_in_both={
+                record.name: [trial.trial for trial in better_in_both(trials, record)] for record in baselines
+            },
+            endings=endings(trials),
+            failures=failures(trials),
+            simulated=True,
+        )
+        results.write_json("summary.json", asdict(verdict))
+        return verdict
+
+    def _after(self, record: Record, epoch: int, sparsity: float) -> Record:
+        accuracy = _accuracy(sparsity, epoch)
+        entry = {
+            "epoch": epoch,
+            "lr": self.experiment.retraining.lr_at(epoch - 1),
+            "train_loss": accuracy["loss"],
+            "seconds": self.epoch_s,
+            **accuracy,
+        }
+        seconds = {**record.seconds, "retrain": record.seconds.get("retrain", 0.0) + self.epoch_s}
+        metrics = {**record.metrics, **accuracy}
+        return replace(record, epoch=epoch, metrics=metrics, curve=(*record.curve, entry), seconds=seconds)
+
+
+@dataclass(frozen=True)
+class PointsAsPlans:
+    """Takes points for the same network if they are equal, and for different ones if not."""
+
+    groups: Mapping[str, PrunerGroup]
+
+    def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
+        """Return what the network of a point is."""
+        return Planned(json.dumps(asdict(point), sort_keys=True), ())
+
+    def digest(self, record: Record) -> str:
+        """Return the digest of the network of a trial that has ended."""
+        point = Point(record.sparsities, record.structures)
+        return self(point, is_baseline=record.baseline is not None).digest
+
+    def count(self) -> int | None:
+        """Return how many points there are; None if a sparsity has a range."""
+        return count_points(self.groups)
+
+
+def _accuracy(sparsity: float, epoch: int) -> dict[str, float]:
+    top1 = 10 + 80 * (1 - sparsity**4) * (1 - sparsity * 0.5**epoch)
+    return {"top1": top1, "top5": (100 + top1) / 2, "loss": (100 - top1) / 40}
+
+
+def _size(sparsity: float) -> dict[str, float]:
+    parameters = round(PARAMETERS * (1 - sparsity))
+    return {"parameters": parameters, "macs": 100 * parameters}
+
+
+def _row(record: Record) -> Row:
+    name = record.name if record.baseline else f"best: {record.name}"
+    test = {metric: record.metrics[metric] for metric in ("top1", "top5", "loss")}
+    measured = evidence(record.measurements["pruned"])
+    return Row(name=name, trial=record.trial, metrics=record.metrics, test=test, **measured)

@@ -1,0 +1,168 @@
+"""When a trial ends early: pure rules first, Ray's adapter below.
+
+The rules speak of one network; ASHA compares a network with the others of its rung.
+"""
+
+import time
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from ray.tune import Stopper
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from scipy.special import bdtrc
+
+from edge_tune.experiment import Asha, Hopeless, Maximise
+from edge_tune.records.results import Record
+from edge_tune.wording import counted
+
+if TYPE_CHECKING:
+    from edge_tune.networks.evaluation import (
+        Evaluation,  # brings torch, which the driver's side of a simulation does without
+    )
+
+LUCK = 1e-3
+"""A top1 that guessing reaches with at least this probability is chance."""
+
+
+def why_collapsed(evaluation: "Evaluation") -> str | None:
+    """Say why these predictions are no better than chance, or return None."""
+    images, num_classes = evaluation.images, len(evaluation.predicted)
+    favourite = max(range(num_classes), key=evaluation.predicted.__getitem__)
+    if evaluation.predicted[favourite] == images:
+        return f"all {images} validation images are predicted as class {favourite}"
+    if bdtrc(evaluation.correct - 1, images, 1 / num_classes) >= LUCK:  # that guessing does as well or better
+        return f"top1 {evaluation.top1:.2f} is what guessing gives on {images} images of {num_classes} classes"
+    return None
+
+
+def why_hopeless(rule: Hopeless | None, collapsed: str | None, *, epoch: int, epochs: int) -> str | None:
+    """Say why a network is to be stopped after `epoch` of `epochs` epochs of retraining, or None.
+
+    A collapsed network gets `rule.after_epochs` epochs to recover, or all there are if fewer.
+    """
+    if rule is None or collapsed is None or epoch < min(rule.after_epochs, epochs):
+        return None
+    when = f"after {epoch} epoch{'s'[: epoch > 1]} of retraining" if epoch else "right after pruning"
+    return f"hopeless: {collapsed}, {when}"
+
+
+def why_too_long(limit_s: float | None, seconds: float) -> str | None:
+    """Say why a trial that has taken `seconds` is to be stopped before its next epoch, or None."""
+    if limit_s is None or seconds <= limit_s:
+        return None
+    return f"time limit: {seconds:.0f} s of work, of {limit_s:g} s that a trial may take"
+
+
+class StudyLimits(Stopper):
+    """Ends a study when its time is over or when too many trials failed, or for a reason given from outside.
+
+    Attributes:
+        reason: Why the study was ended, or None.
+        time_is_over: Whether that is what ended it.
+    """
+
+    def __init__(self, time_budget_s: float | None, max_failed_trials: int) -> None:
+        self.end = None if time_budget_s is None else time.monotonic() + time_budget_s
+        self.time_budget_s = time_budget_s
+        self.max_failed_trials = max_failed_trials
+        self.failures: list[str] = []
+        self.reason: str | None = None
+        self.time_is_over = False
+
+    def add_failure(self, name: str, reason: str) -> None:
+        """Count a trial that failed."""
+        self.failures.append(f"{name}: {reason}")
+        if len(self.failures) >= self.max_failed_trials:
+            self.stop(
+                f"{counted(len(self.failures), 'trial')} failed, and search.max_failed_trials ends a study at "
+                f"{self.max_failed_trials}: {' '.join(dict.fromkeys(self.failures))}"
+            )
+
+    def stop(self, reason: str) -> None:
+        """End the study; the first reason counts."""
+        self.reason = self.reason or reason
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Leave single trials to their own rules."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Tell Ray whether the study is to end now."""
+        if self.reason is None and self.end is not None and time.monotonic() > self.end:
+            self.time_is_over = True
+            self.stop(f"the time budget of {self.time_budget_s:g} s is used up")
+        return self.reason is not None
+
+
+class InOrder(FIFOScheduler):
+    """First come, first served, as Ray's own, but what it looks at are the trials that have not ended, not all."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the trial that waits and has the least number, or None."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        return min(waiting, key=lambda trial: trial.config["trial"], default=None)
+
+
+class AshaScheduler(InOrder, AsyncHyperBandScheduler):
+    """Ray's ASHA, which also says why, spares the baselines and remembers an earlier session.
+
+    A rung knows a trial by its number, so that one that is run again after its process was lost has one place in it.
+    """
+
+    def __init__(self, rule: Asha, epochs: int) -> None:
+        super().__init__(
+            time_attr="epoch",
+            metric=rule.goal.metric,
+            mode="max" if isinstance(rule.goal, Maximise) else "min",
+            grace_period=rule.grace_epochs,
+            reduction_factor=rule.reduction_factor,
+            max_t=epochs + 1,  # ASHA stops at max_t, but the last epoch is the trial's to report
+        )
+        self.rule = rule
+        self.reasons: dict[str, str] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide as Ray does, but let a baseline run to its end."""
+        decision = self._enter(result["trial"], result["epoch"], result[self.rule.goal.metric])
+        if decision == TrialScheduler.STOP:
+            if result["baseline"]:
+                return TrialScheduler.CONTINUE
+            metric = self.rule.goal.metric
+            self.reasons[trial.trial_id] = (
+                f"asha: {metric} {result[metric]:.4g} at epoch {result['epoch']} is outside the best "
+                f"1/{self.rule.reduction_factor} of the trials that came so far"
+            )
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Enter the last result of a trial."""
+        self._enter(result["trial"], result["epoch"], result[self.rule.goal.metric])
+
+    def remember(self, records: Iterable[Record]) -> None:
+        """Enter the epochs of trials into the rungs, as they were before a resume; a record taken over is in none.
+
+        Not every epoch measures everything: a metric is what it was last, and after the last epoch the record's own.
+        """
+        metric = self.rule.goal.metric
+        for record in (record for record in records if record.same_as is None):
+            known: dict[str, float] = dict(record.pruned)
+            for entry in record.curve:
+                known |= {**entry, **(record.metrics if entry is record.curve[-1] else {})}
+                if metric in known:
+                    self._enter(record.trial, entry["epoch"], known[metric])
+
+    def _enter(self, trial: int, epoch: float, value: float) -> str:
+        bracket: Any = self._brackets[0]
+        decision: str = bracket.on_result(SimpleNamespace(trial_id=trial), epoch, -self.rule.goal.loss(value))
+        return decision
+
+
+def make_scheduler(rule: Asha | None, epochs: int, earlier: Iterable[Record]) -> AshaScheduler | InOrder:
+    """Return ASHA with the rungs of the trials of `earlier` sessions, or plain first come first served."""
+    if rule is None or rule.grace_epochs >= epochs:
+        return InOrder()  # type: ignore[no-untyped-call]
+    scheduler = AshaScheduler(rule, epochs)
+    scheduler.remember(earlier)
+    return scheduler

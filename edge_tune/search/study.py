@@ -1,0 +1,196 @@
+"""What every trial of a study shares: prepared once on the driver, sent once to each node."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edge_tune.benchmark import granule
+from edge_tune.benchmark.cores import usable_cpus
+from edge_tune.errors import ExperimentError
+from edge_tune.experiment import Benchmark, Experiment
+from edge_tune.loading import without_secrets
+from edge_tune.networks import datasets, models, onnx_export, pruning, stored, training
+from edge_tune.networks.couplings import Couplings
+from edge_tune.networks.datasets import Dataset
+from edge_tune.networks.images import Augmentation, Split
+from edge_tune.networks.tracing import Shape
+from edge_tune.networks.weights import is_download, load_weights, read_weights
+
+Say = Callable[[str], None]
+MeasureGranule = Callable[[Benchmark], granule.Verdict]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The experiment, the unpruned network and the images. The test split stays on the driver.
+
+    Attributes:
+        weights: The unpruned network's `state_dict`, as the bytes of a file.
+        coupled: What must be removed together in the network.
+        digest: Of everything that decides what a trial reports, but for the search itself.
+        granule: Every kept count is aligned to it; 1 for as asked.
+    """
+
+    experiment: Experiment
+    weights: bytes
+    train: Split
+    validation: Split
+    augmentation: Augmentation
+    input_shape: Shape
+    num_classes: int
+    coupled: Couplings
+    digest: str
+    granule: int = 1
+
+    def network(self) -> nn.Module:
+        """Return the unpruned network, a new one at each call."""
+        network = models.build(self.experiment.model, self.num_classes)
+        network.load_state_dict(torch.load(io.BytesIO(self.weights), weights_only=True))
+        return network.eval()
+
+    def reference(self) -> bytes:
+        """Return the unpruned network as ONNX, which every measurement takes turns with."""
+        return onnx_export.to_onnx(self.network(), self.input_shape)
+
+    @property
+    def streams(self) -> bool:
+        """Whether trials read the images from files, which each node must have."""
+        return isinstance(self.train.images, tuple)
+
+    def measures_after(self, epoch: int) -> bool:
+        """Tell whether `Benchmark(every_epochs=...)` asks for a measurement after `epoch`."""
+        every = self.experiment.benchmark.every_epochs
+        return every is not None and epoch % every == 0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was found for an experiment, checked: nothing was trained or measured for it.
+
+    Attributes:
+        network: With the experiment's weights, if it names any.
+        coupled: What must be removed together in it.
+        onnx: The network, for the device to be tried on; its values may still be trained.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    network: nn.Module
+    coupled: Couplings
+    onnx: bytes
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """An image [1, C, H, W] for the network."""
+        return np.zeros((1, *self.dataset.input_shape), dtype=np.float32)
+
+
+def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
+    """Load the images, build the network, and check that its groups can be pruned and that it can be exported.
+
+    Args:
+        say: Receives a line now and then while images are read or weights downloaded.
+
+    Raises:
+        ExperimentError: Something that the experiment names is not there or does not fit.
+    """
+    torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
+    dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=say)
+    return Loaded(experiment, dataset, *_network(experiment, dataset.num_classes, experiment.weights, say))
+
+
+def check(experiment: Experiment) -> None:
+    """Check, for a simulation, all that `load` does, but for what the images show and what would be downloaded.
+
+    Raises:
+        ExperimentError: Something that the experiment names is not there or does not fit.
+    """
+    num_classes = datasets.check(experiment.data, seed=experiment.search.seed)
+    weights = experiment.weights
+    _network(experiment, num_classes, None if weights and is_download(weights) else weights)
+
+
+def _network(
+    experiment: Experiment, num_classes: int, weights: str | None, say: Say = datasets.silent
+) -> tuple[nn.Module, Couplings, bytes]:
+    """Return the unpruned network, checked, with these weights if there are any; what is coupled in it; its ONNX."""
+    size = experiment.data.image_size
+    network = models.build(experiment.model, num_classes)
+    models.check_output(network, (3, size, size), num_classes)
+    onnx = training.checked_onnx(network, (3, size, size))
+    coupled = pruning.check_groups(network, experiment.pruner_groups, (3, size, size))
+    if weights:
+        load_weights(network, read_weights(weights, say), without_secrets(weights))
+    return network, coupled, onnx
+
+
+def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> Study:
+    """Train the network if it has no weights, and measure what its plans are aligned to if that is asked.
+
+    Args:
+        measure_granule: Measures on the host that has the device.
+
+    Raises:
+        BenchmarkError: The device cannot be measured.
+    """
+    experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
+    if not experiment.weights:
+        load_weights(network, training.trained_weights(experiment, dataset, say), "the trained baseline")
+    aligned_to = granule_of(experiment.benchmark, say, measure_granule)
+    return Study(
+        experiment=experiment,
+        weights=stored.to_bytes(network),
+        train=dataset.train,
+        validation=dataset.validation,
+        augmentation=dataset.augmentation,
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        coupled=loaded.coupled,
+        digest=_digest(network, dataset, aligned_to if experiment.benchmark.align == "auto" else None),
+        granule=aligned_to,
+    )
+
+
+def granule_of(settings: Benchmark, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> int:
+    """Return what kept counts are aligned to, measured if the settings say "auto".
+
+    Raises:
+        BenchmarkError: The device cannot be measured.
+    """
+    if settings.align != "auto":
+        return settings.align or 1
+    verdict = measure_granule(settings)
+    aligned_to = verdict.granule or 1
+    say(f"{granule.says(verdict)} Kept counts are {f'multiples of {aligned_to}' if aligned_to > 1 else 'not aligned'}.")
+    return aligned_to
+
+
+def images_digest(study: Study) -> str:
+    """Return the digest of the images that trials use, as this process finds them.
+
+    Raises:
+        ExperimentError: A file is not there.
+    """
+    try:
+        return datasets.digest_of(study.input_shape, (study.train, study.validation))
+    except OSError as error:
+        raise ExperimentError(
+            f"{error.filename}: the images must be on each node under the same path, but got {error.strerror}; copy "
+            f"them there (in cluster.yaml: file_mounts)."
+        ) from error
+
+
+def _digest(network: nn.Module, dataset: Dataset, measured_granule: int | None) -> str:
+    sha256 = hashlib.sha256(dataset.digest.encode())
+    if measured_granule is not None:
+        sha256.update(f"granule {measured_granule}".encode())
+    for name, value in network.state_dict().items():
+        sha256.update(name.encode())
+        sha256.update(value.numpy().tobytes())
+    return sha256.hexdigest()[:16]

@@ -1,0 +1,188 @@
+"""A trial in a process of its own, as Ray Tune sees it. Without the searcher: each such process imports this.
+
+A config goes in, reports come out; what a trial does is in trial.py.
+"""
+
+import faulthandler
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from edge_tune.benchmark.cores import training_cpus, usable_cpus
+from edge_tune.benchmark.measurement import Device
+from edge_tune.experiment import Experiment, Goal, Point, PrunerGroup, Uniform
+from edge_tune.records.results import Planned, Record, Report, Results
+
+OBJECTIVE = "objective"
+"""The searcher's metric: the target turned so that smaller is better."""
+
+PENALTY = 1e12
+"""Added to the objective of a trial that did not finish or that collapsed: worse than any other."""
+
+Config = dict[str, Any]
+"""A point as Ray Tune and HyperOpt see it: flat, label -> sparsity, label:structure -> structure."""
+
+
+def to_point(config: Config, groups: Mapping[str, PrunerGroup]) -> Point:
+    """Return the point of a config; what was not searched has only one value."""
+    return Point(
+        {label: config.get(label, _first(group)) for label, group in groups.items()},
+        {label: config.get(f"{label}:structure", group.structures[0]) for label, group in groups.items()},
+    )
+
+
+def split_config(config: Config) -> tuple[int, Config]:
+    """Return a trial's number and its point as HyperOpt knows it."""
+    return config["trial"], {key: value for key, value in config.items() if key not in ("trial", "attempt")}
+
+
+def objective(record: Record, target: Goal) -> float:
+    """Return what the searcher minimises: the target, and a penalty unless the record may be best."""
+    loss = target.loss(record.metrics[target.metric])
+    return loss if record.status == "finished" and not record.collapsed else loss + PENALTY
+
+
+class Planner(Protocol):
+    """Tells on the driver which networks points give, without a trial."""
+
+    def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
+        """Return what the network of a point is."""
+
+    def digest(self, record: Record) -> str:
+        """Return the digest of the network of a trial that has ended."""
+
+    def count(self) -> int | None:
+        """Return how many different networks the points of the search space give; None: nobody has counted them."""
+
+
+class RunsTrials(Protocol):
+    """What runs a study's trials: prunes and retrains, or simulates it."""
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is searched."""
+
+    def planner(self) -> Planner:
+        """Return what tells which networks points give."""
+
+    def set_up(self, threads: int) -> None:
+        """Prepare this process for trials, one after another."""
+
+    def begin(
+        self, point: Point, device: Device, *, trial: int, baseline: str | None, checkpoint: bytes | None
+    ) -> Iterator[Report]:
+        """Begin a trial, or go on with one from a checkpoint."""
+
+    def record_of(self, checkpoint: bytes) -> Record:
+        """Return what a checkpoint knows of its trial."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in the results folder, which is on the driver's node, for trials on any node.
+
+    Attributes:
+        node_id: Ray's id of the driver's node.
+        folder: On that node.
+    """
+
+    node_id: str
+    folder: Path
+
+    def of(self, trial: int) -> bytes | None:
+        """Return what trial number `trial` goes on from, if anything."""
+        here = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
+        remote: Any = ray.remote(_content).options(num_cpus=0, scheduling_strategy=here)
+        content: bytes | None = ray.get(remote.remote(Results(self.folder).checkpoint_file(trial)))
+        return content
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
+
+
+class PrunedTrial(tune.Trainable):
+    """Ray's view of a trial: a step is a report. One process serves many trials."""
+
+    def setup(  # type: ignore[override]  # tune.with_parameters adds the rest
+        self, config: Config, trials: RunsTrials, device: Device, checkpoints: Checkpoints, alone: bool
+    ) -> None:
+        """Keep what all trials share and begin the first.
+
+        Args:
+            config: The first trial's.
+            trials: The study's; a node fetches them once.
+            device: What measures.
+            checkpoints: Where trials that were interrupted go on from.
+            alone: Whether no other trial runs meanwhile: this one may use all cores, because it waits while its
+                network is measured.
+        """
+        self.trials, self.device, self.checkpoints = trials, device, checkpoints
+        experiment = self.trials.experiment
+        if not alone and experiment.benchmark.device != "fake" and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, training_cpus(experiment.benchmark.threads, _devices_here(experiment)))
+        self.trials.set_up(len(usable_cpus()) if alone else experiment.search.cpus_per_trial)
+        self._begin(config)
+
+    def reset_config(self, new_config: Config) -> bool:
+        """Begin the next trial in the same process, with nothing left of the last."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Go on to the next report."""
+        if limit_s := self.trials.experiment.search.trial_time_limit_s:
+            # Whatever hangs, this ends the process, and the driver learns that it is lost.
+            faulthandler.dump_traceback_later(2 * limit_s + 60, exit=True, file=2)
+        report = next(self.reports)
+        faulthandler.cancel_dump_traceback_later()
+        return as_result(report, self.trials.experiment.target)
+
+    def _begin(self, config: Config) -> None:
+        experiment = self.trials.experiment
+        number = config["trial"]
+        self.reports: Iterator[Report] = self.trials.begin(
+            to_point(config, experiment.pruner_groups),
+            self.device,
+            trial=number,
+            baseline=baseline_name(experiment, number),
+            checkpoint=self.checkpoints.of(number) if config["attempt"] > 1 else None,
+        )
+
+
+def _devices_here(experiment: Experiment) -> int:
+    """Return how many devices this process's node has."""
+    mine = ray.get_runtime_context().get_node_id()
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == mine)  # type: ignore[no-untyped-call]
+    return int(node["Resources"].get(experiment.benchmark.resource, 0))
+
+
+def baseline_name(experiment: Experiment, number: int) -> str | None:
+    """Return the name of the baseline that trial `number` is, or None: they are numbered from 1."""
+    return dict(enumerate(experiment.baselines, 1)).get(number)
+
+
+def as_result(report: Report, target: Goal) -> dict[str, Any]:
+    """Return a report as Ray Tune wants it: flat, every metric in it, the record as one text."""
+    record = report.record
+    return {
+        **record.metrics,
+        "trial": record.trial,
+        "epoch": record.epoch,
+        OBJECTIVE: objective(record, target),
+        "baseline": record.baseline is not None,
+        "record": record.to_json(),
+        "weights": report.weights,
+        "checkpoint": report.checkpoint,
+        "done": record.status != "running",
+    }
+
+
+def _first(group: PrunerGroup) -> float:
+    return group.sparsity.low if isinstance(group.sparsity, Uniform) else group.sparsity.values[0]

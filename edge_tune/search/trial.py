@@ -1,0 +1,305 @@
+"""One trial: prune, evaluate, measure, retrain, export, measure. An interrupted one goes on from its checkpoint."""
+
+import itertools
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from edge_tune.benchmark import layers
+from edge_tune.benchmark.measurement import Device
+from edge_tune.errors import PruningError, RetrainingError
+from edge_tune.experiment import Choice, Experiment, Hopeless, Point, Structure
+from edge_tune.networks import onnx_export, pruning, stored
+from edge_tune.networks.evaluation import Evaluation, evaluate
+from edge_tune.networks.pruning import Plan
+from edge_tune.networks.retraining import Epoch, make_optimiser, retrain
+from edge_tune.records.results import Planned, Record, Report, now
+from edge_tune.search.checkpoint import Checkpoint
+from edge_tune.search.points import count_points
+from edge_tune.search.stopping import why_collapsed, why_hopeless, why_too_long
+from edge_tune.search.study import Study
+
+PARTS = 4096
+"""So many plans of a group are remembered: those of a list of sparsities come again and again."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a study, as the search runs them."""
+
+    study: Study
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is searched."""
+        return self.study.experiment
+
+    def planner(self) -> "Planner":
+        """Return what tells which networks points give."""
+        return Planner(self.study)
+
+    def set_up(self, threads: int) -> None:
+        """Prepare this process for trials, one after another."""
+        torch.set_num_threads(threads)
+
+    def record_of(self, checkpoint: bytes) -> Record:
+        """Return what a checkpoint knows of its trial."""
+        return Checkpoint.from_bytes(checkpoint).record
+
+    def begin(
+        self, point: Point, device: Device, *, trial: int, baseline: str | None, checkpoint: bytes | None
+    ) -> Iterator[Report]:
+        """Begin a trial, or go on with one. Number 0 is the unpruned network, which is not retrained."""
+        torch.manual_seed(self.experiment.search.seed)
+        epochs = self.experiment.retraining.epochs if trial else 0
+        return run_trial(
+            self.study, point, device, epochs=epochs, trial=trial, baseline=baseline, checkpoint=checkpoint
+        )
+
+
+class Planner:
+    """Tells which networks points give, without pruning any."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.network = study, study.network()
+        self.groups = study.experiment.pruner_groups
+        self._part = lru_cache(PARTS)(self._make_part)
+
+    def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
+        """Return what the network of a point is. One that has no plan is its own; its trial then says why."""
+        try:
+            parts = [
+                self._part(label, sparsity, point.structures[label], is_baseline)
+                for label, sparsity in point.sparsities.items()
+            ]
+        except PruningError:
+            return Planned(json.dumps(asdict(point), sort_keys=True), ())
+        plan = tuple(itertools.chain(*parts))
+        return Planned(pruning.digest(plan), pruning.plan_as_json(plan))
+
+    def digest(self, record: Record) -> str:
+        """Return the digest of the network of a trial that has ended; its record holds the plan, once it was made."""
+        if record.plan:
+            return pruning.digest(pruning.plan_from_json(record.plan))
+        point = Point(record.sparsities, record.structures)
+        return self(point, is_baseline=record.baseline is not None).digest
+
+    def count(self) -> int | None:
+        """Return how many different networks the points of the search space give; None if a sparsity has a range."""
+        if count_points(self.groups) is None:
+            return None
+        return math.prod(len(set(self._digests(label))) for label in self.groups)
+
+    def _digests(self, label: str) -> Iterator[str]:
+        """Yield the digest of what each sparsity and structure of one group makes of its weights."""
+        group = self.groups[label]
+        for sparsity in group.sparsity.values if isinstance(group.sparsity, Choice) else [group.sparsity.low]:
+            for structure in group.structures:
+                yield self(Point({label: sparsity}, {label: structure}), is_baseline=False).digest
+
+    def _make_part(self, label: str, sparsity: float, structure: Structure, is_baseline: bool) -> Plan:
+        """Return the plan of one group: groups have nothing to do with each other."""
+        return _plan(self.study, self.network, Point({label: sparsity}, {label: structure}), is_baseline=is_baseline)
+
+
+def _plan(study: Study, network: nn.Module, point: Point, *, is_baseline: bool) -> Plan:
+    granule = 1 if is_baseline else study.granule  # a baseline is a known schedule, and stays one
+    return pruning.make_plan(network, study.experiment.pruner_groups, point, study.coupled, granule)
+
+
+def run_trial(
+    study: Study,
+    point: Point,
+    device: Device,
+    *,
+    epochs: int,
+    trial: int,
+    baseline: str | None = None,
+    checkpoint: bytes | None = None,
+) -> Iterator[Report]:
+    """Yield the record after pruning (when retraining follows) and after every epoch.
+
+    The last report is finished, with weights, or stopped by the study's Hopeless rule or its limit of time, which
+    spare the baselines. Every report holds every metric, and each is finite.
+
+    Args:
+        checkpoint: Of an earlier report of the same trial, to go on from.
+
+    Raises:
+        PruningError, RetrainingError, ExportError, BenchmarkError: The trial failed.
+    """
+    run = _Run(study, device, epochs, is_baseline=baseline is not None)
+
+    with run.stage("plan"):
+        network = study.network()
+        plan = _plan(study, network, point, is_baseline=baseline is not None)
+    with run.stage("prune"):
+        network = pruning.prune(network, plan, study.coupled)
+    run.begin(network, plan, Record(trial=trial, baseline=baseline, **asdict(point)))
+    if checkpoint:
+        run.go_on(Checkpoint.from_bytes(checkpoint))
+    else:
+        run.evaluate()
+        run.measure("pruned", remember=pruning.digest(plan))
+        if epochs == 0 or run.is_to_stop():
+            yield run.end()
+            return
+        yield run.report()
+    for epoch in run.retrain():
+        run.evaluate(epoch)
+        if epoch.epoch == epochs or run.is_to_stop():
+            break
+        if study.measures_after(epoch.epoch):
+            run.measure(f"epoch_{epoch.epoch}")
+        yield run.report()
+    if not run.is_to_stop():
+        run.measure("retrained")
+    yield run.end()
+
+
+class _Run:
+    """The state of a trial between two reports."""
+
+    def __init__(self, study: Study, device: Device, epochs: int, *, is_baseline: bool) -> None:
+        self.study, self.device, self.epochs, self.is_baseline = study, device, epochs, is_baseline
+        self.seconds: dict[str, float] = {}
+        self.started_at = now()
+        self.record: Record
+        self.network: nn.Module
+        self.is_unpruned: bool
+
+    @cached_property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Made only for retraining: the first of a process has PyTorch import its compiler, about a second."""
+        return make_optimiser(self.network, self.study.experiment.retraining)
+
+    def begin(self, network: nn.Module, plan: Plan, record: Record) -> None:
+        self.network = network
+        self.is_unpruned = pruning.digest(plan) == pruning.digest(())
+        self.record = replace(record, plan=pruning.plan_as_json(plan), node=platform.node(), started_at=self.started_at)
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """Take up the state of an earlier attempt, whose seconds count too."""
+        self.network.load_state_dict(checkpoint.weights)
+        self.optimiser.load_state_dict(checkpoint.optimiser)
+        self.record = replace(checkpoint.record, node=self.record.node)
+        for stage, seconds in checkpoint.record.seconds.items():
+            self._spend(stage, seconds)
+
+    def evaluate(self, epoch: Epoch | None = None) -> None:
+        """Classify the validation split; `epoch` is what came before, if anything did."""
+        with self.stage("evaluate"):
+            evaluation = evaluate(self.network, self.study.validation)
+        if not math.isfinite(evaluation.loss):
+            when = f"after epoch {epoch.epoch}" if epoch else "before any retraining"
+            raise RetrainingError(f"{when}: the validation loss must be finite, but got {evaluation.loss}.")
+        self.record = replace(
+            self.record, collapsed=why_collapsed(evaluation), metrics={**self.record.metrics, **_accuracy(evaluation)}
+        )
+        if epoch:
+            entry = {**asdict(epoch), **_accuracy(evaluation)}
+            self.record = replace(self.record, epoch=epoch.epoch, curve=(*self.record.curve, entry))
+
+    def measure(self, stage: str, remember: str | None = None) -> None:
+        """Export the network and have it measured on the device."""
+        with self.stage("export"):
+            onnx = onnx_export.to_onnx(self.network, self.study.input_shape)
+        answer = self.device.measure(onnx, remember)
+        self._spend("queue", answer.queue_s)
+        self._spend("measure", answer.measure_s)
+        measurement = answer.measurement
+        if self.is_unpruned and self.record.trial:
+            measurement = measurement.of_reference()  # its layers are those of the unpruned network, trained or not
+        measured = measurement.metrics
+        metrics = {**self.record.metrics, **measured, **self._size()}
+        evidence = {**measurement.evidence, **measured, "remembered": answer.remembered}
+        taken = layers.layers_of(evidence) if "layers" in evidence else []
+        evidence.pop("layers", None)  # they go to the record under their own names
+        self.record = replace(
+            self.record,
+            layers=[asdict(row) for row in layers.rows(taken, onnx)],
+            metrics=metrics,
+            pruned=self.record.pruned or metrics,
+            measurements={**self.record.measurements, stage: evidence},
+        )
+        if self.record.epoch and self.study.measures_after(self.record.epoch):
+            *earlier, last = self.record.curve
+            self.record = replace(self.record, curve=(*earlier, {**last, **measured}))
+
+    def is_to_stop(self) -> bool:
+        return bool(self._stop())
+
+    def retrain(self) -> Iterator[Epoch]:
+        study = self.study
+        for epoch in retrain(
+            self.network,
+            study.train,
+            study.experiment.retraining,
+            augmentation=study.augmentation,
+            seed=study.experiment.search.seed,
+            optimiser=self.optimiser,
+            epochs_done=self.record.epoch,
+        ):
+            self._spend("retrain", epoch.seconds)
+            yield epoch
+
+    def report(self) -> Report:
+        """Return where the trial is; after an epoch, with all that it needs to go on from there."""
+        record = replace(self.record, seconds=dict(self.seconds))
+        if not record.epoch:
+            return Report(record)
+        checkpoint = Checkpoint(record, self.network.state_dict(), self.optimiser.state_dict())
+        return Report(record, checkpoint=checkpoint.to_bytes())
+
+    def end(self) -> Report:
+        """Return the last report: stopped and why, or finished and with the weights."""
+        ended = replace(self.record, seconds=dict(self.seconds), ended_at=now())
+        if stop := self._stop():
+            return Report(replace(ended, status="stopped", **stop))
+        return Report(replace(ended, status="finished"), stored.to_bytes(self.network))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds of a block to those of stage `name`."""
+        started = time.perf_counter()
+        yield
+        self._spend(name, time.perf_counter() - started)
+
+    def _spend(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def _stop(self) -> dict[str, Any]:
+        """Return stopped_by and reason if a rule ends the trial here; nothing otherwise."""
+        if self.is_baseline:
+            return {}
+        experiment, epoch = self.study.experiment, self.record.epoch
+        if reason := why_hopeless(experiment.rule(Hopeless), self.record.collapsed, epoch=epoch, epochs=self.epochs):
+            return {"stopped_by": "hopeless", "reason": reason}
+        limit_s = experiment.search.trial_time_limit_s
+        if epoch < self.epochs and (reason := why_too_long(limit_s, self._worked_s())):
+            return {"stopped_by": "time_limit", "reason": reason}
+        return {}
+
+    def _worked_s(self) -> float:
+        """Return the seconds of work so far; others were measured while this trial waited for the device."""
+        return sum(seconds for stage, seconds in self.seconds.items() if stage != "queue")
+
+    def _size(self) -> Mapping[str, float]:
+        if self.record.pruned:
+            return {}
+        with self.stage("plan"):
+            parameters, macs = pruning.size(self.network, self.study.input_shape)
+        return {"parameters": parameters, "macs": macs}
+
+
+def _accuracy(evaluation: Evaluation) -> dict[str, float]:
+    return {"top1": evaluation.top1, "top5": evaluation.top5, "loss": evaluation.loss}
