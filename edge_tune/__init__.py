@@ -14,8 +14,6 @@ from edge_tune.experiment import (
     Experiment,
     Exponential,
     Hopeless,
-    Maximise,
-    Minimise,
     MultiStep,
     PrunerGroup,
     Retraining,
@@ -23,6 +21,7 @@ from edge_tune.experiment import (
     Step,
     Uniform,
 )
+from edge_tune.objective import Maximise, Minimise
 
 # PyTorch's threads sleep while they wait for each other. Its OpenMP, which reads this when torch is imported, would let
 # them spin for milliseconds, on a busy host in place of the very thread that they wait for (docs/decisions.md).

@@ -14,27 +14,13 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args
 
 from edge_tune.errors import ExperimentError
+from edge_tune.objective import Goal
 
 Structure = Literal["filters", "channels"]
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 Precision = Literal["f32", "bf16", "f16"]
 Method = Literal["hyperopt", "random", "grid"]
 KeepWeights = Literal["best", "front", "all"]
-
-METRICS = (
-    "top1",
-    "top5",
-    "loss",
-    "latency_ms",
-    "total_latency_ms",
-    "latency_ratio",
-    "total_latency_ratio",
-    "throughput_fps",
-    "parameters",
-    "macs",
-)
-"""What every report of a trial holds: accuracy on validation, the device's measurements, size. A ratio is that to the
-unpruned network, measured in turns with it."""
 
 NAME_LENGTH = 100
 """Files are named after names, with a few characters before and behind; file systems take 143 at least."""
@@ -156,46 +142,6 @@ class Point:
 
     sparsities: Mapping[str, float]
     structures: Mapping[str, Structure]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A recorded metric and the direction in which it is better. Write `Minimise` or `Maximise`."""
-
-    metric: str
-
-    def is_better(self, value: float, than: float) -> bool:
-        """Tell whether `value` is strictly better."""
-        return self.loss(value) < self.loss(than)
-
-    def loss(self, value: float) -> float:
-        """Return `value` turned so that smaller is better."""
-        raise NotImplementedError("write Minimise(metric) or Maximise(metric)")
-
-    def problems(self) -> Iterator[str]:
-        """Yield what is wrong with this goal."""
-        if type(self) not in (Minimise, Maximise):
-            yield f"a goal must be Minimise(metric) or Maximise(metric), but got {self!r}."
-        if self.metric not in METRICS:
-            yield f"metric must be one of {list(METRICS)}, but got {self.metric!r}."
-
-
-@dataclass(frozen=True)
-class Minimise(Goal):
-    """Smaller is better."""
-
-    def loss(self, value: float) -> float:
-        """Return `value`."""
-        return value
-
-
-@dataclass(frozen=True)
-class Maximise(Goal):
-    """Larger is better."""
-
-    def loss(self, value: float) -> float:
-        """Return `-value`."""
-        return -value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import NAME, NAME_RULE, Experiment, Goal, Maximise, Minimise
+from edge_tune.experiment import NAME, NAME_RULE, Experiment
+from edge_tune.objective import Goal, Maximise, Minimise
 
 URL = re.compile(r"^(https?://)(?:[^/?#]*@)?([^?#]*).*$", re.IGNORECASE | re.DOTALL)
 """A URL as what is known to everybody, around what may be a secret: a user with a password, and a query."""

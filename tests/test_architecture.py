@@ -18,6 +18,9 @@ ROOMS = [
     "files",
     "command",
     "arguments",
+    "metrics",
+    "objective",
+    "objective_text",
     "experiment",
     "__init__",  # the names an experiment file uses
     "loading",

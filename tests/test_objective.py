@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 
 from edge_tune.errors import ExperimentError
-from edge_tune.records import objective
-from edge_tune.records.objective_text import parse
+from edge_tune.objective_text import parse
+from edge_tune.records import choosing
 from edge_tune.records.results import Record
 
 
@@ -24,7 +24,7 @@ STUDY = [UNPRUNED, HALF, FAST, MIDDLE, GOOD, COLLAPSED, STOPPED]
 
 
 def ranked(text: str, records: list[Record] = STUDY) -> list[int]:
-    return [one.trial for one in objective.rank(parse(text), records).records]
+    return [one.trial for one in choosing.rank(parse(text), records).records]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_hybrid_is_the_weighted_sum_of_what_is_lost_of_the_unpruned_network() ->
 
     The milliseconds of the unpruned network, 2.04, are of another moment.
     """
-    ranking = objective.rank(parse("0.7 * latency_ms + 0.3 * top1"), STUDY)
+    ranking = choosing.rank(parse("0.7 * latency_ms + 0.3 * top1"), STUDY)
     by_hand = {2: 0.7 * (0.4 - 1) + 0.3 * 30 / 90, 3: 0.7 * (0.6 - 1) + 0.3 * 5 / 90}
     assert {trial: ranking.losses[trial] for trial in by_hand} == pytest.approx(by_hand)
     assert ranking.objective.loss(ranking.baselines["unpruned"], ranking.baselines) == 0.0
@@ -80,26 +80,26 @@ def test_hybrid_orders_two_trials_alike_whatever_others_there_are() -> None:
 
 def test_rank_names_the_nearest_when_none_meets_the_conditions() -> None:
     """Shares missed of 95 and 0.5: FAST 0.37 + 0, MIDDLE 0.105 + 0.2, GOOD 0.068 + 0.6."""
-    ranking = objective.rank(parse("maximise top1 where top1 >= 95 and latency_ratio <= 0.5"), STUDY)
+    ranking = choosing.rank(parse("maximise top1 where top1 >= 95 and latency_ratio <= 0.5"), STUDY)
     assert ranking.records == []
     assert ranking.nearest is MIDDLE
-    assert objective.ranking_line(ranking) == (
+    assert choosing.ranking_line(ranking) == (
         "maximise top1 where top1 >= 95 and latency_ratio <= 0.5: no trial of 3 meets it; nearest came trial_0003, "
         "top1 85, latency_ratio 0.6, which misses top1 >= 95 and latency_ratio <= 0.5."
     )
 
 
 def test_rank_counts_an_equal_value_as_a_miss_of_a_strict_bound() -> None:
-    ranking = objective.rank(parse("minimise latency_ms where top1 > 88.5"), STUDY)
+    ranking = choosing.rank(parse("minimise latency_ms where top1 > 88.5"), STUDY)
     assert (list(ranking.records), ranking.nearest) == ([], GOOD)
 
 
 def test_rank_leaves_out_and_counts_trials_without_a_metric() -> None:
     bare = record(9, 0.1, 99.0, metrics={"top1": 99.0})
-    ranking = objective.rank(parse("minimise latency_ms"), [*STUDY, bare])
+    ranking = choosing.rank(parse("minimise latency_ms"), [*STUDY, bare])
     assert [one.trial for one in ranking.records] == [2, 3, 4]
     assert ranking.without == [bare]
-    assert objective.ranking_line(ranking).endswith(
+    assert choosing.ranking_line(ranking).endswith(
         "3 of 3 eligible trials meet it. 1 trial lacks a metric and is left out."
     )
     assert ranked("maximise top1", [*STUDY, bare]) == [9, 4, 3, 2]
@@ -112,7 +112,7 @@ def test_rank_takes_any_recorded_metric() -> None:
 
 def test_ranking_line_says_what_is_best() -> None:
     def line(text: str, records: list[Record] = STUDY) -> str:
-        return objective.ranking_line(objective.rank(parse(text), records))
+        return choosing.ranking_line(choosing.rank(parse(text), records))
 
     assert line("minimise latency_ms where top1 >= 85") == (
         "minimise latency_ms where top1 >= 85: trial_0003, latency_ms 1.2, top1 85; 2 of 3 eligible trials meet it."
@@ -140,15 +140,15 @@ def test_ranking_line_says_what_is_best() -> None:
 )
 def test_rank_refuses_what_the_study_does_not_hold(text: str, problem: str) -> None:
     with pytest.raises(ExperimentError, match=problem):
-        objective.rank(parse(text), STUDY)
+        choosing.rank(parse(text), STUDY)
 
 
 def test_rank_refuses_a_baseline_without_the_metric_or_with_nothing_to_divide_by() -> None:
     failed = Record(trial=1, baseline="half", status="failed")
     with pytest.raises(ExperimentError, match=r"baseline 'half' must have top1 to compare with, but lacks it"):
-        objective.rank(parse("minimise latency_ms where top1 > half"), [UNPRUNED, failed, GOOD])
+        choosing.rank(parse("minimise latency_ms where top1 > half"), [UNPRUNED, failed, GOOD])
     nothing = record(0, 2.0, 0.0, baseline="unpruned")
     with pytest.raises(ExperimentError, match=r"divides by the unpruned network's top1, which must not be 0"):
-        objective.rank(parse("1 * top1"), [nothing, GOOD])
+        choosing.rank(parse("1 * top1"), [nothing, GOOD])
     with pytest.raises(ExperimentError, match=r"one of the study's baselines, \[\], but got 'unpruned'"):
-        objective.rank(parse("1 * top1"), [GOOD])
+        choosing.rank(parse("1 * top1"), [GOOD])

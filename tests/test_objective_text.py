@@ -2,8 +2,8 @@ import pytest
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError
-from edge_tune.records.objective import Bound, Condition, Hybrid
-from edge_tune.records.objective_text import parse
+from edge_tune.objective import Bound, Condition, Hybrid
+from edge_tune.objective_text import parse
 
 
 def test_parse_reads_every_form() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import METRICS
 from edge_tune.files import write_atomically
+from edge_tune.metrics import METRICS
 from edge_tune.records.results import Record, Results
 
 

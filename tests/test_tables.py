@@ -8,8 +8,8 @@ import pytest
 from pyarrow import parquet
 
 import edge_tune as et
-from edge_tune.records import objective, tables
-from edge_tune.records.objective_text import parse
+from edge_tune.objective_text import parse
+from edge_tune.records import choosing, tables
 from edge_tune.records.ranking import Verdict
 from edge_tune.records.results import Record
 
@@ -154,7 +154,7 @@ def test_table_takes_records_of_other_versions() -> None:
 
 
 def test_summary_says_what_the_study_came_to() -> None:
-    ranking = objective.rank(parse("maximise top1 where latency_ratio < 0.6"), STUDY)
+    ranking = choosing.rank(parse("maximise top1 where latency_ratio < 0.6"), STUDY)
     verdict = Verdict(rows=[], chosen=2, better_in_both={}, endings={})
     summary = tables.summary(STUDY, et.Minimise("latency_ms"), verdict, ranking)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
@@ -172,10 +172,10 @@ def test_summary_says_what_the_study_came_to() -> None:
 def test_summary_chooses_as_the_objective_does() -> None:
     slower = replace(RETRAINED, trial=9, metrics={**RETRAINED.metrics, "latency_ms": 99.0, "top1": 99.0})
     studied = [*STUDY, slower]
-    ranking = objective.rank(parse("maximise top1"), studied)
+    ranking = choosing.rank(parse("maximise top1"), studied)
     assert tables.summary(studied, et.Minimise("latency_ms"))["chosen"]["trial"] == 2
     assert tables.summary(studied, et.Minimise("latency_ms"), ranking=ranking)["chosen"]["trial"] == 9
-    none = objective.rank(parse("maximise top1 where top1 >= 100"), studied)
+    none = choosing.rank(parse("maximise top1 where top1 >= 100"), studied)
     assert tables.summary(studied, et.Minimise("latency_ms"), ranking=none)["chosen"] is None
 
 

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import edge_tune as et
 from edge_tune.display.tensorboard import TensorBoard
-from edge_tune.experiment import METRICS
+from edge_tune.metrics import METRICS
 from edge_tune.records.results import Record
 from tests.boards import Board, serving
 

@@ -11,7 +11,8 @@ from torch import nn
 
 import edge_tune as et
 from edge_tune.errors import BenchmarkError, RetrainingError
-from edge_tune.experiment import METRICS, Point
+from edge_tune.experiment import Point
+from edge_tune.metrics import METRICS
 from edge_tune.networks import pruning, stored
 from edge_tune.records.results import Record
 from edge_tune.search import study

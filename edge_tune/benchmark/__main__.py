@@ -22,10 +22,10 @@ from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
 from edge_tune.command import say
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Precision
+from edge_tune.metrics import RATIOS
 from edge_tune.waiting import told
 
 COMMANDS = {"granule": granule.main, "layers": layers.main}
-RATIOS = ("latency_ratio", "total_latency_ratio")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass
 from typing import Any
 
-from edge_tune.experiment import Experiment, Minimise, PrunerGroup, Uniform
+from edge_tune.experiment import Experiment, PrunerGroup, Uniform
+from edge_tune.objective import Minimise
 
 WIDTH = 120
 INDENT = "    "

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from edge_tune.convert.command import Setting, from_words
 from edge_tune.convert.parameters import Range, letters, read_parameters
 from edge_tune.convert.reading import Entry, whole
-from edge_tune.experiment import METRICS, Asha, Choice, Goal, Maximise, Method, Minimise, Uniform
+from edge_tune.experiment import Asha, Choice, Method, Uniform
+from edge_tune.metrics import LARGER_IS_BETTER, METRICS
+from edge_tune.objective import Goal, Maximise, Minimise
 
 METHODS: dict[str, Method] = {"grid": "grid", "random": "random", "bayes": "hyperopt"}
 USUAL_TARGET = Minimise("latency_ms")
@@ -28,7 +30,6 @@ METRIC_WORDS = {
 TRIALS = 256
 """As the shipped experiments have, where a sweep would go on until it is stopped."""
 
-LARGER_IS_BETTER = ("top1", "top5", "throughput_fps")
 
 WITHOUT_COUNTERPART = {
     "program": "python -m edge_tune.run takes its place",

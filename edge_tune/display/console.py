@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
-from edge_tune.experiment import Experiment, Goal, Point
+from edge_tune.experiment import Experiment, Point
+from edge_tune.metrics import WITHOUT_DEVICE
+from edge_tune.objective import Goal
 from edge_tune.records.ranking import (
     REPEAT,
     Row,
@@ -16,9 +18,6 @@ from edge_tune.records.ranking import (
 )
 from edge_tune.records.results import Record
 from edge_tune.wording import counted, verb
-
-TIMELESS = ("top1", "top5", "loss", "parameters", "macs")
-"""Metrics that no device measures."""
 
 COLUMNS = (
     "network",
@@ -96,7 +95,7 @@ def progress_line(standing: Standing, *, total: int, running: int, seconds_left:
     """Return one line on how far the study is."""
     best, metric = standing.best, standing.target.metric
     parts = [f"[{standing.ended}/{total} done, {running} running, {standing.hopeless} hopeless"]
-    about = "about " if best and metric not in TIMELESS and not is_precise(last_measurement(best)) else ""
+    about = "about " if best and metric not in WITHOUT_DEVICE and not is_precise(last_measurement(best)) else ""
     if standing.repeats:
         parts.append(f"{standing.repeats} repeated")
     parts.append(f"best {metric} {about}{best.metrics[metric]:.4g} ({best.name})" if best else "no best yet")

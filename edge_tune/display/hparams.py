@@ -18,7 +18,8 @@ from tensorboardX.proto.api_pb2 import (
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
-from edge_tune.experiment import METRICS, Choice, PrunerGroup
+from edge_tune.experiment import Choice, PrunerGroup
+from edge_tune.metrics import METRICS
 from edge_tune.records.results import Record
 
 ENDINGS = ("finished", "hopeless", "asha", "time_limit", "failed")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_tune.experiment import Goal
+from edge_tune.objective import Goal
 from edge_tune.records.ranking import FRONT, eligible, pareto_front, without_repeats
 from edge_tune.records.results import Record
 

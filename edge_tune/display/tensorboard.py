@@ -15,7 +15,7 @@ from tensorboardX import SummaryWriter
 from edge_tune.display import hparams
 from edge_tune.display.hparams import SECTIONS, Groups, tag
 from edge_tune.display.plots import pictures
-from edge_tune.experiment import Goal
+from edge_tune.objective import Goal
 from edge_tune.records.results import Record
 
 STUDY = "study"

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_tune.experiment import Goal, KeepWeights, Maximise, Minimise
+from edge_tune.experiment import KeepWeights
+from edge_tune.metrics import RATIOS
+from edge_tune.objective import Goal, Maximise, Minimise
 from edge_tune.records.entries import Metrics
 from edge_tune.records.jsonfiles import converted, read_object
-from edge_tune.records.results import RATIOS, Record, Results
+from edge_tune.records.results import Record, Results
 
 FRONT = (Minimise("latency_ratio"), Maximise("top1"))
 """The goals whose Pareto front keeps its weights. The ratio tells networks apart that were measured an hour apart."""

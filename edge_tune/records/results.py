@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import METRICS, NAME, Structure
+from edge_tune.experiment import NAME, Structure
 from edge_tune.files import write_atomically
+from edge_tune.metrics import METRICS, RATIOS
 from edge_tune.records.entries import Count, CurveEntry, CutEntry, Evidence, Metrics, Number, Run
 from edge_tune.records.jsonfiles import DamageError, Lines, converted, read_lines, read_object
 
-RATIOS = ("latency_ratio", "total_latency_ratio")
 LOCK = ".lock"
 RESTORE = "restore the file, or begin another study with --results"
 OWN = frozenset(

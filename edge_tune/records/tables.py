@@ -16,9 +16,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from edge_tune.experiment import METRICS, Goal
+from edge_tune.metrics import METRICS, RATIOS
+from edge_tune.objective import Goal
+from edge_tune.records.choosing import Ranking, ranking_line
 from edge_tune.records.entries import Metrics
-from edge_tune.records.objective import Ranking, ranking_line
 from edge_tune.records.ranking import (
     FRONT,
     Verdict,
@@ -32,7 +33,7 @@ from edge_tune.records.ranking import (
     reference_ms,
     with_metrics,
 )
-from edge_tune.records.results import RATIOS, Record
+from edge_tune.records.results import Record
 
 Cells = dict[str, Any]
 WHOLE_NUMBERS = {"trial", "epoch", "attempts", "same_as"}

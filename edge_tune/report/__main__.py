@@ -16,8 +16,8 @@ from edge_tune.arguments import given_path, given_text
 from edge_tune.command import say
 from edge_tune.errors import ExperimentError
 from edge_tune.files import write_atomically
+from edge_tune.objective_text import EXAMPLE, parse
 from edge_tune.records import tables
-from edge_tune.records.objective_text import EXAMPLE, parse
 from edge_tune.records.results import OWN, Record, Results
 from edge_tune.report.data import StudyData
 from edge_tune.report.page import write_report

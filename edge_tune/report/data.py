@@ -14,10 +14,10 @@ import numpy as np
 
 from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import Goal
 from edge_tune.loading import as_text, goal_from_json
+from edge_tune.objective import Goal, Objective
+from edge_tune.records.choosing import Ranking, rank
 from edge_tune.records.jsonfiles import content
-from edge_tune.records.objective import Objective, Ranking, rank
 from edge_tune.records.ranking import (
     FRONT,
     Verdict,

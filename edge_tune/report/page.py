@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from edge_tune.files import write_atomically
-from edge_tune.records.objective import Objective
+from edge_tune.objective import Objective
 from edge_tune.report import sections
 from edge_tune.report.blocks import Block, Note, Plot, Section, prose
 from edge_tune.report.cards import cards

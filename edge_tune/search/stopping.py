@@ -13,7 +13,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from scipy.special import bdtrc
 
-from edge_tune.experiment import Asha, Hopeless, Maximise
+from edge_tune.experiment import Asha, Hopeless
+from edge_tune.objective import Maximise
 from edge_tune.records.results import Record
 from edge_tune.wording import counted
 

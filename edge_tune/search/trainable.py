@@ -16,7 +16,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from edge_tune.benchmark.cores import training_cpus, usable_cpus
 from edge_tune.benchmark.measurement import Device
-from edge_tune.experiment import Experiment, Goal, Point, PrunerGroup, Uniform
+from edge_tune.experiment import Experiment, Point, PrunerGroup, Uniform
+from edge_tune.objective import Goal
 from edge_tune.records.results import Planned, Record, Report, Results
 
 OBJECTIVE = "objective"

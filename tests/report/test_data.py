@@ -7,7 +7,7 @@ import pytest
 
 from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import ExperimentError
-from edge_tune.records.objective_text import parse
+from edge_tune.objective_text import parse
 from edge_tune.records.results import Record
 from edge_tune.report import data
 from tests.studies import record, run, write_files, write_study

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge_tune.records.objective_text import parse
+from edge_tune.objective_text import parse
 from edge_tune.records.ranking import Row, Verdict
 from edge_tune.records.results import Record
 from edge_tune.report import data, verdict

@@ -22,8 +22,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import METRICS, Goal, Maximise, Minimise
-from edge_tune.records.objective import SIGNS, Bound, Condition, Hybrid, Objective
+from edge_tune.metrics import METRICS
+from edge_tune.objective import SIGNS, Bound, Condition, Goal, Hybrid, Maximise, Minimise, Objective
 
 GOALS: Mapping[str, type[Goal]] = {
     "minimise": Minimise,

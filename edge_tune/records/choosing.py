@@ -1,108 +1,14 @@
-"""Which stored trial to choose: records are ranked anew by an objective; nothing runs.
+"""Which stored trial to choose: records are ranked anew by an objective; nothing runs."""
 
-An objective is a goal and conditions, in the words of objective_text.py. Its goal may be a hybrid: a weighted sum of
-normalised metrics. Normalised means: how much worse than the unpruned network's the metric is, as a share of the
-unpruned network's figure; (value - unpruned) / unpruned where smaller is better, and the negative of that where
-larger is (top1, top5, throughput_fps). So the unpruned network scores 0, less is better, and no trial's score
-depends on which other trials there are. In 0.7 * latency_ratio + 0.3 * top1, 1 % of the unpruned latency is worth
-0.7 / 0.3 = 2.3 % of the unpruned top1. A ratio of the unpruned network is 1 by definition.
-"""
-
-import math
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import Goal
+from edge_tune.objective import UNPRUNED, Hybrid, Objective
 from edge_tune.records.entries import Metrics
 from edge_tune.records.ranking import eligible
 from edge_tune.records.results import Record
 from edge_tune.wording import counted, verb
-
-UNPRUNED = "unpruned"
-RATIO_OF = {"latency_ms": "latency_ratio", "total_latency_ms": "total_latency_ratio"}
-LARGER_IS_BETTER = frozenset({"top1", "top5", "throughput_fps"})
-SIGNS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-
-
-@dataclass(frozen=True)
-class Hybrid:
-    """A weighted sum of normalised metrics, metric -> weight; smaller is better."""
-
-    weights: Mapping[str, float]
-
-    def loss(self, metrics: Metrics, unpruned: Metrics) -> float:
-        """Return the sum; 0 for the unpruned network itself."""
-        return sum(weight * normalised(name, metrics, unpruned) for name, weight in self.weights.items())
-
-
-@dataclass(frozen=True)
-class Bound:
-    """`factor` times what baseline `of` has of the metric, plus `offset`; the offset alone without a baseline."""
-
-    offset: float = 0.0
-    of: str | None = None
-    factor: float = 1.0
-
-    def value(self, metric: str, baselines: Mapping[str, Metrics]) -> float:
-        """Return the bound of `metric` as a number."""
-        return self.offset + (self.factor * baselines[self.of][metric] if self.of else 0.0)
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a trial's `metric` must hold to be chosen."""
-
-    metric: str
-    sign: str
-    bound: Bound
-
-    def shortfall(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
-        """Return by how much it is missed, as a share of the bound (of 1 where that is 0); 0: it is met."""
-        value, bound = metrics[self.metric], self.bound.value(self.metric, baselines)
-        if SIGNS[self.sign](value, bound):
-            return 0.0
-        return max(abs(value - bound) / (abs(bound) or 1.0), math.ulp(1.0))  # an equal value misses > and < too
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What to look for among the trials that meet every condition; `text` as it was written."""
-
-    text: str
-    goal: Goal | Hybrid
-    conditions: Sequence[Condition] = ()
-
-    @property
-    def metrics(self) -> list[str]:
-        """Every metric that it speaks of, once."""
-        of_goal = list(self.goal.weights) if isinstance(self.goal, Hybrid) else [self.goal.metric]
-        return list(dict.fromkeys([*of_goal, *(condition.metric for condition in self.conditions)]))
-
-    @property
-    def baselines(self) -> dict[str, list[str]]:
-        """The baselines that it speaks of, each with the metrics that are asked of it."""
-        asked = {UNPRUNED: list(self.goal.weights)} if isinstance(self.goal, Hybrid) else {}
-        for condition in self.conditions:
-            if condition.bound.of:
-                asked.setdefault(condition.bound.of, []).append(condition.metric)
-        return asked
-
-    def loss(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
-        """Return what is ranked by; smaller is better."""
-        if isinstance(self.goal, Hybrid):
-            return self.goal.loss(metrics, baselines[UNPRUNED])
-        return self.goal.loss(metrics[self.goal.metric])
-
-    def shortfall(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
-        """Return by how much the conditions are missed in all, each as a share of its bound."""
-        return sum(condition.shortfall(metrics, baselines) for condition in self.conditions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,17 +80,6 @@ def ranking_line(ranking: Ranking) -> str:
         lack, are = verb(number, "lacks", "lack"), verb(number, "is", "are")
         what += f" {counted(number, 'trial')} {lack} a metric and {are} left out."
     return f"{objective.text}: {what}"
-
-
-def normalised(metric: str, metrics: Metrics, unpruned: Metrics) -> float:
-    """Return how much worse than the unpruned network's a metric is, as a share of that.
-
-    Of milliseconds, whose difference would be one of different moments, that is what their ratio says.
-    """
-    ratio = RATIO_OF.get(metric, metric)
-    metric = ratio if ratio in metrics and ratio in unpruned else metric
-    worse = (metrics[metric] - unpruned[metric]) / unpruned[metric]
-    return -worse if metric in LARGER_IS_BETTER else worse
 
 
 def _baselines(records: Sequence[Record]) -> dict[str, Metrics]:

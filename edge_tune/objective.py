@@ -1,0 +1,151 @@
+"""What is looked for among networks: a goal, and conditions that must be met. objective_text.py reads it from text.
+
+The goal is a metric, or a hybrid: a weighted sum of normalised metrics. Normalised means: how much worse than the
+unpruned network's the metric is, as a share of the unpruned network's figure; (value - unpruned) / unpruned where
+smaller is better, and the negative of that where larger is (top1, top5, throughput_fps). So the unpruned network scores
+0, less is better, and no trial's score depends on which other trials there are. In 0.7 * latency_ratio + 0.3 * top1,
+1 % of the unpruned latency is worth 0.7 / 0.3 = 2.3 % of the unpruned top1. A ratio of the unpruned network is 1 by
+definition.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from edge_tune.metrics import LARGER_IS_BETTER, METRICS, RATIO_OF
+
+Metrics = Mapping[str, float]
+
+UNPRUNED = "unpruned"
+SIGNS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A recorded metric and the direction in which it is better. Write `Minimise` or `Maximise`."""
+
+    metric: str
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Tell whether `value` is strictly better."""
+        return self.loss(value) < self.loss(than)
+
+    def loss(self, value: float) -> float:
+        """Return `value` turned so that smaller is better."""
+        raise NotImplementedError("write Minimise(metric) or Maximise(metric)")
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this goal."""
+        if type(self) not in (Minimise, Maximise):
+            yield f"a goal must be Minimise(metric) or Maximise(metric), but got {self!r}."
+        if self.metric not in METRICS:
+            yield f"metric must be one of {list(METRICS)}, but got {self.metric!r}."
+
+
+@dataclass(frozen=True)
+class Minimise(Goal):
+    """Smaller is better."""
+
+    def loss(self, value: float) -> float:
+        """Return `value`."""
+        return value
+
+
+@dataclass(frozen=True)
+class Maximise(Goal):
+    """Larger is better."""
+
+    def loss(self, value: float) -> float:
+        """Return `-value`."""
+        return -value
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """A weighted sum of normalised metrics, metric -> weight; smaller is better."""
+
+    weights: Mapping[str, float]
+
+    def loss(self, metrics: Metrics, unpruned: Metrics) -> float:
+        """Return the sum; 0 for the unpruned network itself."""
+        return sum(weight * normalised(name, metrics, unpruned) for name, weight in self.weights.items())
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`factor` times what baseline `of` has of the metric, plus `offset`; the offset alone without a baseline."""
+
+    offset: float = 0.0
+    of: str | None = None
+    factor: float = 1.0
+
+    def value(self, metric: str, baselines: Mapping[str, Metrics]) -> float:
+        """Return the bound of `metric` as a number."""
+        return self.offset + (self.factor * baselines[self.of][metric] if self.of else 0.0)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a trial's `metric` must hold to be chosen."""
+
+    metric: str
+    sign: str
+    bound: Bound
+
+    def shortfall(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
+        """Return by how much it is missed, as a share of the bound (of 1 where that is 0); 0: it is met."""
+        value, bound = metrics[self.metric], self.bound.value(self.metric, baselines)
+        if SIGNS[self.sign](value, bound):
+            return 0.0
+        return max(abs(value - bound) / (abs(bound) or 1.0), math.ulp(1.0))  # an equal value misses > and < too
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What to look for among the trials that meet every condition; `text` as it was written."""
+
+    text: str
+    goal: Goal | Hybrid
+    conditions: Sequence[Condition] = ()
+
+    @property
+    def metrics(self) -> list[str]:
+        """Every metric that it speaks of, once."""
+        of_goal = list(self.goal.weights) if isinstance(self.goal, Hybrid) else [self.goal.metric]
+        return list(dict.fromkeys([*of_goal, *(condition.metric for condition in self.conditions)]))
+
+    @property
+    def baselines(self) -> dict[str, list[str]]:
+        """The baselines that it speaks of, each with the metrics that are asked of it."""
+        asked = {UNPRUNED: list(self.goal.weights)} if isinstance(self.goal, Hybrid) else {}
+        for condition in self.conditions:
+            if condition.bound.of:
+                asked.setdefault(condition.bound.of, []).append(condition.metric)
+        return asked
+
+    def loss(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
+        """Return what is ranked by; smaller is better."""
+        if isinstance(self.goal, Hybrid):
+            return self.goal.loss(metrics, baselines[UNPRUNED])
+        return self.goal.loss(metrics[self.goal.metric])
+
+    def shortfall(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
+        """Return by how much the conditions are missed in all, each as a share of its bound."""
+        return sum(condition.shortfall(metrics, baselines) for condition in self.conditions)
+
+
+def normalised(metric: str, metrics: Metrics, unpruned: Metrics) -> float:
+    """Return how much worse than the unpruned network's a metric is, as a share of that.
+
+    Of milliseconds, whose difference would be one of different moments, that is what their ratio says.
+    """
+    ratio = RATIO_OF.get(metric, metric)
+    metric = ratio if ratio in metrics and ratio in unpruned else metric
+    worse = (metrics[metric] - unpruned[metric]) / unpruned[metric]
+    return -worse if metric in LARGER_IS_BETTER else worse
