@@ -14,7 +14,8 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args
 
 from edge_tune.errors import ExperimentError
-from edge_tune.objective import Goal
+from edge_tune.objective import Goal, Objective
+from edge_tune.objective_text import parse
 
 Structure = Literal["filters", "channels"]
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
@@ -477,7 +478,8 @@ class Experiment:
             "package.module:function", a callable that returns an nn.Module.
         dataset: A name or path as in `Data`, or a `Data`.
         pruner_groups: Label -> group. Labels name the searched parameters in every table.
-        target: What the search looks for.
+        target: What the search looks for: Minimise(metric), Maximise(metric), or an objective in a line of text such as
+            "minimise latency_ratio where top1 >= unpruned - 1" (objective_text.py has the whole of it).
         retraining: What each pruned network gets; 0 epochs studies pruning alone.
         weights: File (a text or a Path) or URL of the trained weights; None trains the network first and keeps it.
         training: The recipe of that training; None takes the data set's own.
@@ -492,7 +494,7 @@ class Experiment:
     model: str
     dataset: str | Path | Data
     pruner_groups: Mapping[str, PrunerGroup]
-    target: Goal
+    target: Goal | str
     retraining: Retraining
     weights: str | None = None
     training: Retraining | None = None
@@ -515,6 +517,11 @@ class Experiment:
         """The data settings, whichever way they were written."""
         return self.dataset if isinstance(self.dataset, Data) else Data(self.dataset)
 
+    @property
+    def objective(self) -> Objective:
+        """The target, whichever way it was written."""
+        return Objective.of(self.target) if isinstance(self.target, Goal) else parse(self.target)
+
     def rule(self, kind: type[Rule]) -> Rule | None:
         """Return the stopping rule of this kind, or None."""
         return next((rule for rule in self.stopping if isinstance(rule, kind)), None)
@@ -532,10 +539,7 @@ class Experiment:
             yield from self._group_problems()
         else:
             yield f"pruner_groups: must be a dict of label -> PrunerGroup, but got {self.pruner_groups!r}."
-        if isinstance(self.target, Goal):
-            yield from _within("target", self.target.problems())
-        else:
-            yield f"target: must be Minimise(metric) or Maximise(metric), but got {self.target!r}."
+        yield from _within("target", self._target_problems())
         for name, kind in (("retraining", Retraining), ("benchmark", Benchmark), ("search", Search)):
             part = getattr(self, name)
             if isinstance(part, kind):
@@ -557,6 +561,17 @@ class Experiment:
         elif isinstance(self.pruner_groups, Mapping):
             yield from self._baseline_problems()
         yield from _one_of("keep_weights", self.keep_weights, get_args(KeepWeights))
+
+    def _target_problems(self) -> Iterator[str]:
+        if not isinstance(self.target, Goal | str):
+            yield f"must be Minimise(metric), Maximise(metric) or an objective as text, but got {self.target!r}."
+            return
+        try:
+            objective = self.objective
+        except ExperimentError as error:
+            yield from error.problems
+        else:
+            yield from objective.problems(list(self.baselines) if isinstance(self.baselines, Mapping) else [])
 
     def _group_problems(self) -> Iterator[str]:
         if not self.pruner_groups:

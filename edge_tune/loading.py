@@ -14,7 +14,8 @@ from typing import Any
 
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import NAME, NAME_RULE, Experiment
-from edge_tune.objective import Goal, Maximise, Minimise
+from edge_tune.objective import Maximise, Minimise, Objective
+from edge_tune.objective_text import parse
 
 URL = re.compile(r"^(https?://)(?:[^/?#]*@)?([^?#]*).*$", re.IGNORECASE | re.DOTALL)
 """A URL as what is known to everybody, around what may be a secret: a user with a password, and a query."""
@@ -81,18 +82,22 @@ def as_json(experiment: Experiment) -> dict[str, Any]:
     return plain
 
 
-def goal_from_json(plain: object) -> Goal:
-    """Return the goal that `as_json` wrote.
+def objective_from_json(plain: object) -> Objective:
+    """Return the objective of the target that `as_json` wrote.
 
     Raises:
         ExperimentError: It is none.
     """
     match plain:
         case {"type": "Minimise", "metric": str(metric)}:
-            return Minimise(metric)
+            return Objective.of(Minimise(metric))
         case {"type": "Maximise", "metric": str(metric)}:
-            return Maximise(metric)
-    raise ExperimentError(f"a stored target must be a Minimise or Maximise of a metric, but got {plain!r}.")
+            return Objective.of(Maximise(metric))
+        case str(text):
+            return parse(text)
+    raise ExperimentError(
+        f"a stored target must be a Minimise or Maximise of a metric, or an objective as text, but got {plain!r}."
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -114,6 +114,16 @@ class Objective:
     goal: Goal | Hybrid
     conditions: Sequence[Condition] = ()
 
+    @classmethod
+    def of(cls, goal: Goal) -> "Objective":
+        """Return the objective that is this goal alone."""
+        return cls(f"{type(goal).__name__.lower()} {goal.metric}", goal)
+
+    @property
+    def label(self) -> str:
+        """The name of the figure that it looks at."""
+        return self.goal.metric if isinstance(self.goal, Goal) else "score"
+
     @property
     def metrics(self) -> list[str]:
         """Every metric that it speaks of, once."""
@@ -129,11 +139,38 @@ class Objective:
                 asked.setdefault(condition.bound.of, []).append(condition.metric)
         return asked
 
+    def metrics_in(self, metrics: Metrics) -> bool:
+        """Tell whether these hold every metric that it speaks of."""
+        return all(name in metrics for name in self.metrics)
+
+    @property
+    def is_a_metric(self) -> bool:
+        """Whether it is one metric without conditions, which needs no words to be explained."""
+        return isinstance(self.goal, Goal) and not self.conditions
+
+    def problems(self, baselines: Sequence[str]) -> Iterator[str]:
+        """Yield what is wrong with it for a study with these baselines, the unpruned network not counted."""
+        if isinstance(self.goal, Goal):
+            yield from self.goal.problems()
+        for metric in self.metrics:
+            if metric not in METRICS and metric != self.label:
+                yield f"a metric must be one of {list(METRICS)}, but got {metric!r}."
+        for name in self.baselines:
+            if name not in (UNPRUNED, *baselines):
+                yield (
+                    f"a bound must be a number or one of the study's baselines, {[UNPRUNED, *baselines]}, but got "
+                    f"{name!r}{'; put spaces around -.' if '-' in name else '.'}"
+                )
+
     def loss(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
         """Return what is ranked by; smaller is better."""
         if isinstance(self.goal, Hybrid):
             return self.goal.loss(metrics, baselines[UNPRUNED])
         return self.goal.loss(metrics[self.goal.metric])
+
+    def figure(self, loss: float) -> float:
+        """Return the figure whose loss this is: a metric, or a hybrid's score."""
+        return self.goal.loss(loss) if isinstance(self.goal, Goal) else loss
 
     def shortfall(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
         """Return by how much the conditions are missed in all, each as a share of its bound."""

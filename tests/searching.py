@@ -50,7 +50,6 @@ def run_on(searcher: Searcher, one: et.Experiment, trials: int) -> list[Record]:
         if not isinstance(config, dict):
             return records
         record = finished(config.pop("trial"), config, one)
-        searcher.on_trial_complete(trial_id, {trainable.OBJECTIVE: trainable.objective(record, one.target)})
         searcher.end(record)
         records.append(record)
     return records

@@ -5,6 +5,7 @@ import pytest
 
 import edge_tune as et
 from edge_tune.display import console
+from edge_tune.objective import Objective
 from edge_tune.records.ranking import Row, Standing, Verdict, imprecise_line
 from edge_tune.records.results import Record
 from tests.networks import experiment as make
@@ -78,7 +79,7 @@ def test_trial_line_gives_the_reason(status: str, text: str) -> None:
 
 def test_progress_line_counts() -> None:
     hopeless = Record(trial=8, status="stopped", stopped_by="hopeless")
-    standing = Standing(et.Maximise("top1"), [RECORD, hopeless])
+    standing = Standing(Objective.of(et.Maximise("top1")), [RECORD, hopeless])
     line = console.progress_line(standing, total=9, running=2, seconds_left=600.0)
     assert line == "[2/9 done, 2 running, 1 hopeless, best top1 90 (trial_0007), about 10 min left]"
 
@@ -133,7 +134,7 @@ def test_trial_line_says_what_its_latency_is_worth(evidence: dict[str, object], 
 
 
 def test_progress_line_says_about_where_the_best_is_imprecise() -> None:
-    standing = Standing(et.Minimise("latency_ratio"), [measured(stopped_by="time")])
+    standing = Standing(Objective.of(et.Minimise("latency_ratio")), [measured(stopped_by="time")])
     line = console.progress_line(standing, total=9, running=2, seconds_left=None)
     assert "best latency_ratio about 0.5 (trial_0007)" in line
 
@@ -199,5 +200,5 @@ def test_repeat_line_names_the_trial_whose_record_it_is() -> None:
 
 
 def test_progress_line_counts_repeats_if_there_are_any() -> None:
-    standing = Standing(et.Maximise("top1"), [RECORD, replace(RECORD, trial=9, same_as=RECORD.trial)])
+    standing = Standing(Objective.of(et.Maximise("top1")), [RECORD, replace(RECORD, trial=9, same_as=RECORD.trial)])
     assert ", 1 repeated, " in console.progress_line(standing, total=9, running=2, seconds_left=None)

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR, St
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError
-from edge_tune.loading import as_json, as_text, goal_from_json, load_experiment
+from edge_tune.loading import as_json, as_text, load_experiment, objective_from_json
 from tests.networks import BLOCKS, experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -113,7 +113,17 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
             r"must leave something to search",
         ),
         ({"target": et.Minimise("speed")}, r"target: metric must be one of \['top1', .*\], but got 'speed'"),
-        ({"target": "latency_ms"}, r"target: must be Minimise\(metric\) or Maximise\(metric\)"),
+        ({"target": 5}, r"target: must be Minimise\(metric\), Maximise\(metric\) or an objective as text, but got 5"),
+        (
+            {"target": "latency_ms"},
+            r"target: objective 'latency_ms': must begin with 'minimise', 'maximise' or a weight",
+        ),
+        ({"target": "minimise speed"}, r"target: a metric must be one of \['top1', .*, but got 'speed'"),
+        ({"target": "minimise macs where speed > 2"}, r"target: a metric must be one of .*, but got 'speed'"),
+        (
+            {"target": "minimise macs where top1 > fast"},
+            r"target: a bound must be a number or one of the study's baselines, \['unpruned', 'half'\], but got 'fast'",
+        ),
         ({"retraining": et.Retraining(epochs=-1, lr=0.1)}, r"retraining: epochs must be .* at least 0, but got -1"),
         ({"retraining": et.Retraining(epochs=1, lr=0)}, r"retraining: lr must be a number above 0, but got 0"),
         (
@@ -255,13 +265,15 @@ def test_as_json_tells_goals_of_equal_metric_apart() -> None:
     assert as_json(smallest) == as_json(replace(smallest))
 
 
-def test_goal_from_json_takes_back_what_as_json_wrote() -> None:
-    for goal in (et.Minimise("latency_ratio"), et.Maximise("top1")):
-        assert goal_from_json(as_json(experiment(target=goal))["target"]) == goal
+def test_objective_from_json_takes_back_what_as_json_wrote() -> None:
+    for target in (et.Minimise("latency_ratio"), et.Maximise("top1"), "minimise latency_ms where top1 >= half - 1"):
+        one = experiment(target=target)
+        assert objective_from_json(json.loads(json.dumps(as_json(one)["target"]))) == one.objective
     with pytest.raises(
-        ExperimentError, match=r"must be a Minimise or Maximise of a metric, but got \{'type': 'Search'\}"
+        ExperimentError,
+        match=r"must be a Minimise or Maximise of a metric, or an objective as text, but got \{'type': 'Search'\}",
     ):
-        goal_from_json({"type": "Search"})
+        objective_from_json({"type": "Search"})
 
 
 @pytest.mark.parametrize("dataset", [Path("my/images"), et.Data(Path("my/images")), "my/images"])

@@ -9,7 +9,9 @@ import pytest
 
 import edge_tune as et
 from edge_tune.experiment import KeepWeights
+from edge_tune.objective import Goal, Objective
 from edge_tune.records import ranking
+from edge_tune.records.choosing import rank
 from edge_tune.records.results import Record
 
 
@@ -26,14 +28,18 @@ FAILED = Record(trial=5, status="failed", reason="x")
 ALL = [FAST, GOOD, COLLAPSED, STOPPED, FAILED]
 
 
+def best(records: list[Record], goal: Goal) -> Record | None:
+    return rank(Objective.of(goal), records).best
+
+
 def test_best_never_is_a_trial_that_collapsed_stopped_or_failed() -> None:
-    assert ranking.best(ALL, et.Minimise("latency_ms")) is FAST
-    assert ranking.best(ALL, et.Maximise("top1")) is GOOD
-    assert ranking.best([COLLAPSED, STOPPED, FAILED], et.Minimise("latency_ms")) is None
+    assert best(ALL, et.Minimise("latency_ms")) is FAST
+    assert best(ALL, et.Maximise("top1")) is GOOD
+    assert best([COLLAPSED, STOPPED, FAILED], et.Minimise("latency_ms")) is None
 
 
 def test_best_is_the_earliest_of_equals() -> None:
-    assert ranking.best([FAST, record(9, 1.0, 80.0)], et.Minimise("latency_ms")) is FAST
+    assert best([FAST, record(9, 1.0, 80.0)], et.Minimise("latency_ms")) is FAST
 
 
 def test_pareto_front_agrees_with_brute_force() -> None:
@@ -65,18 +71,18 @@ def test_kept_are_the_baselines_and_the_best_the_front_or_all_that_finished(
     keep: KeepWeights, trials: set[int]
 ) -> None:
     baseline, dominated = record(0, 3.0, 91.0, baseline="unpruned"), record(6, 2.5, 80.0)
-    kept = ranking.Standing(et.Minimise("latency_ms"), [baseline, *ALL, dominated], keep).kept
+    kept = ranking.Standing(Objective.of(et.Minimise("latency_ms")), [baseline, *ALL, dominated], keep).kept
     assert {one.trial for one in kept} == trials
 
 
 def test_standing_is_what_ranking_all_records_at_once_gives() -> None:
     generator = random.Random(1)
-    standing, records = ranking.Standing(et.Maximise("top1")), []
+    standing, records = ranking.Standing(Objective.of(et.Maximise("top1"))), []
     for n in range(1, 60):
         hopeless = {"status": "stopped", "stopped_by": "hopeless"} if n % 7 == 0 else {}
         records.append(record(n, generator.randrange(9), generator.randrange(9), **hopeless))
         standing.add(records[-1])
-        assert standing.best == ranking.best(records, et.Maximise("top1"))
+        assert standing.best == best(records, et.Maximise("top1"))
         assert standing.kept[1:] == ranking.pareto_front(records, ranking.FRONT) or standing.best is None
     assert (standing.ended, standing.hopeless) == (59, 8)
 
@@ -93,7 +99,7 @@ def test_a_repeat_is_no_second_network() -> None:
     assert ranking.eligible([*ALL, again]) == [FAST, GOOD]
     assert ranking.endings([*ALL, again])["repeat"] == 1
     baseline = record(0, 0.5, 99.0, baseline="known")
-    standing = ranking.Standing(et.Maximise("top1"), [baseline, *ALL, again])
+    standing = ranking.Standing(Objective.of(et.Maximise("top1")), [baseline, *ALL, again])
     assert (standing.ended, standing.repeats) == (5, 1)
     assert standing.kept == [baseline, GOOD, FAST, GOOD]
     standing.add(of_baseline)
@@ -103,7 +109,7 @@ def test_a_repeat_is_no_second_network() -> None:
 
 def test_standing_names_those_whose_weights_it_no_longer_keeps() -> None:
     generator = random.Random(2)
-    standing, kept = ranking.Standing(et.Maximise("top1")), set()
+    standing, kept = ranking.Standing(Objective.of(et.Maximise("top1"))), set()
     for n in range(1, 200):
         one = record(n, generator.randrange(30), generator.randrange(30))
         dropped = standing.add(one)
@@ -120,7 +126,7 @@ def calls(action: Callable[[], object]) -> int:
 
 def test_what_a_trial_costs_its_standing_does_not_grow() -> None:
     """Each of these networks is on the front: none is faster and better than another."""
-    standing, counts = ranking.Standing(et.Minimise("latency_ratio")), []
+    standing, counts = ranking.Standing(Objective.of(et.Minimise("latency_ratio"))), []
     for n in range(1, 3001):
         counts.append(calls(partial(standing.add, record(n, 3000 - n, 100 - n / 100))))
     assert len(standing.kept) == 3001  # the best twice

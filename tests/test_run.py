@@ -142,7 +142,7 @@ def test_simulation_refuses_what_a_run_would(
 def test_simulation_needs_nothing_that_would_be_downloaded_and_calls_itself_one_in_each_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    file = write('dataset=et.Data("cifar100", image_size=16)')
+    file = write('dataset=et.Data("cifar100", image_size=16), target="minimise latency_ratio where top1 > unpruned"')
     options = ["--weights=https://nowhere.invalid/weights.pt", "--device=MYRIAD", "--results=out"]
     assert main([file, "--simulate=0", "--trials=1", "--epochs=1", *options]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -152,7 +152,10 @@ def test_simulation_needs_nothing_that_would_be_downloaded_and_calls_itself_one_
     assert table.startswith("| network (simulated) ")
     assert console.SIMULATED in rows
     assert json.loads(Path("out/run.json").read_text())["simulated"] is True
-    assert json.loads(Path("out/summary.json").read_text())["simulated"] is True
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert (summary["simulated"], summary["chosen"]) == (True, None)
+    nearest = "minimise latency_ratio where top1 > unpruned: no trial of 1 meets it; nearest came trial_0002"
+    assert any(nearest in line for line in rows), rows
     assert "Simulated: the figures follow from formulas" in Path("out/report.html").read_text()
 
 
@@ -282,7 +285,8 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     file = write(
         'dataset=et.Data("digits", image_size=16, validation_fraction=0.4), benchmark=et.Benchmark(runs=20), '
         "retraining=et.Retraining(epochs=4, lr=0.05, batch_size=8), "
-        'stopping=[et.Asha(et.Maximise("top1"), grace_epochs=1, reduction_factor=2), et.Hopeless()]'
+        'stopping=[et.Asha(et.Maximise("top1"), grace_epochs=1, reduction_factor=2), et.Hopeless()], '
+        'target="minimise latency_ratio where macs < unpruned"'
     )
     process = command(file, "--data", "images", "--weights", "start.pt", "--trials", "2", "--results", "out")
     out, err = finish(process)
@@ -300,6 +304,8 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     assert Path("out/unpruned.onnx").stat().st_size > Path("out/best/model.onnx").stat().st_size
     chosen = verdict["chosen"]
     assert chosen is not None, out
+    assert f"minimise latency_ratio where macs < unpruned: trial_{chosen:04d}, " in out
+    assert results.run()["identity"]["target"] == "minimise latency_ratio where macs < unpruned"
     best = verdict["rows"][-1]
     assert best["device_test_top1"] == pytest.approx(best["test"]["top1"], abs=2)
     assert export.main(["out", str(chosen), "copy", "--trust-model"]) == 0

@@ -1,6 +1,5 @@
 import traceback
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,6 @@ from edge_tune.errors import BenchmarkError
 from edge_tune.records.results import Record, Report
 from edge_tune.search import trainable
 from edge_tune.search.stopping import StudyLimits
-from edge_tune.search.trainable import PENALTY
 from edge_tune.search.tune import Recorder
 from tests.networks import experiment
 from tests.searching import finished, searching, study
@@ -77,20 +75,6 @@ def test_what_ray_lost_is_run_again_and_what_a_trial_raised_is_its_end(
     following = searcher.suggest("next")
     assert isinstance(following, dict)
     assert (following["trial"], following["attempt"]) == ((1, 2) if end == "lost" else (2, 1))
-
-
-def test_objective_ranks_finished_before_stopped_and_collapsed() -> None:
-    one = study()
-    good = finished(2, {"first": 0.9, "second": 0.0}, one)
-    stopped = finished(3, {"first": 0.3, "second": 0.6}, one, status="stopped", stopped_by="asha")
-    running = finished(4, {"first": 0.3, "second": 0.6}, one, status="running")
-    collapsed = finished(5, {"first": 0.3, "second": 0.6}, one, collapsed="one class")
-    assert trainable.objective(good, one.target) < PENALTY
-    for other in (stopped, running, collapsed):
-        assert trainable.objective(other, one.target) >= PENALTY
-    assert trainable.objective(good, et.Maximise("top1")) == -50.0
-    large, tiny = (replace(record, metrics={"macs": macs}) for record, macs in ((good, 2e10), (collapsed, 1e6)))
-    assert trainable.objective(large, et.Minimise("macs")) < trainable.objective(tiny, et.Minimise("macs"))
 
 
 def test_trial_that_hangs_is_ended_by_the_time_of_one_report(monkeypatch: pytest.MonkeyPatch) -> None:

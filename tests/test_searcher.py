@@ -69,7 +69,7 @@ def test_searcher_suggests_a_lost_trial_again_before_any_new_one() -> None:
     assert (config["trial"], config["attempt"]) == (3, 1)
     assert again == {**config, "attempt": 2}
     record = finished(again.pop("trial"), again, one)
-    searcher.on_trial_complete("again", {trainable.OBJECTIVE: trainable.objective(record, one.target)})
+    searcher.end(record)
     assert [record, *run_on(searcher, one, 2)] == undisturbed[2:]  # for HyperOpt, nothing happened
 
 
@@ -80,12 +80,11 @@ def test_searcher_ends_when_all_trials_have_ended_and_not_before() -> None:
     assert [config["trial"] for config in configs.values()] == [1, 2, 3]
     assert searcher.suggest("d") is None
     for name in ("a", "b"):
-        searcher.on_trial_complete(name, {trainable.OBJECTIVE: 1.0})
+        searcher.end(finished(configs[name]["trial"], configs[name], one))
     searcher.on_trial_complete("c", error=True)
     searcher.run_again("c", configs["c"])
     assert searcher.suggest("e")["attempt"] == 2
-    searcher.on_trial_complete("e", error=True)
-    searcher.give_up("e")
+    searcher.end(finished(3, configs["c"], one, status="failed", metrics={}))
     assert searcher.suggest("f") == Searcher.FINISHED
 
 
@@ -106,8 +105,8 @@ def test_searcher_keeps_away_from_where_networks_collapse() -> None:
             config = searcher.suggest(str(number))
             config.pop("trial")
             below = config["first"] < 0.5
-            record = finished(number, config, one, collapsed="one class" if below and collapses else None)
-            searcher.on_trial_complete(str(number), {trainable.OBJECTIVE: trainable.objective(record, one.target)})
+            record = finished(number + 1, config, one, collapsed="one class" if below and collapses else None)
+            searcher.end(record)
             late[collapses] += below and number > 30
     assert late[True] < 0.7 * late[False]
 
@@ -233,7 +232,6 @@ def test_trial_whose_network_is_tried_now_waits_for_its_record() -> None:
     waits, repeats = searcher.take_news()
     assert {wait.of for wait in waits} == {1}
     assert repeats == []
-    searcher.on_trial_complete("a", {trainable.OBJECTIVE: 1.0})
     searcher.end(finished(1, first, one))
     assert [(record.trial, record.same_as) for record in searcher.take_news()[1]] == [(wait.trial, 1) for wait in waits]
     assert searcher.suggest("c") == Searcher.FINISHED
@@ -260,8 +258,6 @@ def test_failed_trial_is_not_run_again_by_an_equal_point() -> None:
     searcher = searching(one, planner=PlansOfSmall(one, 1))
     config = searcher.suggest("a")
     assert isinstance(config, dict)
-    searcher.on_trial_complete("a", error=True)
-    searcher.give_up("a")
     searcher.end(finished(1, config, one, status="failed", reason="no stick."))
     assert searcher.suggest("b") == Searcher.FINISHED
     assert searcher.exhausted is not None
@@ -304,8 +300,7 @@ def test_searcher_that_ran_out_of_order_looks_at_the_same_trials_when_it_is_resu
         if len(running) == 8 or number >= 72:
             name = generator.choice(list(running))
             records.append(finished(running[name]["trial"], running.pop(name), one))
-            loss = trainable.objective(records[-1], one.target)
-            searcher.on_trial_complete(name, {trainable.OBJECTIVE: loss})
+            searcher.end(records[-1])
     ended = {record.trial for record in records}
     resumed = searching(one, records)
     numbers = [tid + 1 for tid in searcher._hpopt_trials.tids]

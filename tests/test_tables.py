@@ -8,10 +8,13 @@ import pytest
 from pyarrow import parquet
 
 import edge_tune as et
+from edge_tune.objective import Objective
 from edge_tune.objective_text import parse
 from edge_tune.records import choosing, tables
 from edge_tune.records.ranking import Verdict
 from edge_tune.records.results import Record
+
+TARGET = Objective.of(et.Minimise("latency_ms"))
 
 
 def ratios(ratio: float) -> dict[str, object]:
@@ -156,9 +159,9 @@ def test_table_takes_records_of_other_versions() -> None:
 def test_summary_says_what_the_study_came_to() -> None:
     ranking = choosing.rank(parse("maximise top1 where latency_ratio < 0.6"), STUDY)
     verdict = Verdict(rows=[], chosen=2, better_in_both={}, endings={})
-    summary = tables.summary(STUDY, et.Minimise("latency_ms"), verdict, ranking)
+    summary = tables.summary(STUDY, TARGET, ranking.best, verdict, ranking)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert summary["target"] == {"goal": "minimise", "metric": "latency_ms"}
+    assert summary["target"] == "minimise latency_ms"
     assert summary["endings"] == {"finished": 1, "hopeless": 0, "asha": 1, "time_limit": 0, "failed": 1}
     assert (summary["trials"], summary["chosen"]["name"], summary["verdict"]["chosen"]) == (3, "trial_0002", 2)
     assert summary["chosen"]["ratios"]["latency_ratio"] == {"ratio": 0.5, "low": 0.49, "high": 0.52}
@@ -173,13 +176,13 @@ def test_summary_chooses_as_the_objective_does() -> None:
     slower = replace(RETRAINED, trial=9, metrics={**RETRAINED.metrics, "latency_ms": 99.0, "top1": 99.0})
     studied = [*STUDY, slower]
     ranking = choosing.rank(parse("maximise top1"), studied)
-    assert tables.summary(studied, et.Minimise("latency_ms"))["chosen"]["trial"] == 2
-    assert tables.summary(studied, et.Minimise("latency_ms"), ranking=ranking)["chosen"]["trial"] == 9
+    assert ranking.best is not None
+    assert tables.summary(studied, TARGET, ranking.best, ranking=ranking)["chosen"]["trial"] == 9
     none = choosing.rank(parse("maximise top1 where top1 >= 100"), studied)
-    assert tables.summary(studied, et.Minimise("latency_ms"), ranking=none)["chosen"] is None
+    assert tables.summary(studied, TARGET, none.best, ranking=none)["chosen"] is None
 
 
 @pytest.mark.parametrize("records", [[], [Record(trial=7, status="finished", metrics={"top1": 3.0})], [FAILED]])
 def test_summary_of_a_study_without_a_best_trial_says_so(records: list[Record]) -> None:
-    summary = tables.summary(records, et.Minimise("latency_ms"))
+    summary = tables.summary(records, TARGET, None)
     assert (summary["chosen"], summary["front"], summary["objective"], summary["verdict"]) == (None, [], None, None)

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import edge_tune as et
 from edge_tune.display.tensorboard import TensorBoard
 from edge_tune.metrics import METRICS
+from edge_tune.objective import Objective
 from edge_tune.records.results import Record
 from tests.boards import Board, serving
 
@@ -32,7 +33,7 @@ PRUNED = {
     "parameters": 1000.0,
     "macs": 2000.0,
 }
-TARGET = et.Minimise("latency_ratio")
+TARGET = Objective.of(et.Minimise("latency_ratio"))
 TRIAL = Record(
     trial=3,
     sparsities={"layer_1": 0.7, "layer_2": 0.25},

@@ -55,7 +55,7 @@ def experiment_source(experiment: Experiment, *, command: str, origin: str, note
 def _title(experiment: Experiment) -> str:
     direction = "lowest" if isinstance(experiment.target, Minimise) else "highest"
     when = "after retraining" if experiment.retraining.epochs else "right after pruning"
-    return f"{experiment.model} on {experiment.data.name}: {direction} {experiment.target.metric} {when}."
+    return f"{experiment.model} on {experiment.data.name}: {direction} {experiment.objective.label} {when}."
 
 
 def _docstring(title: str, *lines: str) -> str:

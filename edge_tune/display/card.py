@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edge_tune.display import console
+from edge_tune.loading import objective_from_json
 from edge_tune.records.ranking import Verdict
 from edge_tune.wording import counted
 
@@ -20,8 +21,8 @@ def study_card(name: str, run: Mapping[str, Any], verdict: Verdict | None) -> st
         [f"# {name}"],
         [console.SIMULATED] if run.get("simulated") else [],
         [
-            f"{what['model']} on {what['dataset']['name']}: {what['target']['type'].lower()} "
-            f"{what['target']['metric']}, {counted(run['search']['trials'], 'trial')} "
+            f"{what['model']} on {what['dataset']['name']}: {objective_from_json(what['target']).text}, "
+            f"{counted(run['search']['trials'], 'trial')} "
             f"({run['search']['method']}), {counted(what['retraining']['epochs'], 'epoch')} of retraining."
         ],
         _table(*zip(*console.verdict_cells(verdict), strict=True))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
 from edge_tune.experiment import Experiment, Point
 from edge_tune.metrics import WITHOUT_DEVICE
-from edge_tune.objective import Goal
+from edge_tune.objective import Objective
 from edge_tune.records.ranking import (
     REPEAT,
     Row,
@@ -48,13 +48,13 @@ def trial_line(record: Record, experiment: Experiment) -> str:
     """Return one line on a trial that has ended."""
     point = point_text(record.sparsities, record.structures, experiment)
     if record.status == "failed":
-        return f"{record.name} {_ending(record, experiment.target)}{point}"
-    return f"{record.name} {_ending(record, experiment.target)}, {sum(record.seconds.values()):.1f} s{point}"
+        return f"{record.name} {_ending(record, experiment.objective)}{point}"
+    return f"{record.name} {_ending(record, experiment.objective)}, {sum(record.seconds.values()):.1f} s{point}"
 
 
 def repeat_line(record: Record, original: str, experiment: Experiment) -> str:
     """Return one line on a trial that took over the record of the trial or baseline named `original`."""
-    ending, point = _ending(record, experiment.target), point_text(record.sparsities, record.structures, experiment)
+    ending, point = _ending(record, experiment.objective), point_text(record.sparsities, record.structures, experiment)
     return f"{record.name} gives the network of {original} and takes its record over, {ending}{point}"
 
 
@@ -74,15 +74,16 @@ def point_text(sparsities: Mapping[str, float], structures: Mapping[str, str], e
     return f" ({' '.join(parts)})" if sparsities else ""
 
 
-def _ending(record: Record, target: Goal) -> str:
+def _ending(record: Record, objective: Objective) -> str:
     """Return how a trial ended, and its figures if it has any."""
     if record.status == "failed":
         return f"failed: {record.reason}"
     measurement = last_measurement(record)
     of = f" of {ms:.3f}" if record.trial and (ms := reference_ms(measurement).get("latency_ms")) else ""
     figures = f"top1 {record.metrics['top1']:.2f}, latency {record.metrics['latency_ms']:.3f}{of} ms"
-    if target.metric not in ("top1", "latency_ms"):
-        figures += f", {target.metric} {record.metrics[target.metric]:.4g}"
+    for metric in objective.metrics:
+        if metric not in ("top1", "latency_ms"):
+            figures += f", {metric} {record.metrics[metric]:.4g}"
     if not is_precise(measurement):
         figures += ", imprecise: the time of its measurement was over"
     if record.trial and is_unpruned(measurement):
@@ -93,15 +94,22 @@ def _ending(record: Record, target: Goal) -> str:
 
 def progress_line(standing: Standing, *, total: int, running: int, seconds_left: float | None) -> str:
     """Return one line on how far the study is."""
-    best, metric = standing.best, standing.target.metric
     parts = [f"[{standing.ended}/{total} done, {running} running, {standing.hopeless} hopeless"]
-    about = "about " if best and metric not in WITHOUT_DEVICE and not is_precise(last_measurement(best)) else ""
     if standing.repeats:
         parts.append(f"{standing.repeats} repeated")
-    parts.append(f"best {metric} {about}{best.metrics[metric]:.4g} ({best.name})" if best else "no best yet")
+    parts.append(_best_so_far(standing))
     if seconds_left is not None:
         parts.append(f"about {duration(seconds_left)} left")
     return ", ".join(parts) + "]"
+
+
+def _best_so_far(standing: Standing) -> str:
+    best, label = standing.best, standing.scorer.objective.label
+    if best is None:
+        nearest = f", nearest came {standing.nearest.name}" if standing.nearest else ""
+        return "no best yet" + nearest
+    about = "" if label in WITHOUT_DEVICE or is_precise(last_measurement(best)) else "about "
+    return f"best {label} {about}{standing.scorer.shown(best.metrics):.4g} ({best.name})"
 
 
 def duration(seconds: float) -> str:
@@ -144,9 +152,10 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     )
     lines += repeats_line(counts.get(REPEAT, 0))
     lines += failure_lines(verdict)
-    if verdict.chosen is None:
+    lines += [verdict.objective] if verdict.objective else []
+    if verdict.chosen is None and not verdict.objective:
         lines.append("No trial finished better than chance, so there is no best network.")
-    elif (on_device := verdict.rows[-1].device_test_top1) is not None:
+    elif verdict.chosen is not None and (on_device := verdict.rows[-1].device_test_top1) is not None:
         lines.append(
             f"On the device the exported network has test_top1 {on_device:.2f}; "
             f"in PyTorch {verdict.rows[-1].test['top1']:.2f}."

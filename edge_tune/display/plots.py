@@ -1,16 +1,17 @@
 """The main plots of a study as pictures, for what shows pictures and no pages."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_tune.objective import Goal
+from edge_tune.objective import Objective
 from edge_tune.records.ranking import FRONT, eligible, pareto_front, without_repeats
 from edge_tune.records.results import Record
+from edge_tune.records.scoring import Scorer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,32 +25,36 @@ LINES = ("-", "--", ":", "-.")
 LATENCY, TOP1 = FRONT[0].metric, FRONT[1].metric
 
 
-def pictures(records: Sequence[Record], target: Goal) -> dict[str, Picture]:
+def pictures(records: Sequence[Record], objective: Objective) -> dict[str, Picture]:
     """Return the plots that the records of a study give, under names that sort; none where nothing is to be shown."""
     trials = without_repeats(record for record in records if not record.baseline)
     measured = _with(trials, LATENCY, TOP1)
     baselines = [record for record in records if record.baseline]
     drawn = _with(baselines, LATENCY, TOP1)
-    able = _with(eligible(trials), target.metric)
+    scorer = Scorer(objective, baselines)
+    able = _with(eligible(trials), *objective.metrics) if scorer.is_ready else []
     plots: dict[str, Picture] = {}
     if measured:
         plots["1_pareto_front"] = _picture(lambda axes: draw_front(axes, measured, drawn))
     if able:
         plots["2_best_so_far"] = _picture(
-            lambda axes: draw_best_so_far(axes, able, _with(baselines, target.metric), target)
+            lambda axes: draw_best_so_far(axes, able, _with(baselines, *objective.metrics), scorer)
         )
     if measured:
         plots["3_latencies"] = _picture(lambda axes: draw_latencies(axes, measured, drawn))
     return plots
 
 
-def best_so_far(values: Sequence[float], target: Goal) -> list[float]:
-    """Return for each value the best up to it."""
-
-    def better(best: float, value: float) -> float:
-        return value if target.is_better(value, best) else best
-
-    return list(accumulate(values, better))
+def best_so_far(trials: Sequence[Record], scorer: Scorer) -> list[float]:
+    """Return for each trial the figure of the best up to it; NaN before the first that meets the conditions."""
+    best: Record | None = None
+    found = []
+    for trial in trials:
+        score = scorer.score(trial)
+        if score.rank == 0 and (best is None or score < scorer.score(best)):
+            best = trial
+        found.append(scorer.shown(best.metrics) if best else math.nan)
+    return found
 
 
 def draw_front(axes: "Axes", trials: Sequence[Record], baselines: Sequence[Record]) -> None:
@@ -67,21 +72,18 @@ def draw_front(axes: "Axes", trials: Sequence[Record], baselines: Sequence[Recor
     axes.set(xlabel=LATENCY, ylabel=f"val_{TOP1} (%)", title="Latency against accuracy")
 
 
-def draw_best_so_far(axes: "Axes", trials: Sequence[Record], baselines: Sequence[Record], target: Goal) -> None:
-    """Draw the target of each eligible trial, by number, and the best up to it; the baselines as lines."""
+def draw_best_so_far(axes: "Axes", trials: Sequence[Record], baselines: Sequence[Record], scorer: Scorer) -> None:
+    """Draw the target's figure of each eligible trial, by number, and the best up to it; the baselines as lines."""
     trials = sorted(trials, key=lambda trial: trial.trial)
     numbers = [trial.trial for trial in trials]
-    values = [trial.metrics[target.metric] for trial in trials]
-    axes.scatter(numbers, values, c=BLUE, s=24, label="finished trials")
-    axes.step(numbers, best_so_far(values, target), c=RED, where="post", marker=".", label="best so far")
+    axes.scatter(numbers, [scorer.shown(trial.metrics) for trial in trials], c=BLUE, s=24, label="finished trials")
+    axes.step(numbers, best_so_far(trials, scorer), c=RED, where="post", marker=".", label="best so far")
     for number, baseline in enumerate(baselines):
         line = LINES[number % len(LINES)]
-        axes.axhline(baseline.metrics[target.metric], color=BLACK, linestyle=line, lw=1, label=baseline.name)
+        axes.axhline(scorer.shown(baseline.metrics), color=BLACK, linestyle=line, lw=1, label=baseline.name)
     axes.set_xlim(0, numbers[-1] + 1)
     axes.locator_params(axis="x", integer=True)
-    axes.set(
-        xlabel="trial", ylabel=target.metric, title=f"Best so far: {type(target).__name__.lower()} {target.metric}"
-    )
+    axes.set(xlabel="trial", ylabel=scorer.objective.label, title=f"Best so far: {scorer.objective.text}")
 
 
 def draw_latencies(axes: "Axes", trials: Sequence[Record], baselines: Sequence[Record]) -> None:

@@ -15,7 +15,7 @@ from tensorboardX import SummaryWriter
 from edge_tune.display import hparams
 from edge_tune.display.hparams import SECTIONS, Groups, tag
 from edge_tune.display.plots import pictures
-from edge_tune.objective import Goal
+from edge_tune.objective import Objective
 from edge_tune.records.results import Record
 
 STUDY = "study"
@@ -49,12 +49,12 @@ class TensorBoard:
             self.open.pop(record.trial).writer.close()
         run.writer.flush()
 
-    def add_study(self, card: str, records: Sequence[Record], target: Goal) -> None:
+    def add_study(self, card: str, records: Sequence[Record], objective: Objective) -> None:
         """Write the study's card, plots and columns in place of those there are."""
         writer = self._begin(STUDY)
         writer.file_writer.add_summary(hparams.columns(self.groups))
         writer.add_text(STUDY, card)
-        for name, picture in pictures(records, target).items():
+        for name, picture in pictures(records, objective).items():
             writer.add_image(f"{STUDY}/{name}", picture, dataformats="HWC")
         writer.close()
 

@@ -8,6 +8,7 @@ from edge_tune.objective import UNPRUNED, Hybrid, Objective
 from edge_tune.records.entries import Metrics
 from edge_tune.records.ranking import eligible
 from edge_tune.records.results import Record
+from edge_tune.records.scoring import Scorer
 from edge_tune.wording import counted, verb
 
 
@@ -32,6 +33,11 @@ class Ranking:
     nearest: Record | None
     baselines: Mapping[str, Metrics]
 
+    @property
+    def best(self) -> Record | None:
+        """The trial to choose, or None."""
+        return self.records[0] if self.records else None
+
 
 def rank(objective: Objective, records: Sequence[Record]) -> Ranking:
     """Return the trials among `records` (baselines and trials of one study) in the order of `objective`.
@@ -41,19 +47,19 @@ def rank(objective: Objective, records: Sequence[Record]) -> Ranking:
     """
     candidates = eligible(record for record in records if not record.baseline)
     ExperimentError.raise_if(f"objective {objective.text!r}: {problem}" for problem in _problems(objective, records))
-    baselines = _baselines(records)
+    scorer = Scorer(objective, records)
     asked = set(objective.metrics)
     able = [record for record in candidates if asked <= record.metrics.keys()]
-    met = [record for record in able if not objective.shortfall(record.metrics, baselines)]
-    losses = {record.trial: objective.loss(record.metrics, baselines) for record in met}
+    scores = {record.trial: scorer.score(record) for record in able}
+    met = [record for record in able if scores[record.trial].rank == 0]
     return Ranking(
         objective=objective,
-        records=sorted(met, key=lambda record: (losses[record.trial], record.trial)),
-        losses=losses,
+        records=sorted(met, key=lambda record: (scores[record.trial], record.trial)),
+        losses={record.trial: scores[record.trial].loss for record in met},
         eligible=len(able),
         without=[record for record in candidates if not asked <= record.metrics.keys()],
-        nearest=None if met else min(able, key=lambda r: objective.shortfall(r.metrics, baselines), default=None),
-        baselines=baselines,
+        nearest=None if met else min(able, key=lambda record: scores[record.trial], default=None),
+        baselines=scorer.baselines,
     )
 
 
@@ -82,15 +88,6 @@ def ranking_line(ranking: Ranking) -> str:
     return f"{objective.text}: {what}"
 
 
-def _baselines(records: Sequence[Record]) -> dict[str, Metrics]:
-    """Return name -> metrics of the baselines; the unpruned network's ratios are 1 by definition."""
-    found: dict[str, Metrics] = {record.name: record.metrics for record in records if record.baseline}
-    if UNPRUNED in found:
-        ratios = {metric: 1.0 for metric in found[UNPRUNED] if metric.endswith("_ratio")}
-        found[UNPRUNED] = {**found[UNPRUNED], **ratios}
-    return found
-
-
 def _problems(objective: Objective, records: Sequence[Record]) -> Iterator[str]:
     """Yield what the objective asks for and the records do not hold."""
     candidates = eligible(record for record in records if not record.baseline)
@@ -98,7 +95,7 @@ def _problems(objective: Objective, records: Sequence[Record]) -> Iterator[str]:
     for metric in objective.metrics:
         if candidates and metric not in recorded:
             yield f"a metric must be one that the trials recorded, {recorded}, but got {metric!r}."
-    baselines = _baselines(records)
+    baselines = Scorer(objective, records).baselines
     for name, metrics in objective.baselines.items():
         if name not in baselines:
             yield (

@@ -9,10 +9,11 @@ from typing import Any
 
 from edge_tune.experiment import KeepWeights
 from edge_tune.metrics import RATIOS
-from edge_tune.objective import Goal, Maximise, Minimise
+from edge_tune.objective import Goal, Maximise, Minimise, Objective
 from edge_tune.records.entries import Metrics
 from edge_tune.records.jsonfiles import converted, read_object
 from edge_tune.records.results import Record, Results
+from edge_tune.records.scoring import Scorer
 
 FRONT = (Minimise("latency_ratio"), Maximise("top1"))
 """The goals whose Pareto front keeps its weights. The ratio tells networks apart that were measured an hour apart."""
@@ -56,6 +57,7 @@ class Verdict:
         endings: As `endings` counts them.
         imprecise: A warning about the measurements, if one is due.
         failures: Reason -> how many trials failed for it, the most frequent first.
+        objective: What came of an objective that is more than one metric, in a sentence.
         simulated: Whether the figures follow from formulas.
     """
 
@@ -65,6 +67,7 @@ class Verdict:
     endings: Mapping[str, int]
     imprecise: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
+    objective: str | None = None
     simulated: bool = False
 
     @property
@@ -106,12 +109,6 @@ def without_repeats(records: Iterable[Record]) -> list[Record]:
 def eligible(records: Iterable[Record]) -> list[Record]:
     """Return the records that may be best: finished, better than chance, and not taken over from another of them."""
     return [record for record in without_repeats(records) if record.status == "finished" and not record.collapsed]
-
-
-def best(records: Iterable[Record], target: Goal) -> Record | None:
-    """Return the eligible record with the best `target`; the earliest among equals."""
-    able = with_metrics(eligible(records), target)
-    return min(able, key=lambda record: target.loss(record.metrics[target.metric]), default=None)
 
 
 class Front:
@@ -166,20 +163,22 @@ class Standing:
     """What a study has come to so far. What adding a record costs does not grow with the study.
 
     Attributes:
-        target: What the search looks for.
         ended: Networks whose trials have ended, baselines included but for the unpruned network.
         hopeless: How many of them were stopped as hopeless.
         repeats: Trials that took the record of an equal network over.
-        best: The best trial of the search, or None.
+        best: The best trial of the search that meets the objective's conditions, or None.
+        nearest: While there is none, the finished trial that comes nearest to them, or None.
         keep: Which trials' weights are kept.
     """
 
-    def __init__(self, target: Goal, records: Iterable[Record] = (), keep: KeepWeights = "front") -> None:
-        self.target = target
+    def __init__(self, objective: Objective, records: Iterable[Record] = (), keep: KeepWeights = "front") -> None:
+        self.scorer = Scorer(objective)
         self.keep = keep
         self.ended = self.hopeless = self.repeats = 0
         self.best: Record | None = None
+        self.nearest: Record | None = None
         self._baselines: list[Record] = []
+        self._undecided: list[Record] = []
         self._finished: list[Record] = []
         self._front = Front(FRONT)
         for record in records:
@@ -190,16 +189,39 @@ class Standing:
         self._count(record)
         if record.baseline:
             self._baselines.append(record)
-            return []
+            self.scorer.know(record)
+            return self._decide()
         if record.same_as is not None and record.same_as not in {baseline.trial for baseline in self._baselines}:
             return []  # the trial that it repeats has its place already; a baseline has none
-        candidates = [*([self.best] if self.best else []), record]
-        self.best = best(candidates, self.target)
         if self.keep == "all" and record.status == "finished":
             self._finished.append(record)
+        beaten = [record]
         if self.keep == "front" and eligible([record]):
-            candidates += self._front.add(record)
-        return [candidate for candidate in candidates if not self._keeps(candidate)]
+            beaten += self._front.add(record)
+        self._undecided.append(record)
+        return self._dropped(beaten) + self._decide()
+
+    def _decide(self) -> list[Record]:
+        """Find the best among the trials that have waited for the baselines that the objective compares with."""
+        if not self.scorer.is_ready:
+            return []
+        decided, self._undecided = self._undecided, []
+        before = [*([self.best] if self.best else []), *decided]
+        for record in decided:
+            self._take(record)
+        return self._dropped(before)
+
+    def _take(self, record: Record) -> None:
+        if not eligible([record]) or not self.scorer.objective.metrics_in(record.metrics):
+            return
+        score = self.scorer.score(record)
+        if score.rank == 0 and (self.best is None or score < self.scorer.score(self.best)):
+            self.best, self.nearest = record, None
+        elif self.best is None and (self.nearest is None or score < self.scorer.score(self.nearest)):
+            self.nearest = record
+
+    def _dropped(self, records: Iterable[Record]) -> list[Record]:
+        return [record for record in records if not self._keeps(record)]
 
     def _count(self, record: Record) -> None:
         if record.same_as is not None:
@@ -210,12 +232,14 @@ class Standing:
 
     def _keeps(self, record: Record) -> bool:
         on_front = self.keep == "front" and bool(eligible([record])) and record in self._front
-        return record is self.best or on_front or (self.keep == "all" and record.status == "finished")
+        is_finished = self.keep == "all" and record.status == "finished"
+        return record is self.best or record in self._undecided or on_front or is_finished
 
     @property
     def kept(self) -> list[Record]:
         """The records whose weights are kept: baselines, the best, and the Pareto front or all that finished."""
-        return [*self._baselines, *([self.best] if self.best else []), *self._front.records, *self._finished]
+        found = [*([self.best] if self.best else []), *self._undecided, *self._front.records, *self._finished]
+        return [*self._baselines, *found]
 
 
 def ratios(measurement: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:

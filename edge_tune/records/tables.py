@@ -17,13 +17,12 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from edge_tune.metrics import METRICS, RATIOS
-from edge_tune.objective import Goal
+from edge_tune.objective import Objective
 from edge_tune.records.choosing import Ranking, ranking_line
 from edge_tune.records.entries import Metrics
 from edge_tune.records.ranking import (
     FRONT,
     Verdict,
-    best,
     better_in_both,
     endings,
     is_precise,
@@ -78,21 +77,25 @@ def to_parquet(records: Sequence[Record]) -> bytes:
 
 
 def summary(
-    records: Sequence[Record], target: Goal, verdict: Verdict | None = None, ranking: Ranking | None = None
+    records: Sequence[Record],
+    target: Objective,
+    chosen: Record | None,
+    verdict: Verdict | None = None,
+    ranking: Ranking | None = None,
 ) -> dict[str, Any]:
     """Return what a study came to, as plain JSON types.
 
     Args:
         records: Its baselines and trials.
+        target: What the search looked for.
+        chosen: The network to take.
         verdict: What its end wrote; None if the study has not come to its end.
         ranking: What `--objective` makes of it, if it was asked.
     """
     trials = [record for record in records if not record.baseline]
     baselines = [record for record in records if record.baseline]
-    found = ranking.records[:1] if ranking else [best(trials, target)]
-    chosen = found[0] if found else None
     return {
-        "target": {"goal": type(target).__name__.lower(), "metric": target.metric},
+        "target": target.text,
         "trials": sum(record.same_as is None for record in trials),
         "endings": endings(trials),
         "chosen": _entry(chosen) if chosen else None,

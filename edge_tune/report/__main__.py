@@ -81,7 +81,7 @@ def _run(given: argparse.Namespace) -> int:
             say(f"Table: {file}", says)
     if given.json:
         summaries = [
-            {"simulated": s.simulated, **tables.summary(_all_records(s), s.target, s.verdict, s.ranking)}
+            {"simulated": s.simulated, **tables.summary(_all_records(s), s.target, s.chosen, s.verdict, s.ranking)}
             for s in studies
         ]
         say(json.dumps(summaries if several else summaries[0], indent=2))

@@ -104,7 +104,7 @@ def studies_table(studies: Sequence[StudyData]) -> Table:
         rows.append(
             [
                 escape(study.label),
-                f"{type(study.target).__name__.lower()} {escape(study.target.metric)}",
+                escape(study.target.text),
                 str(study.tried),
                 f"{max(hours):.1f}" if len(hours) else DASH,
                 escape(chosen.name) if chosen else "none",

@@ -14,14 +14,13 @@ import numpy as np
 
 from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import ExperimentError
-from edge_tune.loading import as_text, goal_from_json
-from edge_tune.objective import Goal, Objective
+from edge_tune.loading import as_text, objective_from_json
+from edge_tune.objective import Objective
 from edge_tune.records.choosing import Ranking, rank
 from edge_tune.records.jsonfiles import content
 from edge_tune.records.ranking import (
     FRONT,
     Verdict,
-    best,
     better_in_both,
     eligible,
     last_measurement,
@@ -31,6 +30,7 @@ from edge_tune.records.ranking import (
     without_repeats,
 )
 from edge_tune.records.results import Record, Results
+from edge_tune.records.scoring import Scorer
 from edge_tune.report.statistics import Floats, Mask
 from edge_tune.report.timeline import hours_of_work
 
@@ -89,9 +89,14 @@ class StudyData:
         return bool(self.run.get("simulated"))
 
     @cached_property
-    def target(self) -> Goal:
+    def target(self) -> Objective:
         """What the search looked for."""
-        return goal_from_json(self.identity.get("target"))
+        return objective_from_json(self.identity.get("target"))
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """What scores the trials by the target."""
+        return Scorer(self.target, self.baselines)
 
     @cached_property
     def records(self) -> list[Record]:
@@ -120,15 +125,20 @@ class StudyData:
 
     @cached_property
     def ranking(self) -> Ranking | None:
-        """What the objective makes of the trials; None without one."""
-        return rank(self.objective, self.records) if self.objective else None
+        """What the objective makes of the trials, or a target with conditions; None for a metric alone.
+
+        Of a study that runs, the baselines that the target compares with may not be known yet.
+        """
+        if self.objective:
+            return rank(self.objective, self.records)
+        return None if self.target.is_a_metric or not self.scorer.is_ready else rank(self.target, self.records)
 
     @cached_property
     def chosen(self) -> Record | None:
         """The network to take: the objective's first, or the best by the target."""
-        if self.ranking:
-            return self.ranking.records[0] if self.ranking.records else None
-        return best(self.trials, self.target)
+        if self.ranking or not self.scorer.is_ready:
+            return self.ranking.best if self.ranking else None
+        return rank(self.target, self.records).best
 
     @cached_property
     def front(self) -> list[Record]:

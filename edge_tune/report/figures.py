@@ -233,18 +233,16 @@ def best_over_time(studies: Sequence[StudyData], first_rows: Sequence[int]) -> g
         vertical_spacing=0.25 / len(studies),
     )
     for row, (study, first) in enumerate(zip(studies, first_rows, strict=True), start=1):
-        target = study.target
-        values = study.columns.metric(target.metric)
-        losses = np.array([target.loss(value) for value in values])
+        values, losses = _figures_of_target(study)
         shown = study.columns.eligible & np.isfinite(values)
         for panel, x in enumerate((study.columns.trial, study.columns.hours), start=1):
             order = np.argsort(x, kind="stable")[: np.isfinite(x).sum()]
-            steps = best_so_far(losses[order], study.columns.eligible[order])
+            steps = best_so_far(losses[order], study.columns.eligible[order] & np.isfinite(losses[order]))
             _add_trials_of(figure, x, values, shown, first, (row, panel))
             kept = _changes(steps)
             figure.add_scatter(
                 x=f4(x[order][kept]),
-                y=f4([target.loss(loss) for loss in steps[kept]]),
+                y=f4([study.target.figure(loss) for loss in steps[kept]]),
                 mode="lines",
                 line={"shape": "hv", "width": 2, "color": LIGHT["accent"]},
                 hoverinfo="skip",
@@ -253,7 +251,7 @@ def best_over_time(studies: Sequence[StudyData], first_rows: Sequence[int]) -> g
                 row=row,
                 col=panel,
             )
-        title = WORDS.get(target.metric, target.metric)
+        title = WORDS.get(study.target.label, study.target.label)
         figure.update_yaxes(title=f"{study.label}<br>{title}" if len(studies) > 1 else title, row=row, col=1)
     figure.update_xaxes(title="trial", row=len(studies), col=1)
     figure.update_xaxes(title="hours of work", row=len(studies), col=2)
@@ -301,3 +299,17 @@ def before_and_after(study: StudyData, axes: Axes, first: int) -> go.Figure:
     figure.update_xaxes(title="val top1 right after pruning (%)", range=list(axes.top1))
     figure.update_yaxes(title="val top1 after retraining (%)", range=list(axes.top1))
     return styled(figure, 400, legend=True)
+
+
+def _figures_of_target(study: StudyData) -> tuple[Floats, Floats]:
+    """Return of each trial the figure that the target looks at, and its loss; NaN where there is none.
+
+    A trial that breaks a condition has a figure, but no loss: it is never the best so far.
+    """
+    values, losses = np.full(len(study.trials), np.nan), np.full(len(study.trials), np.nan)
+    for place, record in enumerate(study.trials):
+        if study.scorer.is_ready and study.target.metrics_in(record.metrics):
+            values[place] = study.scorer.shown(record.metrics)
+            score = study.scorer.score(record)
+            losses[place] = score.loss if score.rank == 0 else np.nan
+    return values, losses

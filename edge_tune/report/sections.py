@@ -64,11 +64,10 @@ def about(study: StudyData) -> str:
     """Return one line on a study."""
     data = study.identity.get("dataset")
     name = Path(str(data.get("name") if isinstance(data, dict) else data)).name
-    target = study.target
     session = study.sessions[0]
     parts = [
         f"{study.identity.get('model', 'a network')} on {name}",
-        f"{type(target).__name__.lower()} {target.metric}",
+        study.target.text,
         counted(study.tried, "trial"),
         str(account.device(study)),
         str(session.get("started_at", ""))[:10],

@@ -172,13 +172,13 @@ def _against_unpruned(study: StudyData, row: Row, chosen: Record) -> str:
 
 def _faster_by_ratio(study: StudyData, chosen: Record) -> Iterator[str]:
     """Say which trial is faster than the one that was chosen by a figure of another moment."""
-    if study.ranking or study.target.metric not in ("latency_ms", "total_latency_ms", "throughput_fps"):
+    if study.ranking or study.target.label not in ("latency_ms", "total_latency_ms", "throughput_fps"):
         return
     fastest = min(study.front, key=lambda record: record.metrics["latency_ratio"], default=chosen)
     ratio = interval(fastest, "latency_ratio")
     if ratio and _is_faster(fastest, chosen):
         yield (
-            f"It was chosen by {study.target.metric}, which depends on what else the host did. By latency_ratio, "
+            f"It was chosen by {study.target.label}, which depends on what else the host did. By latency_ratio, "
             f"{fastest.name} is faster: {ratio.ratio:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}, at "
             f"{number(fastest.metrics.get('top1')):.2f} % validation top1."
         )

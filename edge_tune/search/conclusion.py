@@ -17,10 +17,10 @@ from edge_tune.networks import onnx_export, pruning, stored
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate, score
 from edge_tune.networks.images import Split
+from edge_tune.records.choosing import rank, ranking_line
 from edge_tune.records.ranking import (
     Row,
     Verdict,
-    best,
     better_in_both,
     endings,
     evidence,
@@ -51,7 +51,8 @@ def conclude(study: Study, dataset: Dataset, results: Results, converter: Conver
     """
     trials, baselines = results.trials(), results.baselines()
     rows = [row for record in baselines for row in _baseline_rows(study, dataset, results, record)]
-    chosen = best(trials, study.experiment.target)
+    ranking = rank(study.experiment.objective, [*baselines, *trials])
+    chosen = ranking.best
     if chosen:
         rows.append(_write_best(study, dataset, results, converter, chosen))
     verdict = Verdict(
@@ -61,6 +62,7 @@ def conclude(study: Study, dataset: Dataset, results: Results, converter: Conver
         endings=endings(trials),
         imprecise=imprecise_line([*baselines, *trials]),
         failures=failures(trials),
+        objective=None if ranking.objective.is_a_metric else ranking_line(ranking),
     )
     results.write_json("summary.json", asdict(verdict))
     return verdict

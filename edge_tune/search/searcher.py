@@ -18,9 +18,13 @@ from ray.tune.search.hyperopt import HyperOptSearch
 
 from edge_tune.experiment import Choice, Experiment, Point, PrunerGroup, Uniform
 from edge_tune.records.results import Planned, Record
+from edge_tune.records.scoring import Scorer
 from edge_tune.search.points import count_points, grid_point, in_drawn_order, random_point
 from edge_tune.search.repeats import Networks, Repeat
-from edge_tune.search.trainable import OBJECTIVE, Config, Planner, baseline_name, objective, split_config, to_point
+from edge_tune.search.trainable import Config, Planner, baseline_name, split_config, to_point
+
+LOSS = "loss"
+"""What HyperOpt minimises, which is not what the network loses."""
 
 OBSERVED = 500
 """HyperOpt looks at no more trials that have ended than these: the best, and the latest of the others."""
@@ -108,7 +112,8 @@ class Searcher(HyperOptSearch):
 
     Args:
         planner: Tells the networks of points.
-        ended: Records of an earlier session; they teach, and are not suggested again.
+        ended: Records of an earlier session; they teach, and are not suggested again. That of the unpruned network, to
+            compare with, too.
         unfinished: Number -> config of the trials that an earlier session began and did not end.
         attempts: Number -> how often an earlier session began the trial.
 
@@ -127,7 +132,7 @@ class Searcher(HyperOptSearch):
         search, self.groups = experiment.search, experiment.pruner_groups
         super().__init__(
             space=self.convert_search_space(space(self.groups)),
-            metric=OBJECTIVE,
+            metric=LOSS,
             mode="min",
             n_initial_points=2**31 if search.method == "random" else min(20, max(5, search.trials // 4)),
             random_state_seed=search.seed,
@@ -140,6 +145,9 @@ class Searcher(HyperOptSearch):
         self.exhausted: str | None = None
         self.attempts = Counter(attempts or {})
         self.lost: dict[int, Any] = {}
+        self.names: dict[int, str] = {}
+        self.scorer = Scorer(experiment.objective)
+        self.undecided: list[tuple[str, Record]] = []
         self.begun = self.repeats_in_a_row = 0
         points = enumerate(baseline_points(experiment), 1)
         baselines = {number: to_config(point, self.groups) for number, point in points}
@@ -148,7 +156,10 @@ class Searcher(HyperOptSearch):
         self.waiting = deque(sorted((number, config) for number, config in waiting.items() if number not in done))
         self.next_number = max([0, *baselines, *done, *waiting]) + 1
         for record in sorted(ended, key=lambda record: record.trial):
-            self._replay(record)
+            if record.trial:
+                self._replay(record)
+            else:
+                self.scorer.know(record)  # the unpruned network is no point
         drawn = self.next_number - 1 - len(baselines)
         for _ in range(drawn):
             self._skip_a_suggestion()
@@ -162,13 +173,12 @@ class Searcher(HyperOptSearch):
             number, config = drawn
             if self._begins(trial_id, number, config):
                 self.attempts[number] += 1
+                self.names[number] = trial_id
                 return {**config, "trial": number, "attempt": self.attempts[number]}
         return None if self._live_trial_mapping else self.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Learn from a trial that ended; one that ended with an error waits for `run_again` or `give_up`."""
-        if not error:
-            super().on_trial_complete(trial_id, result)
+        """Learn nothing from Ray: `end` brings the record, and `run_again` what has none."""
 
     def run_again(self, trial_id: str, config: Config) -> None:
         """Have the trial of a lost process begin once more, before any new one."""
@@ -176,12 +186,9 @@ class Searcher(HyperOptSearch):
         self.lost[number] = self._live_trial_mapping.pop(trial_id)
         self.waiting.appendleft((number, point))
 
-    def give_up(self, trial_id: str) -> None:
-        """Learn that a trial failed."""
-        super().on_trial_complete(trial_id, error=True)
-
     def end(self, record: Record) -> None:
-        """Have the record of a trial taken over by those that wait for it and by those to come."""
+        """Learn from a trial that ended; have its record taken over by those that wait for it and by those to come."""
+        self._learn(self.names.pop(record.trial), record)
         for repeat in self.networks.end(record):
             self._take_over(repeat, record)
 
@@ -306,10 +313,17 @@ class Searcher(HyperOptSearch):
             self._count(digest, repeats=record.same_as is not None)
 
     def _learn(self, trial_id: str, record: Record) -> None:
-        if record.status == "failed":
-            self.give_up(trial_id)
-        else:
-            self.on_trial_complete(trial_id, {OBJECTIVE: objective(record, self.experiment.target)})
+        """Tell HyperOpt how a trial ended, once the baselines are known that the objective compares with."""
+        self.scorer.know(record)
+        self.undecided.append((trial_id, record))
+        if not self.scorer.is_ready:
+            return
+        decided, self.undecided = self.undecided, []
+        for name, one in decided:
+            if one.status == "failed":
+                super().on_trial_complete(name, error=True)
+            else:
+                super().on_trial_complete(name, {LOSS: self.scorer.score(one).for_search})
 
     def _enter(self, trial_id: str, config: Config) -> None:
         """Enter a point that HyperOpt did not suggest, as if it had."""

@@ -71,7 +71,7 @@ def run(
     else:
         records = [*results.baselines(), *results.trials()]
         # The earlier session may have kept no more than these, and more are not needed.
-        results.check_networks(Standing(experiment.target, records, "best").kept)
+        results.check_networks(Standing(experiment.objective, records, "best").kept)
     results.create()
     with results.held():
         return _run(experiment, results, about, source, say, simulated_epoch_s)
@@ -276,7 +276,7 @@ class _Session:
         if unpruned:
             self._keep_unpruned(unpruned)
         records = [*self.results.baselines(), *self.results.trials()]
-        self.standing = Standing(experiment.target, records, experiment.keep_weights)
+        self.standing = Standing(experiment.objective, records, experiment.keep_weights)
         self.results.keep_networks(self.standing.kept, among=records)
         self.ended_before = self.standing.ended
         self.running: set[int] = set()
@@ -364,7 +364,7 @@ class _Session:
         """Bring TensorBoard's card and plots of the study up to date."""
         card = study_card(self.results.folder.resolve().name, self.results.run(), verdict)
         records = [*self.results.baselines(), *self.results.trials()]
-        self.tensorboard.add_study(card, records, self.work.experiment.target)
+        self.tensorboard.add_study(card, records, self.work.experiment.objective)
 
     def _keep_unpruned(self, report: Report) -> None:
         if report.weights:  # before the record, so that a record's weights are always there

@@ -19,7 +19,8 @@ from typing import Any
 
 from edge_tune.benchmark.measurement import Device
 from edge_tune.experiment import Experiment, Point, PrunerGroup
-from edge_tune.records.ranking import Row, Verdict, best, better_in_both, endings, evidence, failures
+from edge_tune.records.choosing import rank, ranking_line
+from edge_tune.records.ranking import Row, Verdict, better_in_both, endings, evidence, failures
 from edge_tune.records.results import Planned, Record, Report, Results, now
 from edge_tune.search.points import count_points
 
@@ -97,7 +98,8 @@ class Simulation:
     def conclude(self, results: Results, device: Any) -> Verdict:
         """Return the verdict on what the formulas gave; there is no network to test or to keep."""
         trials, baselines = results.trials(), results.baselines()
-        chosen = best(trials, self.experiment.target)
+        ranking = rank(self.experiment.objective, [*baselines, *trials])
+        chosen = ranking.best
         verdict = Verdict(
             rows=[
                 _row(record) for record in (*baselines, *([chosen] if chosen else [])) if record.status == "finished"
@@ -108,6 +110,7 @@ class Simulation:
             },
             endings=endings(trials),
             failures=failures(trials),
+            objective=None if ranking.objective.is_a_metric else ranking_line(ranking),
             simulated=True,
         )
         results.write_json("summary.json", asdict(verdict))

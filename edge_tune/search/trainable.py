@@ -17,14 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from edge_tune.benchmark.cores import training_cpus, usable_cpus
 from edge_tune.benchmark.measurement import Device
 from edge_tune.experiment import Experiment, Point, PrunerGroup, Uniform
-from edge_tune.objective import Goal
 from edge_tune.records.results import Planned, Record, Report, Results
-
-OBJECTIVE = "objective"
-"""The searcher's metric: the target turned so that smaller is better."""
-
-PENALTY = 1e12
-"""Added to the objective of a trial that did not finish or that collapsed: worse than any other."""
 
 Config = dict[str, Any]
 """A point as Ray Tune and HyperOpt see it: flat, label -> sparsity, label:structure -> structure."""
@@ -41,12 +34,6 @@ def to_point(config: Config, groups: Mapping[str, PrunerGroup]) -> Point:
 def split_config(config: Config) -> tuple[int, Config]:
     """Return a trial's number and its point as HyperOpt knows it."""
     return config["trial"], {key: value for key, value in config.items() if key not in ("trial", "attempt")}
-
-
-def objective(record: Record, target: Goal) -> float:
-    """Return what the searcher minimises: the target, and a penalty unless the record may be best."""
-    loss = target.loss(record.metrics[target.metric])
-    return loss if record.status == "finished" and not record.collapsed else loss + PENALTY
 
 
 class Planner(Protocol):
@@ -143,7 +130,7 @@ class PrunedTrial(tune.Trainable):
             faulthandler.dump_traceback_later(2 * limit_s + 60, exit=True, file=2)
         report = next(self.reports)
         faulthandler.cancel_dump_traceback_later()
-        return as_result(report, self.trials.experiment.target)
+        return as_result(report)
 
     def _begin(self, config: Config) -> None:
         experiment = self.trials.experiment
@@ -169,14 +156,13 @@ def baseline_name(experiment: Experiment, number: int) -> str | None:
     return dict(enumerate(experiment.baselines, 1)).get(number)
 
 
-def as_result(report: Report, target: Goal) -> dict[str, Any]:
+def as_result(report: Report) -> dict[str, Any]:
     """Return a report as Ray Tune wants it: flat, every metric in it, the record as one text."""
     record = report.record
     return {
         **record.metrics,
         "trial": record.trial,
         "epoch": record.epoch,
-        OBJECTIVE: objective(record, target),
         "baseline": record.baseline is not None,
         "record": record.to_json(),
         "weights": report.weights,

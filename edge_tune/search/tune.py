@@ -127,9 +127,10 @@ class Recorder(tune.Callback):
                 self.listener.on_lost(record.trial, reason)
                 return
             reason = f"{reason} This happened {LOSSES} times without an epoch of progress."
-        self.searcher.give_up(trial.trial_id)
         self._end(replace(record, status="failed", reason=reason), None)
         self.limits.add_failure(record.name, reason)
+        if record.baseline in self.experiment.objective.baselines:
+            self.limits.stop(f"the target compares with {record.baseline}, which failed: {reason}")
 
     def _end(self, record: Record, weights: bytes | None) -> None:
         self.losses.pop(record.trial, None)
@@ -200,9 +201,10 @@ def run_search(
         KeyboardInterrupt: The search was interrupted.
     """
     experiment = trials.experiment
-    ended = [record for record in (*results.baselines(), *results.trials()) if record.trial > 0]
+    ended = [*results.baselines(), *results.trials()]
     searcher = Searcher(experiment, trials.planner(), ended, results.unfinished(), results.attempts())
-    scheduler = make_scheduler(experiment.rule(Asha), experiment.retraining.epochs, [*ended, *under_way])
+    earlier = (record for record in (*ended, *under_way) if record.trial)  # the unpruned network is no trial
+    scheduler = make_scheduler(experiment.rule(Asha), experiment.retraining.epochs, earlier)
     del ended  # of a long study, they are large
     checkpoints = Checkpoints(ray.get_runtime_context().get_node_id(), results.folder.absolute())
     trainable = tune.with_parameters(

@@ -107,13 +107,13 @@ def answers(said: pytest.CaptureFixture[str], *words: str) -> str:
 def goes_on(results: Results) -> None:
     """Do with the records what a resumed study does with them, without Ray's processes."""
     results.check()
-    target, records = et.Minimise("latency_ratio"), [*results.baselines(), *results.trials()]
+    target, records = "minimise latency_ratio", [*results.baselines(), *results.trials()]
     made = experiment(target=target)
     ended = [record for record in records if record.trial]
-    Standing(target, records)
+    Standing(made.objective, records)
     searching(made, [], results.unfinished(), results.attempts())
     make_scheduler(et.Asha(et.Maximise("top1")), 3, ended)
-    pictures(records, target)
+    pictures(records, made.objective)
 
 
 @pytest.mark.parametrize("file", ["trials.jsonl", "baselines.jsonl"])

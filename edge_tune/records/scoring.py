@@ -1,0 +1,73 @@
+"""How good a record is by an objective: the one order of a study, for the search while it runs and for the end."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edge_tune.objective import UNPRUNED, Objective
+from edge_tune.records.entries import Metrics
+from edge_tune.records.results import Record
+
+BREAKS = 1e11
+"""From here on lie the losses of networks that break a condition, up to ten times as much."""
+
+WORST = 1e12
+"""Added to the loss of a trial that did not finish or that is at chance."""
+
+
+@dataclass(frozen=True, order=True)
+class Score:
+    """Smaller is better.
+
+    Attributes:
+        rank: 0 for a network that may be best, 1 for one that breaks a condition, 2 for one whose trial did not finish
+            or that is no better than chance.
+        loss: Of networks with the same rank: the objective's loss; in rank 1 by how much the conditions are missed.
+    """
+
+    rank: int
+    loss: float
+
+    @property
+    def for_search(self) -> float:
+        """One number in the same order, for a method of search that knows no conditions."""
+        if self.rank == 1:
+            return BREAKS * (1 + min(self.loss, 8.0))
+        return self.loss + WORST * (self.rank == 2)
+
+
+class Scorer:
+    """Scores the records of a study by its objective, as soon as the baselines are known that it compares with."""
+
+    def __init__(self, objective: Objective, records: Iterable[Record] = ()) -> None:
+        """Take the baselines among `records` into account."""
+        self.objective = objective
+        self.baselines: dict[str, Metrics] = {}
+        for record in records:
+            self.know(record)
+
+    def know(self, record: Record) -> None:
+        """Take a record into account if it is a baseline's. The unpruned network's ratios are 1 by definition."""
+        if not record.baseline:
+            return
+        ratios = {metric: 1.0 for metric in record.metrics if metric.endswith("_ratio")}
+        self.baselines[record.name] = {**record.metrics, **(ratios if record.name == UNPRUNED else {})}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all baselines are known that the objective compares with, with the metrics that it asks for."""
+        return all(
+            set(metrics) <= self.baselines.get(name, {}).keys() for name, metrics in self.objective.baselines.items()
+        )
+
+    def score(self, record: Record) -> Score:
+        """Return how good a record is that holds the objective's metrics; the scorer must be ready."""
+        loss = self.objective.loss(record.metrics, self.baselines)
+        if record.status != "finished" or record.collapsed:
+            return Score(2, loss)
+        if shortfall := self.objective.shortfall(record.metrics, self.baselines):
+            return Score(1, shortfall)
+        return Score(0, loss)
+
+    def shown(self, metrics: Mapping[str, float]) -> float:
+        """Return the figure that the objective looks at, in its own direction: a metric, or a hybrid's score."""
+        return self.objective.figure(self.objective.loss(metrics, self.baselines))
