@@ -6,8 +6,8 @@ from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
 from edge_tune.experiment import Experiment, Point
 from edge_tune.metrics import WITHOUT_DEVICE
 from edge_tune.objective import Objective
+from edge_tune.records.endings import REPEAT
 from edge_tune.records.ranking import (
-    REPEAT,
     Row,
     Standing,
     Verdict,

@@ -20,9 +20,10 @@ from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
 from edge_tune.experiment import Choice, PrunerGroup
 from edge_tune.metrics import METRICS
+from edge_tune.records.endings import RULES
 from edge_tune.records.results import Record
 
-ENDINGS = ("finished", "hopeless", "asha", "time_limit", "failed")
+ENDINGS = ("finished", *RULES, "failed")
 METRICS_IN_ORDER = tuple(dict.fromkeys(("top1", "latency_ratio", "latency_ms", "total_latency_ms", "top5", *METRICS)))
 """TensorBoard shows the first five until it is told otherwise."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from edge_tune.experiment import KeepWeights
 from edge_tune.metrics import RATIOS
 from edge_tune.objective import Goal, Maximise, Minimise, Objective
+from edge_tune.records.endings import REPEAT, RULES
 from edge_tune.records.entries import Metrics
 from edge_tune.records.jsonfiles import converted, read_object
 from edge_tune.records.results import Record, Results
@@ -17,9 +18,6 @@ from edge_tune.records.scoring import Scorer
 
 FRONT = (Minimise("latency_ratio"), Maximise("top1"))
 """The goals whose Pareto front keeps its weights. The ratio tells networks apart that were measured an hour apart."""
-
-REPEAT = "repeat"
-"""How a trial ended that took the record of an equal network over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +303,7 @@ def better_in_both(trials: Sequence[Record], baseline: Record) -> list[Record]:
 
 def endings(trials: Sequence[Record]) -> dict[str, int]:
     """Count the trials by how they ended: finished, failed, the rule that stopped them, or as the repeat of another."""
-    counts = {"finished": 0, "hopeless": 0, "asha": 0, "time_limit": 0, "failed": 0}
+    counts = dict.fromkeys(("finished", *RULES, "failed"), 0)
     for trial in trials:
         ending = REPEAT if trial.same_as is not None else trial.stopped_by or trial.status
         counts[ending] = counts.get(ending, 0) + 1  # a newer version may know other rules

@@ -6,10 +6,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from edge_tune.records.endings import IN_WORDS, ending_text
 from edge_tune.records.results import Record
-from edge_tune.report.data import StudyData, ending_text, number
+from edge_tune.report.data import StudyData, number
 from edge_tune.report.statistics import Importance, bin_means
-from edge_tune.report.style import LIGHT, MARKS, STAGE_COLORS, Axes, spacing, styled
+from edge_tune.report.style import ENDING_COLORS, LIGHT, STAGE_COLORS, Axes, spacing, styled
 
 
 def importance(found: Mapping[str, Importance]) -> go.Figure:
@@ -82,8 +83,7 @@ def endings_over_search(study: StudyData, parts: int = 10) -> go.Figure:
     """Return how the trials ended in each tenth of the search, or of each trial if there are fewer, in percent."""
     ends = study.columns.ending
     pieces = [piece for piece in np.array_split(np.arange(len(ends)), min(parts, len(ends))) if len(piece)]
-    kinds = sorted(set(ends), key=lambda end: (list(MARKS).index(end) if end in MARKS else len(MARKS), end))
-    colors = {"finished": "soft", "collapsed": "muted", "hopeless": "muted", "asha": "faint", "failed": "ink"}
+    kinds = sorted(set(ends), key=lambda end: (list(IN_WORDS).index(end) if end in IN_WORDS else len(IN_WORDS), end))
     trials = study.columns.trial
     names = ["\N{EN DASH}".join(dict.fromkeys(f"{trials[row]:.0f}" for row in piece[[0, -1]])) for piece in pieces]
     figure = go.Figure()
@@ -92,7 +92,7 @@ def endings_over_search(study: StudyData, parts: int = 10) -> go.Figure:
             x=names,
             y=[100 * sum(ends[row] == end for row in piece) / len(piece) for piece in pieces],
             name=ending_text(end),
-            marker={"color": LIGHT[colors.get(end, "grid")]},
+            marker={"color": LIGHT[ENDING_COLORS.get(end, "grid")]},
             hovertemplate="trials %{x}: %{y:.0f} % " + ending_text(end) + "<extra></extra>",
         )
     figure.update_layout(barmode="stack")

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_tune.metrics import RATIOS
+from edge_tune.records.endings import ending, ending_text
 from edge_tune.records.ranking import is_precise, reference_ms
 from edge_tune.records.results import Record
-from edge_tune.report.data import StudyData, columns_of, ending, ending_text, interval, measurement, numbers
+from edge_tune.report.data import StudyData, columns_of, interval, measurement, numbers
 
 MOST = np.iinfo(np.uint16).max
 

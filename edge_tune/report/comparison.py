@@ -5,10 +5,11 @@ from html import escape
 
 import numpy as np
 
+from edge_tune.metrics import RATIO_OF, RATIOS
 from edge_tune.records.ranking import Row
 from edge_tune.report import verdict
 from edge_tune.report.blocks import DASH, Table
-from edge_tune.report.data import LATENCIES, StudyData, interval, number
+from edge_tune.report.data import StudyData, interval, number
 from edge_tune.report.verdict import Change, signed
 
 ARROW = "\N{GREEK CAPITAL LETTER DELTA}"
@@ -71,7 +72,7 @@ def _figure(row: Row, name: str) -> str:
 
 def _marked(row: Row, name: str) -> str:
     figure = _figure(row, name)
-    return figure if row.is_precise or name not in LATENCIES or figure == DASH else f"~{figure}"
+    return figure if row.is_precise or name not in (*RATIO_OF, *RATIOS) or figure == DASH else f"~{figure}"
 
 
 def _below(row: Row, name: str) -> str:

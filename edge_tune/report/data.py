@@ -17,6 +17,7 @@ from edge_tune.errors import ExperimentError
 from edge_tune.loading import as_text, objective_from_json
 from edge_tune.objective import Objective
 from edge_tune.records.choosing import Ranking, rank
+from edge_tune.records.endings import RAN_TO_THE_END, ending
 from edge_tune.records.jsonfiles import content
 from edge_tune.records.ranking import (
     FRONT,
@@ -33,17 +34,6 @@ from edge_tune.records.results import Record, Results
 from edge_tune.records.scoring import Scorer
 from edge_tune.report.statistics import Floats, Mask
 from edge_tune.report.timeline import hours_of_work
-
-LATENCIES = ("latency_ratio", "total_latency_ratio", "latency_ms", "total_latency_ms")
-ENDINGS = {
-    "finished": "finished",
-    "collapsed": "finished, but no better than chance",
-    "hopeless": "stopped as hopeless",
-    "asha": "stopped by ASHA",
-    "time_limit": "stopped at the time limit of a trial",
-    "failed": "failed",
-}
-"""How a trial may end, in words; other rules that stop trials are named as they are."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +156,7 @@ class Columns:
     """The trials of a study; row i of every column is the same trial.
 
     Attributes:
-        ending: A key of ENDINGS, or the name of another rule that stopped it.
+        ending: As `endings.ending` names it.
         eligible: Whether it may be best.
         pruned: Metric -> right after pruning.
         metrics: Metric -> now.
@@ -202,7 +192,7 @@ class Columns:
 
     def final(self, name: str) -> Floats:
         """Return a metric of the trials that ran to their end, and NaN for the others."""
-        done = np.array([end in ("finished", "collapsed") for end in self.ending], dtype=bool)
+        done = np.array([end in RAN_TO_THE_END for end in self.ending], dtype=bool)
         return np.where(done, self.metric(name), np.nan)
 
     def where(self, *endings: str) -> Mask:
@@ -253,18 +243,6 @@ def _read(folder: Path, label: str, objective: Objective | None) -> StudyData:
 
 def _by_latency(record: Record) -> float:
     return record.metrics[FRONT[0].metric]
-
-
-def ending(record: Record) -> str:
-    """Return how a trial ended: a key of ENDINGS, or the rule that stopped it."""
-    if record.status == "stopped":
-        return record.stopped_by or "stopped"
-    return "collapsed" if record.status == "finished" and record.collapsed else record.status
-
-
-def ending_text(end: str) -> str:
-    """Return an ending in words."""
-    return ENDINGS.get(end, f"stopped by {end}" if end != "stopped" else end)
 
 
 def interval(record: Record, metric: str, stage: str | None = None) -> Ratio | None:

@@ -10,7 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from edge_tune.report.data import StudyData, ending_text, interval, number
+from edge_tune.records.endings import ending_text
+from edge_tune.report.data import StudyData, interval, number
 from edge_tune.report.statistics import Floats, Ints, Mask, best_so_far, bin_means
 from edge_tune.report.style import LIGHT, MANY, MARKS, WORDS, Axes, Mark, f4, padded, rows_of, spacing, styled
 

@@ -5,9 +5,10 @@ from html import escape
 
 import numpy as np
 
+from edge_tune.records.endings import RUINED, ending
 from edge_tune.report import bars, figures, statistics
 from edge_tune.report.blocks import DASH, Block, Note, Plot, Table, Text
-from edge_tune.report.data import StudyData, ending
+from edge_tune.report.data import StudyData
 from edge_tune.report.statistics import MIN_TRIALS, Correlation, Floats, Importance, correlation
 from edge_tune.report.style import WORDS, Axes
 from edge_tune.report.verdict import signed
@@ -199,7 +200,7 @@ def ruined(study: StudyData) -> list[Block]:
     """Return how many networks were ruined, and when in the search."""
     if not study.trials:
         return [Note("Left out: no trial has come to an end.")]
-    ruined = [record for record in study.trials if ending(record) in ("collapsed", "hopeless")]
+    ruined = [record for record in study.trials if ending(record) in RUINED]
     share = 100 * len(ruined) / len(study.trials)
     return [
         Text(

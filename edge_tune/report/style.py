@@ -75,12 +75,24 @@ class Mark:
     opacity: float = 1.0
 
 
+ENDING_COLORS = {
+    "finished": "soft",
+    "collapsed": "muted",
+    "hopeless": "muted",
+    "asha": "faint",
+    "time_limit": "grid",
+    "failed": "ink",
+}
+"""Ending -> the name of a colour, where trials are counted."""
+
+OTHER_RULE = "triangle-up-open"
 FINISHED = Mark("finished", "circle", LIGHT["soft"], opacity=0.8)
-MARKS = {
+MARKS = {  # of every way to end with figures; a trial that failed has none
     "finished": FINISHED,
     "collapsed": Mark("no better than chance", "x-thin-open", LIGHT["muted"]),
     "hopeless": Mark("stopped as hopeless", "x-thin-open", LIGHT["muted"]),
     "asha": Mark("stopped by ASHA", "circle-open", LIGHT["muted"]),
+    "time_limit": Mark("stopped by its time limit", OTHER_RULE, LIGHT["muted"]),
 }
 
 

@@ -12,10 +12,11 @@ from edge_tune.benchmark.statistics import Ratio, is_distinguishable, noise_floo
 from edge_tune.display.console import SIMULATED, repeats_line
 from edge_tune.metrics import RATIOS
 from edge_tune.records.choosing import ranking_line
+from edge_tune.records.endings import ending, ending_text
 from edge_tune.records.entries import Metrics
 from edge_tune.records.ranking import Row, evidence, imprecise_line
 from edge_tune.records.results import Record
-from edge_tune.report.data import StudyData, ending, ending_text, interval, measurement, number
+from edge_tune.report.data import StudyData, interval, measurement, number
 from edge_tune.report.statistics import quotient
 from edge_tune.wording import counted, listed, verb
 

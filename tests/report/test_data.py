@@ -8,8 +8,10 @@ import pytest
 from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import ExperimentError
 from edge_tune.objective_text import parse
+from edge_tune.records.endings import IN_WORDS, RULES, ending, ending_text
 from edge_tune.records.results import Record
 from edge_tune.report import data
+from edge_tune.report.style import ENDING_COLORS, MARKS
 from tests.studies import record, run, write_files, write_study
 
 
@@ -113,14 +115,14 @@ def test_labels_tell_studies_of_one_name_apart(tmp_path: Path) -> None:
         (Record(trial=1, status="finished"), "finished"),
         (Record(trial=1, status="finished", collapsed="why"), "finished, but no better than chance"),
         (Record(trial=1, status="stopped", stopped_by="hopeless"), "stopped as hopeless"),
-        (Record(trial=1, status="stopped", stopped_by="time_limit"), "stopped at the time limit of a trial"),
+        (Record(trial=1, status="stopped", stopped_by="time_limit"), "stopped by its time limit"),
         (Record(trial=1, status="stopped", stopped_by="another"), "stopped by another"),  # type: ignore[arg-type]
         (Record(trial=1, status="stopped"), "stopped"),
         (Record(trial=1, status="failed"), "failed"),
     ],
 )
 def test_ending_is_said_in_words(one: Record, expected: str) -> None:
-    assert data.ending_text(data.ending(one)) == expected
+    assert ending_text(ending(one)) == expected
 
 
 def test_interval_is_that_of_the_last_measurement() -> None:
@@ -140,3 +142,9 @@ def test_empty_study_has_no_choice(tmp_path: Path) -> None:
     (study,) = data.read([tmp_path])
     assert (study.chosen, study.front, study.unpruned, study.retrained) == (None, [], None, False)
     assert not len(study.columns.metric("top1"))
+
+
+def test_every_ending_is_drawn() -> None:
+    assert IN_WORDS.keys() == ENDING_COLORS.keys()
+    assert IN_WORDS.keys() - {"failed"} == MARKS.keys()  # a trial that failed has no figures
+    assert set(RULES) <= IN_WORDS.keys()

@@ -116,7 +116,7 @@ def test_page_takes_trials_with_missing_and_extra_fields_and_an_unfinished_line(
         file.write('{"trial": 94, "status"')
     page = written(tmp_path)
     assert "trials.jsonl:25: must hold what a study wrote there, but got: input data was truncated; left out." in page
-    assert "1 stopped at the time limit of a trial" in page
+    assert "1 stopped by its time limit" in page
     assert "layer_9" in data_of(page)["studies"][0]["sparsities"]
 
 
