@@ -38,7 +38,7 @@ MAX_SEED = 2**32 - 1
 """The greatest that numpy's RandomState takes, which draws HyperOpt's suggestions."""
 
 TAKEN_LABELS = ("trial", "attempt", "status")
-"""What stands beside the sparsities, under these names, where a trial is begun and in TensorBoard's HParams."""
+"""A pruner group's label becomes a key beside these keys: where a trial is begun, and in TensorBoard's HParams."""
 
 
 @dataclass(frozen=True)

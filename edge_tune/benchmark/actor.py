@@ -106,7 +106,10 @@ class BenchmarkActor:
 
 
 def take_place(run_id: str) -> tuple[int, IO[str]]:
-    """Return the first place among a run's actors on this host that is free, and what holds it while it is open."""
+    """Return which of the run's actors on this host this one is, counted from 0, and the locked file that says so.
+
+    The number is free for another actor once the file is closed, at the latest when this process ends.
+    """
     for place in itertools.count():
         file = Path(tempfile.gettempdir(), f"edge_tune-{run_id}-{place}.lock").open("w")  # noqa: SIM115 - it is held
         try:

@@ -544,7 +544,7 @@ class Clock:
 
 
 class Runner:
-    """The commands. Holds nothing between two of them but the runtime, and the networks of the present measurement."""
+    """Executes the commands. Between two of them it keeps only the runtime and the networks that are being measured."""
 
     def __init__(self, runtime: Runtime, alive: Alive) -> None:
         self._runtime = runtime

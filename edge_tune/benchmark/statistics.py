@@ -131,11 +131,12 @@ def _reach(logs: NDArray[np.float64]) -> float:
 
 
 def share_noise(total_ms: NDArray[np.float64], share: float, layers: int) -> float:
-    """Return the relative standard deviation of the share that the layers' mean time has in the mean total time.
+    """Return the relative standard deviation of the share of device time, the layers' mean time over the mean total.
 
-    An interruption makes a run longer; it falls between two layers, where their counters do not see it, with the
-    probability that time does, 1 - share, by Laplace's rule of succession: where a single long one fell, proves little.
-    And of each layer's mean in microseconds, the fraction is unknown.
+    There are two reasons why the share is uncertain. Interruptions make runs longer. One that falls between two layers
+    is not seen by the layers' counters, and it falls there with the probability 1 - share. A single long interruption
+    proves little about that probability, hence Laplace's rule of succession. The other reason: the counters give each
+    layer's mean in whole microseconds, and its fraction is unknown.
 
     Args:
         total_ms: Of each run, [runs].
@@ -160,13 +161,14 @@ class Share:
 
 
 def device_ratio(total: Ratio, reference_ms: float, candidate: Share, reference: Share) -> Ratio:
-    """Return the ratio of device times, from that of total times and the shares of device time in them.
+    """Return the ratio of device times, from the ratio of total times and the shares of device time in them.
 
-    A run is device time and what lies between the layers. The latter is taken for the same in both networks, which it
-    nearly is, but for what the shares prove otherwise: none of a difference within their noise, most of one far beyond
-    it. Then the ratio of device times is at least as far from 1 as that of total times. How much farther, the
-    shares tell, as far as they are known: where they are not, on short runs or a busy host, the ratio stays near that
-    of total times, which is steady, and its interval reaches as far as it may lie.
+    A run consists of device time, in which layers are executed, and of the time between the layers. The time between
+    the layers is nearly the same in both networks. It is therefore taken to be the same, unless the shares show a
+    difference: a difference within the noise of the shares is ignored, and of a larger one the part beyond the noise
+    counts. So the ratio of device times is at least as far from 1 as the ratio of total times. How much farther it is,
+    the shares say, as well as they are known. On short runs or a busy host they are known badly: then the ratio stays
+    near that of total times, which is steady, and the interval says how far away it may lie.
 
     Args:
         total: Ratio of total times.

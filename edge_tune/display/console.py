@@ -1,4 +1,4 @@
-"""Records as text for a terminal: a line a trial, a line of progress, the verdict's table."""
+"""Records as text for a terminal: one line for each trial, a line of progress, the table of the verdict."""
 
 from collections.abc import Mapping, Sequence
 
@@ -40,7 +40,8 @@ SIMULATED = "Simulated: the figures follow from formulas; nothing was trained, c
 TO_READ = (
     "Ratios are to the unpruned network, measured in turns with it; in brackets, the 95 % interval. Milliseconds stand "
     "beside those of the unpruned network in the same turns. "
-    'Noise: how far the unpruned network is from itself; what does not exceed it is "not distinguishable".'
+    "Noise: how far the ratio of the unpruned network to itself is from 1. A difference from the unpruned network that "
+    'is no larger than this noise is called "not distinguishable".'
 )
 
 
@@ -131,7 +132,7 @@ def verdict_table(verdict: Verdict) -> str:
 
 
 def verdict_cells(verdict: Verdict) -> list[tuple[str, ...]]:
-    """Return the table's cells: the names of the columns, then a network a line."""
+    """Return the table's cells: the names of the columns, then one line for each network."""
     corner = f"{COLUMNS[0]} (simulated)" if verdict.simulated else COLUMNS[0]
     return [(corner, *COLUMNS[1:]), *(_cells(row, verdict.rows[0]) for row in verdict.rows)]
 

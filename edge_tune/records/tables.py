@@ -53,7 +53,7 @@ TEXTS = {
 
 
 def table(records: Sequence[Record]) -> pa.Table:
-    """Return one row a record, in their order; the columns that every study has come even without a record."""
+    """Return one row for each record, in their order; columns that every study has are there even without a record."""
     columns: dict[str, list[Any]] = {}
     for section in SECTIONS:
         rows = [section(record) for record in records]

@@ -197,7 +197,7 @@ def latency_bins(study: StudyData, axes: Axes) -> go.Figure:
 
 
 def parallel_coordinates(study: StudyData) -> go.Figure:
-    """Return one line a trial through its sparsities and what came of them, coloured by latency_ratio."""
+    """Return one line for each trial, through its sparsities and what came of them, coloured by latency_ratio."""
     columns = study.columns
     ratio, top1 = columns.metric("latency_ratio"), columns.metric("top1")
     shown = np.isfinite(ratio) & np.isfinite(top1)
@@ -221,7 +221,7 @@ def parallel_coordinates(study: StudyData) -> go.Figure:
 
 
 def best_over_time(studies: Sequence[StudyData], first_rows: Sequence[int]) -> go.Figure:
-    """Return the target's figure of each trial and the best so far, over trials and over hours; one row a study.
+    """Return the target's figure of each trial and the best so far, over trials and over hours; one row for each study.
 
     Studies of one target have the same axes.
     """

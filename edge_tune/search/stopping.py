@@ -107,9 +107,10 @@ class InOrder(FIFOScheduler):
 
 
 class AshaScheduler(InOrder, AsyncHyperBandScheduler):
-    """Ray's ASHA, which also says why, spares the baselines and remembers an earlier session.
+    """Ray's ASHA, which also gives the reason for each stop, never stops a baseline, and knows earlier sessions.
 
-    A rung knows a trial by its number, so that one that is run again after its process was lost has one place in it.
+    Each rung keeps the results by the numbers of the trials. A trial that is run again after its process was lost
+    keeps its number, and so it counts once in each rung.
     """
 
     def __init__(self, rule: Asha, epochs: int) -> None:

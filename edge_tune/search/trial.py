@@ -128,8 +128,8 @@ def run_trial(
 ) -> Iterator[Report]:
     """Yield the record after pruning (when retraining follows) and after every epoch.
 
-    The last report is finished, with weights, or stopped by the study's Hopeless rule or its limit of time, which
-    spare the baselines. Every report holds every metric, and each is finite.
+    The last report says "finished", and brings the weights; or it says "stopped", by the study's Hopeless rule or by
+    the limit of time. Neither stops a baseline. Every report holds every metric, and each metric is finite.
 
     Args:
         checkpoint: Of an earlier report of the same trial, to go on from.

@@ -154,9 +154,7 @@ def test_rows_take_their_test_figures_from_the_summary(tmp_path: Path) -> None:
 
 def test_endings_line_counts(tmp_path: Path) -> None:
     trials = [even(2, 0.1), even(3, 0.2), even(4, 0.3, status="stopped", stopped_by="time_limit")]
-    assert (
-        verdict.endings_line(study(tmp_path, trials)) == "3 trials: 2 finished, 1 stopped by its time limit."
-    )
+    assert verdict.endings_line(study(tmp_path, trials)) == "3 trials: 2 finished, 1 stopped by its time limit."
 
 
 def test_a_trial_that_took_a_record_over_is_no_further_network(tmp_path: Path) -> None:
