@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
 
 import torch
 from torch import nn
@@ -137,55 +136,87 @@ def run_trial(
     Raises:
         PruningError, RetrainingError, ExportError, BenchmarkError: The trial failed.
     """
-    run = _Run(study, device, epochs, is_baseline=baseline is not None)
-
-    with run.stage("plan"):
+    started_at, clock = now(), _Clock()
+    with clock.stage("plan"):
         network = study.network()
         plan = _plan(study, network, point, is_baseline=baseline is not None)
-    with run.stage("prune"):
+    with clock.stage("prune"):
         network = pruning.prune(network, plan, study.coupled)
-    run.begin(network, plan, Record(trial=trial, baseline=baseline, **asdict(point)))
+    record = Record(
+        trial=trial,
+        baseline=baseline,
+        **asdict(point),
+        plan=pruning.plan_as_json(plan),
+        node=platform.node(),
+        started_at=started_at,
+    )
+    run = _Run(study, device, network, plan, record, clock, epochs=epochs)
     if checkpoint:
-        run.go_on(Checkpoint.from_bytes(checkpoint))
+        run.go_on(Checkpoint.from_bytes(checkpoint))  # which was reported
     else:
         run.evaluate()
         run.measure("pruned", remember=pruning.digest(plan))
-        if epochs == 0 or run.is_to_stop():
-            yield run.end()
-            return
-        yield run.report()
-    for epoch in run.retrain():
+        run.decide()
+        if not run.is_over:
+            yield run.report()
+    for epoch in () if run.is_over else run.retrain():
         run.evaluate(epoch)
-        if epoch.epoch == epochs or run.is_to_stop():
+        run.decide()
+        if run.is_over:
             break
         if study.measures_after(epoch.epoch):
             run.measure(f"epoch_{epoch.epoch}")
         yield run.report()
-    if not run.is_to_stop():
+    if run.record.epoch and not run.stop:
         run.measure("retrained")
     yield run.end()
 
 
-class _Run:
-    """The state of a trial between two reports."""
+class _Clock:
+    """The seconds that were spent in each stage of a trial."""
 
-    def __init__(self, study: Study, device: Device, epochs: int, *, is_baseline: bool) -> None:
-        self.study, self.device, self.epochs, self.is_baseline = study, device, epochs, is_baseline
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.started_at = now()
-        self.record: Record
-        self.network: nn.Module
-        self.is_unpruned: bool
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds of a block to those of stage `name`."""
+        started = time.perf_counter()
+        yield
+        self.spend(name, time.perf_counter() - started)
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Add seconds to those of a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+class _Run:
+    """The state of a trial between two reports.
+
+    Attributes:
+        stop: The rule that ended the trial, as `Record.stopped_by` names it, and the reason; None while none has.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        device: Device,
+        network: nn.Module,
+        plan: Plan,
+        record: Record,
+        clock: _Clock,
+        *,
+        epochs: int,
+    ) -> None:
+        self.study, self.device, self.network, self.record, self.clock = study, device, network, record, clock
+        self.epochs = epochs
+        self.stop: tuple[str, str] | None = None
+        self.is_unpruned = pruning.digest(plan) == pruning.digest(())
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:
         """Made only for retraining: the first of a process has PyTorch import its compiler, about a second."""
         return make_optimiser(self.network, self.study.experiment.retraining)
-
-    def begin(self, network: nn.Module, plan: Plan, record: Record) -> None:
-        self.network = network
-        self.is_unpruned = pruning.digest(plan) == pruning.digest(())
-        self.record = replace(record, plan=pruning.plan_as_json(plan), node=platform.node(), started_at=self.started_at)
 
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Take up the state of an earlier attempt, whose seconds count too."""
@@ -193,11 +224,11 @@ class _Run:
         self.optimiser.load_state_dict(checkpoint.optimiser)
         self.record = replace(checkpoint.record, node=self.record.node)
         for stage, seconds in checkpoint.record.seconds.items():
-            self._spend(stage, seconds)
+            self.clock.spend(stage, seconds)
 
     def evaluate(self, epoch: Epoch | None = None) -> None:
         """Classify the validation split; `epoch` is what came before, if anything did."""
-        with self.stage("evaluate"):
+        with self.clock.stage("evaluate"):
             evaluation = evaluate(self.network, self.study.validation)
         if not math.isfinite(evaluation.loss):
             when = f"after epoch {epoch.epoch}" if epoch else "before any retraining"
@@ -211,11 +242,11 @@ class _Run:
 
     def measure(self, stage: str, remember: str | None = None) -> None:
         """Export the network and have it measured on the device."""
-        with self.stage("export"):
+        with self.clock.stage("export"):
             onnx = onnx_export.to_onnx(self.network, self.study.input_shape)
         answer = self.device.measure(onnx, remember)
-        self._spend("queue", answer.queue_s)
-        self._spend("measure", answer.measure_s)
+        self.clock.spend("queue", answer.queue_s)
+        self.clock.spend("measure", answer.measure_s)
         measurement = answer.measurement
         if self.is_unpruned and self.record.trial:
             measurement = measurement.of_reference()  # its layers are those of the unpruned network, trained or not
@@ -235,8 +266,20 @@ class _Run:
             *earlier, last = self.record.curve
             self.record = replace(self.record, curve=(*earlier, {**last, **measured}))
 
-    def is_to_stop(self) -> bool:
-        return bool(self._stop())
+    def decide(self) -> None:
+        """Look whether a rule ends the trial here. None ends a baseline."""
+        experiment, epoch = self.study.experiment, self.record.epoch
+        if self.record.baseline is not None:
+            return
+        if reason := why_hopeless(experiment.rule(Hopeless), self.record.collapsed, epoch=epoch, epochs=self.epochs):
+            self.stop = "hopeless", reason
+        elif epoch < self.epochs and (reason := why_too_long(experiment.search.trial_time_limit_s, self._worked_s())):
+            self.stop = "time_limit", reason
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a rule ended the trial, or its last epoch is done."""
+        return bool(self.stop) or self.record.epoch >= self.epochs
 
     def retrain(self) -> Iterator[Epoch]:
         study = self.study
@@ -249,12 +292,12 @@ class _Run:
             optimiser=self.optimiser,
             epochs_done=self.record.epoch,
         ):
-            self._spend("retrain", epoch.seconds)
+            self.clock.spend("retrain", epoch.seconds)
             yield epoch
 
     def report(self) -> Report:
         """Return where the trial is; after an epoch, with all that it needs to go on from there."""
-        record = replace(self.record, seconds=dict(self.seconds))
+        record = replace(self.record, seconds=dict(self.clock.seconds))
         if not record.epoch:
             return Report(record)
         checkpoint = Checkpoint(record, self.network.state_dict(), self.optimiser.state_dict())
@@ -262,41 +305,20 @@ class _Run:
 
     def end(self) -> Report:
         """Return the last report: stopped and why, or finished and with the weights."""
-        ended = replace(self.record, seconds=dict(self.seconds), ended_at=now())
-        if stop := self._stop():
-            return Report(replace(ended, status="stopped", **stop))
+        ended = replace(self.record, seconds=dict(self.clock.seconds), ended_at=now())
+        if self.stop:
+            rule, reason = self.stop
+            return Report(replace(ended, status="stopped", stopped_by=rule, reason=reason))
         return Report(replace(ended, status="finished"), stored.to_bytes(self.network))
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the seconds of a block to those of stage `name`."""
-        started = time.perf_counter()
-        yield
-        self._spend(name, time.perf_counter() - started)
-
-    def _spend(self, stage: str, seconds: float) -> None:
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-
-    def _stop(self) -> dict[str, Any]:
-        """Return stopped_by and reason if a rule ends the trial here; nothing otherwise."""
-        if self.is_baseline:
-            return {}
-        experiment, epoch = self.study.experiment, self.record.epoch
-        if reason := why_hopeless(experiment.rule(Hopeless), self.record.collapsed, epoch=epoch, epochs=self.epochs):
-            return {"stopped_by": "hopeless", "reason": reason}
-        limit_s = experiment.search.trial_time_limit_s
-        if epoch < self.epochs and (reason := why_too_long(limit_s, self._worked_s())):
-            return {"stopped_by": "time_limit", "reason": reason}
-        return {}
 
     def _worked_s(self) -> float:
         """Return the seconds of work so far; others were measured while this trial waited for the device."""
-        return sum(seconds for stage, seconds in self.seconds.items() if stage != "queue")
+        return sum(seconds for stage, seconds in self.clock.seconds.items() if stage != "queue")
 
     def _size(self) -> Mapping[str, float]:
         if self.record.pruned:
             return {}
-        with self.stage("plan"):
+        with self.clock.stage("plan"):
             parameters, macs = pruning.size(self.network, self.study.input_shape)
         return {"parameters": parameters, "macs": macs}
 
