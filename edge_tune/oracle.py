@@ -127,6 +127,8 @@ def _where(network: nn.Module, images: Tensor, training: bool) -> str:
     inside: list[str] = []
     hooks: list[Any] = []
     for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+            continue
         hooks.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
         hooks.append(module.register_forward_hook(lambda *_: inside.__delitem__(-1)))
     with suppress(Exception):

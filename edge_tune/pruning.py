@@ -188,6 +188,11 @@ def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shap
     Raises:
         ExperimentError: One sentence for each weight or group that cannot be pruned.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ExperimentError(
+            "model: must be a network of Python code, but got one of TorchScript, whose layers cannot be taken apart; "
+            "return it as it was before torch.jit."
+        )
     ExperimentError.raise_if(_weight_problems(model, groups))
     try:
         own = copy.deepcopy(model)

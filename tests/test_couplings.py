@@ -300,3 +300,17 @@ def test_couplings_agree_with_torch_pruning_on_a_residual_network() -> None:
         }
         mine = coupled.sides_of(coupled.atoms[Side(name, "out")].tolist())
         assert {(side.name, side.kind == "out") for side in mine if side.kind in ("in", "out")} == theirs
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+def test_a_part_in_torchscript_is_refused_where_it_counts_channels() -> None:
+    script = torch.jit.script(nn.Sequential(nn.Conv2d(16, 16, 1)))
+    with pytest.raises(ExperimentError, match=r"'a.0.weight' .*: the network must take fewer of them, but fails"):
+        pruned(structures.chain(c=script), "a.0.weight")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+def test_a_network_in_torchscript_is_refused() -> None:
+    script = torch.jit.script(nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1)))
+    with pytest.raises(ExperimentError, match="model: must be a network of Python code, but got one of TorchScript"):
+        pruned(script, "0.weight")
