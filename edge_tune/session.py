@@ -64,6 +64,7 @@ def run(
         KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
     check_same(results, identity(experiment))
+    _check_kind(results, simulated=simulated_epoch_s is not None)
     if simulated_epoch_s is not None:
         say = _as_simulated(say)
     else:
@@ -195,6 +196,20 @@ def check_same(results: Results, mine: Mapping[str, Any]) -> None:
         raise ExperimentError(
             f"{results.folder}: a resumed study must be the one that was started, but got another "
             f"{', '.join(differing)}; give the same options or choose another folder with --results."
+        )
+
+
+def _check_kind(results: Results, *, simulated: bool) -> None:
+    """Check that a simulation goes on as one, and a real study as one.
+
+    Raises:
+        ExperimentError: It does not.
+    """
+    if results.exists() and bool(results.run().get("simulated")) != simulated:
+        kind, how = ("real", "without") if simulated else ("simulated", "with")
+        raise ExperimentError(
+            f"{results.folder}: holds a {kind} study, which must be resumed {how} --simulate; choose another folder "
+            f"with --results."
         )
 
 

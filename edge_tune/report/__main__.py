@@ -70,6 +70,11 @@ def _run(given: argparse.Namespace) -> int:
         for file in (output, given.csv, given.parquet)
         if file and _is_special(file)
     )
+    ExperimentError.raise_if(
+        f"{file}: must be a file that can be written, but got No such file or directory: {file.parent} is not there."
+        for file in (output, given.csv, given.parquet)
+        if file and not file.parent.is_dir()
+    )
     with _writing(output):
         studies = write_report(given.results, output, objective)
     says = sys.stderr if given.json else sys.stdout  # the JSON alone is for whoever reads the output
