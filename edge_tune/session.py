@@ -63,8 +63,8 @@ def run(
             read any more; what was written is kept.
         KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
-    check_same(results, identity(experiment))
     _check_kind(results, simulated=simulated_epoch_s is not None)
+    check_same(results, identity(experiment))
     if simulated_epoch_s is not None:
         say = _as_simulated(say)
     else:

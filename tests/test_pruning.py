@@ -234,7 +234,7 @@ def test_digest_is_equal_for_equal_networks_only() -> None:
         (
             ("filters", "channels"),
             ("block1.conv1.weight",),
-            r"\['g'\], channels: .* tied to those of 1 weight that must be",
+            r"\['g'\], channels: .* tied to those of 1 weight that must",
         ),
     ],
 )

@@ -72,7 +72,7 @@ def _run(given: argparse.Namespace) -> int:
     )
     ExperimentError.raise_if(
         f"{file}: must be a file that can be written, but got No such file or directory: {file.parent} is not there."
-        for file in (output, given.csv, given.parquet)
+        for file in (given.output, given.csv, given.parquet)
         if file and not file.parent.is_dir()
     )
     with _writing(output):
