@@ -250,3 +250,34 @@ class Remembering(nn.Module):
         features = functional.dropout(functional.relu(self.norm(self.a(images))), 0.3, self.training)
         features = functional.relu(self.b(features)).mean((2, 3))
         return (self.fc(features), self.other(features)) if self.training else self.fc(features)
+
+
+def attention_between_places() -> nn.Module:
+    """As in non-local networks: channels of `q` and `k` are multiplied pairwise and summed; `v` is read by place."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).flatten(2) for layer in (net.q, net.k, net.v))
+        return (v @ (k.transpose(1, 2) @ q).softmax(1)).mean(2)
+
+    return Between(forward, q=nn.Conv2d(16, 8, 1), k=nn.Conv2d(16, 8, 1), v=nn.Conv2d(16, 16, 1))
+
+
+def weights_along_channels() -> nn.Module:
+    """As in ECA: the weight of each channel is computed from its neighbours."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        beside = net.e(y.mean((2, 3))[:, None])[:, 0]
+        return functional.relu(net.b(y * torch.sigmoid(beside)[:, :, None, None]))
+
+    return Between(forward, a=conv(16, 16), e=nn.Conv1d(1, 1, 3, padding=1, bias=False), b=conv(16, 16))
+
+
+def constants_by_place_before_a_norm() -> nn.Module:
+    """Each channel is multiplied by a constant that its number decides; then all are normalised."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = net.a(x)
+        return functional.relu(net.b(net.n(y * torch.linspace(0.5, 2, y.shape[1])[:, None, None])))
+
+    return Between(forward, a=conv(16, 16), n=nn.GroupNorm(1, 16), b=conv(16, 16))

@@ -2,10 +2,11 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.cluster_utils import Cluster as Nodes
 
 import edge_tune as et
 from edge_tune.benchmark.cores import usable_cpus
+from edge_tune.command import run
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.search import cluster
 
@@ -178,3 +180,23 @@ def test_joined_starts_ray_in_sessions_of_its_own_and_leaves_sigterm_alone() -> 
     assert len(children) >= 3  # the head's services, the raylet, ...
     assert set(children) == {"True"}
     assert process.stderr == ""
+
+
+def test_joined_ends_ray_undisturbed_by_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    def shutdown() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        ended.append(True)
+
+    monkeypatch.setattr(cluster, "_start", lambda *_: None)
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+
+    def command(words: Sequence[str]) -> int:
+        with cluster.joined(et.Benchmark(device="fake")):
+            pass
+        return 0
+
+    assert run(command, []) == 0
+    assert ended

@@ -100,6 +100,19 @@ def test_groups_of_a_convolution_lose_as_many_each() -> None:
 
 
 @pytest.mark.parametrize(
+    ("network", "weights"),
+    [
+        (structures.attention_between_places, ("q.weight", "k.weight")),
+        (structures.weights_along_channels, ("a.0.weight",)),
+        (structures.constants_by_place_before_a_norm, ("a.0.weight",)),
+    ],
+)
+def test_what_is_computed_over_channels_by_their_order_is_refused(network: Network, weights: tuple[str, ...]) -> None:
+    with pytest.raises(ExperimentError, match="channels must be free to change places with each other, with all that"):
+        pruned(seeded(network), *weights)
+
+
+@pytest.mark.parametrize(
     "network", [structures.attention_over_places, structures.group_norm, structures.layer_norm_and_scale]
 )
 def test_what_is_computed_over_channels_keeps_every_channel_in_its_place(network: Network) -> None:
@@ -164,7 +177,7 @@ def test_a_convolution_called_twice_reads_what_it_makes() -> None:
             ["a.0.weight"],
             r"tied to those of 2 weights .*: b.0.weight, c.0.weight; add",
         ),
-        (structures.twice, ["c.0.weight"], r"tied to those of 1 weights .*: a.0.weight; add them"),
+        (structures.twice, ["c.0.weight"], r"tied to those of 1 weight .*: a.0.weight; add it"),
         (structures.attention_over_places, ["m.weight"], r"even at 0.9 all of the at most 1 filters of a weight stay"),
         (
             lambda: structures.groups_beside_each_other(norm=True),
@@ -300,3 +313,17 @@ def test_couplings_agree_with_torch_pruning_on_a_residual_network() -> None:
         }
         mine = coupled.sides_of(coupled.atoms[Side(name, "out")].tolist())
         assert {(side.name, side.kind == "out") for side in mine if side.kind in ("in", "out")} == theirs
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+def test_a_part_in_torchscript_is_refused_where_it_counts_channels() -> None:
+    script = torch.jit.script(nn.Sequential(nn.Conv2d(16, 16, 1)))
+    with pytest.raises(ExperimentError, match=r"'a.0.weight' .*: the network must take fewer of them, but fails"):
+        pruned(structures.chain(c=script), "a.0.weight")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+def test_a_network_in_torchscript_is_refused() -> None:
+    script = torch.jit.script(nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1)))
+    with pytest.raises(ExperimentError, match="model: must be a network of Python code, but got one of TorchScript"):
+        pruned(script, "0.weight")

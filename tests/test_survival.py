@@ -60,6 +60,8 @@ def test_time_budget_ends_with_what_there_is_and_resume_goes_on(
     assert run(tmp_path, "--epochs=2", "--trials=4", "--simulate=0", "--resume") == 2
     expected = "out: a resumed study must be the one that was started, but got another retraining; give the same"
     assert expected in capsys.readouterr().err
+    assert run(tmp_path, *options, "--resume") == 2
+    assert "out: holds a simulated study, which must be resumed with --simulate; choose" in capsys.readouterr().err
     assert run(tmp_path, *options, "--simulate=0", "--resume") == 0
     found = Results(tmp_path / "out").trials()
     assert [record.trial for record in found] == [2, 3, 4, 5]

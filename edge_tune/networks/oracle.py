@@ -57,6 +57,22 @@ def check(model: nn.Module, pruned: nn.Module, removed: Atoms, coupled: Coupling
         raise _misplaced(what, "of what is left, some arrive at other inputs than before")
 
 
+def agree(model: nn.Module, other: nn.Module, coupled: Couplings) -> bool:
+    """Tell whether two networks of the same shapes compute the same, also while they train, as far as that is certain.
+
+    What a network that draws random numbers computes depends on them, so that nothing can be told.
+    """
+    images = torch.randn(IMAGES, *coupled.input_shape, generator=torch.Generator().manual_seed(0))
+    model, other = copy.deepcopy(model), copy.deepcopy(other)
+    for training in (False, True) if coupled.found.branches else (False,):
+        right = _outputs(model, images, training, {})
+        if all(map(_agree, right, _outputs(other, images, training, {}))):
+            continue
+        if all(map(_agree, right, _outputs(model, images, training, {}, seed=1))):
+            return False
+    return True
+
+
 def made_up(model: nn.Module, input_shape: tuple[int, int, int], *, rising: bool) -> nn.Module:
     """Return a copy of `model` with random weights, in which every slice matters.
 
@@ -127,6 +143,8 @@ def _where(network: nn.Module, images: Tensor, training: bool) -> str:
     inside: list[str] = []
     hooks: list[Any] = []
     for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+            continue
         hooks.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
         hooks.append(module.register_forward_hook(lambda *_: inside.__delitem__(-1)))
     with suppress(Exception):

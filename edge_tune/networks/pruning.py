@@ -26,6 +26,7 @@ from edge_tune.experiment import Choice, Point, PrunerGroup, Structure, Uniform
 from edge_tune.networks import oracle, slicing
 from edge_tune.networks.couplings import Atoms, Couplings, Kind, Side, couplings
 from edge_tune.networks.tracing import IMAGE, OUTPUT, Shape, is_depthwise
+from edge_tune.wording import counted, verb
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ class Cut:
 
 
 Plan = tuple[Cut, ...]
+
+ORDERS = 3
+"""So many orders of its slices are tried on a network: of two slices there are but two."""
 
 
 def kept_count(sparsity: float, slices: int, granule: int = 1) -> int:
@@ -188,6 +192,11 @@ def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shap
     Raises:
         ExperimentError: One sentence for each weight or group that cannot be pruned.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ExperimentError(
+            "model: must be a network of Python code, but got one of TorchScript, whose layers cannot be taken apart; "
+            "return it as it was before torch.jit."
+        )
     ExperimentError.raise_if(_weight_problems(model, groups))
     try:
         own = copy.deepcopy(model)
@@ -330,8 +339,9 @@ def _check_complete(model: nn.Module, family: Family, coupled: Couplings) -> Non
     if outside := sorted(f"{side.name}.weight" for side in tied - {cut.side for cut in family}):
         weights = ", ".join(repr(cut.weight) for cut in family)
         raise PruningError(
-            f"the {family[0].structure} of {weights} are tied to those of {len(outside)} weights that must be in the "
-            f"same group, but are not: {', '.join(outside)}; add them or remove {weights}."
+            f"the {family[0].structure} of {weights} are tied to those of {counted(len(outside), 'weight')} that must "
+            f"be in the same group, but {verb(len(outside), 'is', 'are')} not: {', '.join(outside)}; add "
+            f"{verb(len(outside), 'it', 'them')} or remove {weights}."
         )
 
 
@@ -467,6 +477,8 @@ def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], coupl
         yield f"pruner_groups[{label!r}], {structure}: {problem}"
     if together and not alone:
         yield f"pruner_groups, all at once: {together}"
+    if not alone and not together:
+        yield from _order_problems(networks[0], groups, coupled)
     yield from clashes
     for label, group in groups.items():
         highest = _middle_and_end(group.sparsity)[-1]
@@ -476,6 +488,60 @@ def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], coupl
                 f"pruner_groups[{label!r}]: must remove something somewhere in its range, but even at {highest:g} all "
                 f"of the at most {max(before)} {group.structures[0]} of a weight stay; raise it or remove the group."
             )
+
+
+def _order_problems(network: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+    """Yield the groups whose slices cannot change places with each other, such as those of two factors of a product.
+
+    Which of them go is chosen in each family by itself. So what the network computes may depend on which there are, not
+    on where they are. This is what tells of a network that computes over channels, where zeros prove nothing.
+    """
+    first = {label: group.structures[0] for label, group in groups.items()}
+    each = [(label, kind) for label, group in groups.items() for kind in group.structures]
+    if _keeps_its_output(network, groups, first, coupled):  # the usual case, tried at once
+        each = [(label, kind) for label, kind in each if kind != first[label]]
+    for label, kind in each:
+        if not _keeps_its_output(network, groups, {label: kind}, coupled):
+            yield (
+                f"pruner_groups[{label!r}], {kind}: channels must be free to change places with each other, with all "
+                f"that is tied to them, but then the network computes something else: its code counts on their order, "
+                f"or computes with pairs of channels of different weights; remove these weights."
+            )
+
+
+def _keeps_its_output(
+    network: nn.Module, groups: Mapping[str, PrunerGroup], structures: Mapping[str, Structure], coupled: Couplings
+) -> bool:
+    """Tell whether a network computes the same when the slices of these structures change places within their parts."""
+    cuts = [
+        Cut(weight, kind, 0.5, len(coupled.atoms[KINDS[kind].side(weight)]), ())
+        for label, kind in structures.items()
+        for weight in groups[label].weights
+    ]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(ORDERS):
+        place: dict[int, int] = {}
+        for family in _families(cuts, coupled):
+            for atoms in _parts(family, coupled):
+                place.update(zip(atoms, np.array(atoms)[torch.randperm(len(atoms), generator=generator)], strict=True))
+        if not oracle.agree(network, _in_order(network, place, coupled), coupled):
+            return False
+    return True
+
+
+def _in_order(network: nn.Module, place: Mapping[int, int], coupled: Couplings) -> nn.Module:
+    """Return a copy of a network in which atoms have taken the places of others, in every layer that has them."""
+    permuted = copy.deepcopy(network)
+    for side in coupled.sides_of(place):
+        slices: dict[int, list[int]] = defaultdict(list)
+        for slice_, atom in enumerate(coupled.atoms[side].tolist()):
+            slices[atom].append(slice_)
+        order = coupled.atoms[side].tolist()
+        for atom, its in slices.items():
+            for slice_, other in zip(its, slices[place.get(atom, atom)], strict=True):
+                order[slice_] = other
+        _keep(permuted, side, torch.tensor(order))
+    return permuted
 
 
 def _clashes(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:

@@ -39,6 +39,10 @@ OUTPUT = "the network's output"
 VALUES_AT_ONCE = 2**26
 """Of the largest output of a layer, over all patterns that run at once: a quarter of a gigabyte."""
 
+SOME = 24
+"""What is reached by so many slices, drawn at random, is reached by all. What half of them reach would be taken for
+that once in 16 million times; then the pruned network differs from its oracle."""
+
 Pattern = Mapping[str, Tensor]
 """Layer, parameter or IMAGE -> which of its slices are marked, bool [slices]."""
 
@@ -270,8 +274,8 @@ def _ways(recording: _Recording, touched: Mapping[str, Sequence[str]]) -> dict[t
     """Follow the slices of starts that reach different ends.
 
     Each slice is marked by the bits of its number, once where a bit is set and once where it is not. A column that one
-    slice reaches spells that slice's number; one that several reach answers to a bit both ways, and then each slice is
-    marked alone.
+    slice reaches spells that slice's number; one that several reach answers to a bit both ways. Then some slices are
+    marked alone, and unless all of them reach it, as where a network computes over channels, every slice is.
     """
     bits = {start: max(1, (recording.slices[start] - 1).bit_length()) for start in touched}
     arrived = recording.arrivals(
@@ -281,14 +285,43 @@ def _ways(recording: _Recording, touched: Mapping[str, Sequence[str]]) -> dict[t
             for is_set in (True, False)
         ]
     )
-    ways, unclear = {}, {}
+    ways: dict[tuple[str, str], Way] = {}
+    unclear: dict[tuple[str, str], Tensor] = {}
     for start, ends in touched.items():
         for end in ends:
             seen = arrived[end][: 2 * bits[start]].view(bits[start], 2, -1)
-            if bool((seen[:, 0] & seen[:, 1]).any()):
-                unclear[start] = ends
             ways[start, end] = _spelled(recording.slices[start], seen)
-    return ways | (_ways_one_by_one(recording, unclear) if unclear else {})
+            if bool((several := (seen[:, 0] & seen[:, 1]).any(dim=0)).any()):
+                unclear[start, end] = several
+    if not unclear:
+        return ways
+    some = _reached_by_some(recording, {start: touched[start] for start, _ in unclear})
+    settled = {ends for ends, several in unclear.items() if torch.equal(several, some[ends])}
+    ways |= {ends: _with_mixed(ways[ends], some[ends]) for ends in settled}
+    left = {ends[0]: touched[ends[0]] for ends in unclear if ends not in settled}
+    return ways | (_ways_one_by_one(recording, left) if left else {})
+
+
+def _reached_by_some(recording: _Recording, touched: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Tensor]:
+    """Return which columns are reached by each of a few slices, bool [columns], each marked alone."""
+    generator = torch.Generator().manual_seed(0)
+    some = {start: torch.randperm(recording.slices[start], generator=generator)[:SOME] for start in touched}
+    most = max(map(len, some.values()))
+    arrived = recording.arrivals(
+        [
+            {start: torch.arange(recording.slices[start]) == its[n] for start, its in some.items() if n < len(its)}
+            for n in range(most)
+        ]
+    )
+    return {
+        (start, end): arrived[end][: len(some[start])].all(dim=0) for start, ends in touched.items() for end in ends
+    }
+
+
+def _with_mixed(way: Way, mixed: Tensor) -> Way:
+    """Return a way some of whose columns are reached by every slice."""
+    columns = frozenset(mixed.nonzero().flatten().tolist())
+    return Way(way.slices, frozenset(pair for pair in way.pairs if pair[1] not in columns), columns)
 
 
 def _ways_one_by_one(recording: _Recording, touched: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Way]:

@@ -6,6 +6,7 @@ python -m edge_tune.report RESULTS... [--output report.html]
 import argparse
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,16 @@ def _run(given: argparse.Namespace) -> int:
         for file in (output, given.csv, given.parquet)
         if file and (owner := _owner(file))
     )
+    ExperimentError.raise_if(
+        f"{file}: must be a file to write or to replace, but is a device or a pipe; name another file."
+        for file in (output, given.csv, given.parquet)
+        if file and _is_special(file)
+    )
+    ExperimentError.raise_if(
+        f"{file}: must be a file that can be written, but got No such file or directory: {file.parent} is not there."
+        for file in (given.output, given.csv, given.parquet)
+        if file and not file.parent.is_dir()
+    )
     with _writing(output):
         studies = write_report(given.results, output, objective)
     says = sys.stderr if given.json else sys.stdout  # the JSON alone is for whoever reads the output
@@ -100,6 +111,16 @@ def _owner(file: Path) -> Path | None:
         if place.relative_to(folder).parts[0] in OWN and Results(folder).exists():
             return folder
     return None
+
+
+def _is_special(file: Path) -> bool:
+    """Tell whether a file must not be replaced: a device, a pipe, or a link that stands for one, as /dev/stdout."""
+    is_in_dev = file.is_symlink() and os.path.realpath(file.parent) == "/dev"
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return is_in_dev
+    return is_in_dev or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 @contextmanager

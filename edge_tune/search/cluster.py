@@ -21,6 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from edge_tune.benchmark.cores import training_cpus, usable_cpus
+from edge_tune.command import ASKED_TO_END
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.wording import counted
@@ -230,7 +231,7 @@ def joined(settings: Benchmark) -> Iterator[Cluster]:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the records
         yield Cluster("on this machine" if address == "local" else f"at {address}", settings.resource)
     finally:
-        with _ctrl_c_ignored():
+        with _signals_ignored():
             ray.shutdown()
 
 
@@ -282,13 +283,17 @@ def _sigterm_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """Let who presses Ctrl-C again wait for the seconds that this takes: Ray, stopped half-way, ends in a traceback."""
-    mine = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _signals_ignored() -> Iterator[None]:
+    """Let who presses Ctrl-C again wait for the seconds that this takes: Ray, stopped half-way, ends in a traceback.
+
+    So do the signals that are taken as Ctrl-C.
+    """
+    mine = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ASKED_TO_END)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, mine)
+        for number, handler in mine.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

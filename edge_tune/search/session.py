@@ -65,6 +65,7 @@ def run(
             read any more; what was written is kept.
         KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
+    _check_kind(results, simulated=simulated_epoch_s is not None)
     check_same(results, identity(experiment))
     if simulated_epoch_s is not None:
         say = _as_simulated(say)
@@ -197,6 +198,20 @@ def check_same(results: Results, mine: Mapping[str, Any]) -> None:
         raise ExperimentError(
             f"{results.folder}: a resumed study must be the one that was started, but got another "
             f"{', '.join(differing)}; give the same options or choose another folder with --results."
+        )
+
+
+def _check_kind(results: Results, *, simulated: bool) -> None:
+    """Check that a simulation goes on as one, and a real study as one.
+
+    Raises:
+        ExperimentError: It does not.
+    """
+    if results.exists() and bool(results.run().get("simulated")) != simulated:
+        kind, how = ("real", "without") if simulated else ("simulated", "with")
+        raise ExperimentError(
+            f"{results.folder}: holds a {kind} study, which must be resumed {how} --simulate; choose another folder "
+            f"with --results."
         )
 
 

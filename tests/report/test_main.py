@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,20 @@ def test_main_answers_bad_input_in_a_sentence(
 ) -> None:
     assert main([argument.format(study=study) for argument in arguments]) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_main_replaces_no_pipe(study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for option in ("--output", "--csv", "--parquet"):
+        assert main([study, f"{option}={pipe}"]) == 2
+        assert capsys.readouterr().err == (
+            f"{pipe}: must be a file to write or to replace, but is a device or a pipe; name another file.\n"
+        )
+    assert pipe.is_fifo()
+    assert not Path(study, "report.html").exists()
+
+
+def test_main_writes_nothing_where_one_of_its_files_cannot_be_written(study: str) -> None:
+    assert main([study, "--csv=nowhere/x.csv"]) == 2
+    assert not Path(study, "report.html").exists()
