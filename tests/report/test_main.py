@@ -103,5 +103,6 @@ def test_main_replaces_no_pipe(study: str, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_main_writes_nothing_where_one_of_its_files_cannot_be_written(study: str) -> None:
-    assert main([study, "--csv=nowhere/x.csv"]) == 2
+    for folder in ("nowhere", 300 * "x"):
+        assert main([study, f"--csv={folder}/x.csv"]) == 2
     assert not Path(study, "report.html").exists()
