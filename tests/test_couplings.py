@@ -148,6 +148,19 @@ def test_branches_that_are_added_side_by_side_lose_nothing_where_the_narrower_on
     assert [cut.kept for cut in plan] == kept
 
 
+def test_slices_that_are_read_once_and_those_that_are_read_twice_do_not_change_places() -> None:
+    """Of eight channels and their copies, the first 15 are read: the last channel but once."""
+    channels = {"g": et.PrunerGroup("channels", ["b.0.weight"], sparsity=et.Uniform(0.0, 0.9))}
+    model = seeded(structures.cut_to_a_number)
+    coupled = pruning.check_groups(model, channels, SHAPE)
+    plan = pruning.make_plan(model, channels, Point({"g": 0.5}, {"g": "channels"}), coupled)
+    gone = removed_from(plan, "b.0.weight")
+    assert gone
+    images = torch.randn(4, *SHAPE)
+    silent = silenced(seeded(structures.cut_to_a_number), "b.0", gone)
+    torch.testing.assert_close(pruning.prune(model, plan, coupled)(images), silent(images), rtol=1e-4, atol=1e-5)
+
+
 def test_a_branch_that_only_training_takes_loses_what_it_reads() -> None:
     smaller, _ = pruned(seeded(structures.BranchInTraining), "a.0.weight")
     assert smaller.aux[0].weight.shape == (8, 8, 3, 3)

@@ -363,6 +363,8 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     capsys.readouterr()
     assert main([file, "--results", "cut", "--resume", "--trials", "2"]) == 0
     assert "0 of 6 trials to run" in capsys.readouterr().out
+    assert main([file, "--results", "cut", "--resume", "--simulate=0"]) == 2
+    assert "cut: holds a real study, which must be resumed without --simulate" in capsys.readouterr().err
     Path("cut/networks/half.pt").unlink()
     assert main([file, "--results", "cut", "--resume"]) == 2
     assert capsys.readouterr().err.startswith(

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -518,15 +518,30 @@ def _keeps_its_output(
         for label, kind in structures.items()
         for weight in groups[label].weights
     ]
+    parts = [atoms for family in _families(cuts, coupled) for atoms in _parts(family, coupled)]
+    alike = [atoms for part in parts for atoms in _alike(part, coupled)]
     generator = torch.Generator().manual_seed(0)
     for _ in range(ORDERS):
         place: dict[int, int] = {}
-        for family in _families(cuts, coupled):
-            for atoms in _parts(family, coupled):
-                place.update(zip(atoms, np.array(atoms)[torch.randperm(len(atoms), generator=generator)], strict=True))
+        for atoms in alike:
+            order = torch.randperm(len(atoms), generator=generator).tolist()
+            place.update({atom: atoms[other] for atom, other in zip(atoms, order, strict=True)})
         if not oracle.agree(network, _in_order(network, place, coupled), coupled):
             return False
     return True
+
+
+def _alike(part: Sequence[int], coupled: Couplings) -> list[list[int]]:
+    """Return the atoms of a part by how many slices they have on each side: only those can change places."""
+    counts: dict[int, list[tuple[Side, int]]] = {atom: [] for atom in part}
+    for side in sorted(coupled.sides_of(part)):
+        for atom, count in Counter(coupled.atoms[side].tolist()).items():
+            if atom in counts:
+                counts[atom].append((side, count))
+    alike: dict[tuple[tuple[Side, int], ...], list[int]] = defaultdict(list)
+    for atom, its in counts.items():
+        alike[tuple(its)].append(atom)
+    return list(alike.values())
 
 
 def _in_order(network: nn.Module, place: Mapping[int, int], coupled: Couplings) -> nn.Module:

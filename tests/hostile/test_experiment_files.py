@@ -147,7 +147,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def refused(content: bytes, problem: str, said: pytest.CaptureFixture[str], *options: str) -> None:
+def assert_refused(content: bytes, problem: str, said: pytest.CaptureFixture[str], *options: str) -> None:
     Path("study.py").write_bytes(content)
     assert main(["study.py", *options]) == 2
     output = said.readouterr()
@@ -159,26 +159,26 @@ def refused(content: bytes, problem: str, said: pytest.CaptureFixture[str], *opt
 
 @pytest.mark.parametrize(("field", "problem"), FIELDS)
 def test_field_of_a_wrong_type(field: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(f"{HEAD}experiment = make({field})".encode(), problem, capsys)
+    assert_refused(f"{HEAD}experiment = make({field})".encode(), problem, capsys)
 
 
 @pytest.mark.parametrize(("arguments", "problem"), GROUPS)
 def test_group_of_a_wrong_type(arguments: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
     group = f"et.PrunerGroup({arguments}, sparsity=et.Uniform(0.0, 0.5))"
-    refused(f"{HEAD}experiment = make(pruner_groups={{'g': {group}}}, baselines={{}})".encode(), problem, capsys)
+    assert_refused(f"{HEAD}experiment = make(pruner_groups={{'g': {group}}}, baselines={{}})".encode(), problem, capsys)
 
 
 @pytest.mark.parametrize(("sparsity", "problem"), SPARSITIES)
 def test_sparsity_of_a_wrong_type(sparsity: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
     group = f"et.PrunerGroup('filters', ['stem.weight'], sparsity={sparsity})"
-    refused(f"{HEAD}experiment = make(pruner_groups={{'g': {group}}}, baselines={{}})".encode(), problem, capsys)
+    assert_refused(f"{HEAD}experiment = make(pruner_groups={{'g': {group}}}, baselines={{}})".encode(), problem, capsys)
 
 
 @pytest.mark.parametrize(("text", "problem"), TEXTS)
 def test_file_that_does_not_define_an_experiment(text: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(f"{HEAD}{text}".encode(), problem, capsys)
+    assert_refused(f"{HEAD}{text}".encode(), problem, capsys)
 
 
 @pytest.mark.parametrize(("content", "problem"), CONTENTS)
 def test_file_that_is_no_python(content: bytes, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(content, problem, capsys)
+    assert_refused(content, problem, capsys)

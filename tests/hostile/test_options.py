@@ -89,7 +89,7 @@ def everything() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
-def refused(main: Main, words: list[str], problem: str, said: pytest.CaptureFixture[str]) -> None:
+def assert_refused(main: Main, words: list[str], problem: str, said: pytest.CaptureFixture[str]) -> None:
     before = everything()
     try:
         code: object = main(words)
@@ -105,7 +105,7 @@ def refused(main: Main, words: list[str], problem: str, said: pytest.CaptureFixt
 @pytest.mark.parametrize(("main", "words"), EMPTY)
 def test_empty_text(main: Main, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """What a variable of the shell that is not set gives."""
-    refused(main, words, "empty text|but got ''", capsys)
+    assert_refused(main, words, "empty text|but got ''", capsys)
 
 
 @pytest.mark.parametrize("option", ["output", "csv", "parquet"])
@@ -115,7 +115,7 @@ def test_report_over_a_file_of_a_study(option: str, file: str, capsys: pytest.Ca
     Path("mine", file).parent.mkdir(exist_ok=True)
     Path("mine", file).touch()
     problem = rf"{file}: must not be written over, since it is a file of the study in .*mine; choose another file"
-    refused(report.main, ["mine", f"--{option}=mine/{file}"], problem, capsys)
+    assert_refused(report.main, ["mine", f"--{option}=mine/{file}"], problem, capsys)
 
 
 @pytest.mark.parametrize("file", ["other/trials.jsonl", "mine/../other/run.json", "link/run.json"])
@@ -123,7 +123,7 @@ def test_report_over_a_file_of_another_study(file: str, capsys: pytest.CaptureFi
     write_study(Path("mine"), 3)
     write_study(Path("other"), 3)
     Path("link").symlink_to("other")
-    refused(
+    assert_refused(
         report.main, ["mine", f"--output={file}"], "must not be written over, since it is a file of .*other", capsys
     )
 
@@ -133,14 +133,14 @@ def test_results_where_something_else_lies(file: str, capsys: pytest.CaptureFixt
     Path("p", file).parent.mkdir(parents=True)
     Path("p", file).write_text("precious")
     problem = rf"p: the results folder must be new or empty, but holds {file.split('/')[0]}; choose another folder"
-    refused(run.main, ["study.py", "--results=p"], problem, capsys)
-    refused(run.main, ["study.py", "--results=p", "--simulate=0"], problem, capsys)
+    assert_refused(run.main, ["study.py", "--results=p"], problem, capsys)
+    assert_refused(run.main, ["study.py", "--results=p", "--simulate=0"], problem, capsys)
 
 
 @pytest.mark.parametrize(("folder", "problem"), FOLDERS)
 def test_results_where_no_folder_can_be(folder: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = 300 * "x" if folder == "300 x" else folder
-    refused(run.main, ["study.py", f"--results={folder}", "--simulate=0"], problem, capsys)
+    assert_refused(run.main, ["study.py", f"--results={folder}", "--simulate=0"], problem, capsys)
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "file", "/dev/null", ".", "loop", 300 * "x"])
@@ -148,4 +148,6 @@ def test_results_where_no_folder_can_be(folder: str, problem: str, capsys: pytes
 def test_results_that_hold_no_study(main: Main, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = {report.main: [folder], export.main: [folder, "4", "out"]}
     given = words.get(main, ["study.py", "--resume", f"--results={folder}"])
-    refused(main, given, "must be the results folder of a study|must be accessible|needs a study that was", capsys)
+    assert_refused(
+        main, given, "must be the results folder of a study|must be accessible|needs a study that was", capsys
+    )
