@@ -8,7 +8,6 @@ import os
 from edge_tune.experiment import (
     Asha,
     Benchmark,
-    Choice,
     Cosine,
     Data,
     Experiment,
@@ -19,9 +18,9 @@ from edge_tune.experiment import (
     Retraining,
     Search,
     Step,
-    Uniform,
 )
 from edge_tune.objective import Maximise, Minimise
+from edge_tune.parameters import Choice, Integer, LogUniform, Uniform
 
 # PyTorch's threads sleep while they wait for each other. Its OpenMP, which reads this when torch is imported, would let
 # them spin for milliseconds, on a busy host in place of the very thread that they wait for (docs/decisions.md).
@@ -36,6 +35,8 @@ __all__ = [
     "Experiment",
     "Exponential",
     "Hopeless",
+    "Integer",
+    "LogUniform",
     "Maximise",
     "Minimise",
     "MultiStep",

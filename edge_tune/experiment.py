@@ -16,11 +16,12 @@ from typing import Any, Literal, TypeVar, get_args
 from edge_tune.errors import ExperimentError
 from edge_tune.objective import Goal, Objective
 from edge_tune.objective_text import parse
+from edge_tune.parameters import Bounds, Choice, Parameter, Point, Uniform, Value, is_number
 
-Structure = Literal["filters", "channels"]
-STRUCTURES: tuple[Structure, ...] = get_args(Structure)
+STRUCTURES = ("filters", "channels")
+IMPORTANCES = ("l1", "l2")
+METHODS = ("hyperopt", "random", "grid")
 Precision = Literal["f32", "bf16", "f16"]
-Method = Literal["hyperopt", "random", "grid"]
 KeepWeights = Literal["best", "front", "all"]
 
 NAME_LENGTH = 100
@@ -28,6 +29,9 @@ NAME_LENGTH = 100
 
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_LENGTH - 1}}}")
 NAME_RULE = f"must consist of at most {NAME_LENGTH} letters, digits, '_', '.' and '-'"
+IMPORTABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+"""What an experiment brings with it: "package.module:name"."""
+
 RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 TRIAL_NAME = re.compile(r"trial_\d+", re.IGNORECASE)
 
@@ -37,92 +41,57 @@ DATA_SETS = ("digits", "cifar10", "cifar100")
 MAX_SEED = 2**32 - 1
 """The greatest that numpy's RandomState takes, which draws HyperOpt's suggestions."""
 
-TAKEN_LABELS = ("trial", "attempt", "status")
-"""A pruner group's label becomes a key beside these keys: where a trial is begun, and in TensorBoard's HParams."""
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """Any sparsity from `low` to `high`: the fraction of slices of each weight to remove."""
-
-    low: float
-    high: float
-
-    def problems(self) -> Iterator[str]:
-        """Yield what is wrong with this range."""
-        if not (_is_number(self.low) and _is_number(self.high) and 0 <= self.low <= self.high < 1):
-            yield f"sparsity must hold 0 <= low <= high < 1, but got Uniform({self.low!r}, {self.high!r})."
-
-    def __contains__(self, value: object) -> bool:
-        return _is_number(value) and self.low <= value <= self.high  # type: ignore[operator]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of the listed sparsities; what `Search("grid")` takes its product over."""
-
-    values: Sequence[float]
-
-    def __post_init__(self) -> None:
-        _freeze(self, "values", list, tuple)
-
-    def problems(self) -> Iterator[str]:
-        """Yield what is wrong with this list."""
-        if not isinstance(self.values, tuple):
-            yield f"sparsity must be a list of values, but got Choice({self.values!r})."
-            return
-        if not self.values:
-            yield "sparsity must offer at least one value, but got Choice([])."
-        for value in self.values:
-            if not (_is_number(value) and 0 <= value < 1):
-                yield f"sparsity must be at least 0 and below 1, but got {value!r} in Choice."
-        if any(value in self.values[:place] for place, value in enumerate(self.values)):
-            yield f"sparsity must offer each value once, but got Choice({list(self.values)})."
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(self.values, tuple) and value in self.values
+SPARSITY = Bounds("0 <= {} < 1", lambda value: 0 <= value < 1)
 
 
 @dataclass(frozen=True)
 class PrunerGroup:
     """The weights that share one sparsity, and what is removed from them.
 
+    Its parameters are "sparsity", "structure" and "importance".
+
     Attributes:
-        structure: "filters" (dim 0 of a weight [C_out, C_in, K_h, K_w]), "channels" (dim 1), or
-            a list of both, from which the search chooses.
+        structure: "filters" (dim 0 of a weight [C_out, C_in, K_h, K_w]), "channels" (dim 1), a structure of your own as
+            "package.module:name", or a list of these, from which the search chooses.
         weights: Names as in the network's `state_dict`; a leading "module." is dropped.
-        sparsity: The range to search.
+        sparsity: The fraction of the slices of each weight to remove: a range to search.
+        importance: By which the slices stay that have most of it: the "l1" or "l2" norm of their weights, a criterion
+            of your own as "package.module:name", or a list of these, from which the search chooses.
     """
 
-    structure: Structure | Sequence[Structure]
+    structure: str | Sequence[str]
     weights: Sequence[str]
     _: KW_ONLY
     sparsity: Uniform | Choice
+    importance: str | Sequence[str] = "l1"
 
     def __post_init__(self) -> None:
         _freeze(self, "structure", list, tuple)
         _freeze(self, "weights", list | tuple, _without_prefix)
+        _freeze(self, "importance", list, tuple)
 
     @property
-    def structures(self) -> tuple[Structure, ...]:
+    def structures(self) -> tuple[str, ...]:
         """The structures the search may choose from; one when there is nothing to choose."""
-        return self.structure if isinstance(self.structure, tuple) else (self.structure,)
+        return tuple(_listed(self.structure))
 
     @property
-    def is_fixed(self) -> bool:
-        """Tell whether nothing is left to search in this group."""
-        if isinstance(self.sparsity, Uniform):
-            return len(self.structures) == 1 and self.sparsity.low == self.sparsity.high
-        values = self.sparsity.values if isinstance(self.sparsity, Choice) else ()
-        return len(self.structures) == 1 and isinstance(values, tuple) and len(values) == 1
+    def importances(self) -> tuple[str, ...]:
+        """The criteria of importance the search may choose from; one when there is nothing to choose."""
+        return tuple(_listed(self.importance))
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Return name -> what this group lets the search choose."""
+        return {
+            "sparsity": self.sparsity,
+            "structure": Choice(self.structures),
+            "importance": Choice(self.importances),
+        }
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this group."""
-        unknown = [structure for structure in self.structures if structure not in STRUCTURES]
-        if unknown or not self.structures:
-            yield f"structure must be one of {list(STRUCTURES)} or a list of them, but got {self.structure!r}."
-        elif len(set(self.structures)) < len(self.structures):
-            yield f"structure must list each kind once, but got {list(self.structures)}."
+        yield from _names("structure", self.structure, STRUCTURES)
+        yield from _names("importance", self.importance, IMPORTANCES)
         if isinstance(self.weights, str):
             yield f"weights must be a list of names, but got the text {self.weights!r}; write [{self.weights!r}]."
         elif not isinstance(self.weights, tuple):
@@ -132,17 +101,9 @@ class PrunerGroup:
         elif others := [weight for weight in self.weights if not isinstance(weight, str)]:
             yield f"weights must be a list of names, but got {others[0]!r} in it."
         if isinstance(self.sparsity, Uniform | Choice):
-            yield from self.sparsity.problems()
+            yield from self.sparsity.problems("sparsity", SPARSITY)
         else:
             yield f"sparsity must be a Uniform or a Choice, but got {self.sparsity!r}."
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of the search space: a sparsity and a structure for each pruner group's label."""
-
-    sparsities: Mapping[str, float]
-    structures: Mapping[str, Structure]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,11 +226,11 @@ class Retraining:
         """Yield what is wrong with this recipe."""
         yield from _at_least("epochs", self.epochs, 0)
         yield from _at_least("batch_size", self.batch_size, 2)
-        if not (_is_number(self.lr) and self.lr > 0):
+        if not (is_number(self.lr) and self.lr > 0):
             yield f"lr must be a number above 0, but got {self.lr!r}."
-        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
+        if not (is_number(self.momentum) and 0 <= self.momentum < 1):
             yield f"momentum must hold 0 <= momentum < 1, but got {self.momentum!r}."
-        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
+        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
             yield f"weight_decay must be at least 0, but got {self.weight_decay!r}."
         yield from _one_of("precision", self.precision, ("auto", "f32", "bf16"))
         if isinstance(self.decay, Decay):
@@ -369,7 +330,7 @@ class Benchmark:
             yield from _at_least("align", self.align, 1)
         if self.align == "auto" and self.device == "fake":
             yield "align must be a number or None for the device 'fake', a formula without steps, but got 'auto'."
-        if not (_is_number(self.max_s) and self.max_s > 0):
+        if not (is_number(self.max_s) and self.max_s > 0):
             yield f"max_s must be a number above 0, but got {self.max_s!r}."
         if self.python is not None:
             yield from _text("python", self.python, "the path of an interpreter or None")
@@ -385,8 +346,8 @@ class Search:
     """How the next point is chosen, and how many.
 
     Attributes:
-        method: "hyperopt" (tree-structured Parzen estimators), "random", or "grid" (the product
-            of the groups' `Choice`s).
+        method: "hyperopt" (tree-structured Parzen estimators), "random", "grid" (the product of all values; each
+            parameter must have some that can be counted), or a sampler of your own as "package.module:name".
         trials: Networks to try, besides the baselines. A point that gives a network which was tried takes its record
             over, and is not counted.
         seed: Of the suggestions, the validation split and the retraining.
@@ -399,7 +360,7 @@ class Search:
         max_failed_trials: So many failed trials end the study.
     """
 
-    method: Method
+    method: str
     _: KW_ONLY
     trials: int
     seed: int = 0
@@ -411,7 +372,8 @@ class Search:
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this search."""
-        yield from _one_of("method", self.method, get_args(Method))
+        if not (isinstance(self.method, str) and (self.method in METHODS or IMPORTABLE.fullmatch(self.method))):
+            yield f"method must be one of {list(METHODS)} or 'package.module:name', but got {self.method!r}."
         yield from _at_least("trials", self.trials, 1)
         yield from _at_least("seed", self.seed, 0)
         if isinstance(self.seed, int) and self.seed > MAX_SEED:
@@ -421,7 +383,7 @@ class Search:
         yield from _at_least("cpus_per_trial", self.cpus_per_trial, 1)
         for name in ("time_budget_s", "trial_time_limit_s"):
             seconds = getattr(self, name)
-            if seconds is not None and not (_is_number(seconds) and seconds > 0):
+            if seconds is not None and not (is_number(seconds) and seconds > 0):
                 yield f"{name} must be a number above 0, or None, but got {seconds!r}."
         yield from _at_least("max_failed_trials", self.max_failed_trials, 1)
 
@@ -457,7 +419,7 @@ class Data:
         if not (isinstance(self.name, str) and self.name):
             yield f"name must be a data set or the path of an image folder, but got {self.name!r}."
         yield from _at_least("image_size", self.image_size, 8)
-        if not (_is_number(self.validation_fraction) and 0 < self.validation_fraction < 1):
+        if not (is_number(self.validation_fraction) and 0 < self.validation_fraction < 1):
             yield f"validation_fraction must hold 0 < fraction < 1, but got {self.validation_fraction!r}."
         if self.train_images is not None:
             yield from _at_least("train_images", self.train_images, 2)
@@ -486,7 +448,8 @@ class Experiment:
         stopping: Rules that end a trial early; at most one of a kind.
         benchmark: How the device is measured.
         search: How the points are chosen.
-        baselines: Name -> label -> sparsity: known schedules, run first and shown beside the best.
+        baselines: Name -> label -> sparsity: known schedules, run first and shown beside the best. A baseline may give
+            other parameters a value by their whole names, as in "layer_1.structure"; if not, they have their first.
         keep_weights: Which trials' weights stay on the disk, besides the baselines': the "best", also those of the
             Pareto "front" of latency_ratio against top1, or "all" that finish.
     """
@@ -501,7 +464,7 @@ class Experiment:
     stopping: Sequence[StoppingRule] = ()
     benchmark: Benchmark = field(default_factory=Benchmark)
     search: Search = Search("hyperopt", trials=64)
-    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     keep_weights: KeepWeights = "front"
 
     def __post_init__(self) -> None:
@@ -521,6 +484,26 @@ class Experiment:
     def objective(self) -> Objective:
         """The target, whichever way it was written."""
         return Objective.of(self.target) if isinstance(self.target, Goal) else parse(self.target)
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Name -> what the search chooses: first all sparsities, then all structures, and so on."""
+        own = {label: group.parameters() for label, group in self.pruner_groups.items()}
+        kinds = dict.fromkeys(kind for parameters in own.values() for kind in parameters)
+        return {
+            f"{label}.{kind}": parameters[kind]
+            for kind in kinds
+            for label, parameters in own.items()
+            if kind in parameters
+        }
+
+    def baseline(self, name: str) -> Point:
+        """Return the point of a baseline."""
+        given = {
+            f"{key}.sparsity" if key in self.pruner_groups else key: value
+            for key, value in self.baselines[name].items()
+        }
+        return {name: given.get(name, parameter.default) for name, parameter in self.parameters.items()}
 
     def rule(self, kind: type[Rule]) -> Rule | None:
         """Return the stopping rule of this kind, or None."""
@@ -554,11 +537,11 @@ class Experiment:
             yield from self._stopping_problems()
         else:
             yield f"stopping: must be a list of Asha and Hopeless rules, but got {self.stopping!r}."
-        if isinstance(self.search, Search) and isinstance(self.pruner_groups, Mapping):
-            yield from self._grid_problems()
         if not isinstance(self.baselines, Mapping):
             yield f"baselines: must be a dict of name -> label -> sparsity, but got {self.baselines!r}."
-        elif isinstance(self.pruner_groups, Mapping):
+        if isinstance(self.search, Search) and not any(self._group_problems()):
+            yield from self._parameter_problems()
+        if isinstance(self.baselines, Mapping) and isinstance(self.pruner_groups, Mapping):
             yield from self._baseline_problems()
         yield from _one_of("keep_weights", self.keep_weights, get_args(KeepWeights))
 
@@ -581,8 +564,6 @@ class Experiment:
             place = f"pruner_groups[{label!r}]"
             if not (isinstance(label, str) and NAME.fullmatch(label)):
                 yield f"{place}: a label {NAME_RULE}, but got {label!r}."
-            if label in TAKEN_LABELS:
-                yield f"{place}: a label must be none of {list(TAKEN_LABELS)}, but got {label!r}; choose another."
             if not isinstance(group, PrunerGroup):
                 yield f"{place}: must be a PrunerGroup, but got {group!r}."
                 continue
@@ -596,20 +577,16 @@ class Experiment:
                         f"{owner[weight]!r}; remove it from one of them."
                     )
                 owner.setdefault(weight, label)
-        groups = [group for group in self.pruner_groups.values() if isinstance(group, PrunerGroup)]
-        if groups and all(group.is_fixed for group in groups):
-            yield "pruner_groups: must leave something to search, but each has one sparsity; widen a range."
 
-    def _grid_problems(self) -> Iterator[str]:
-        ranges = [
-            label
-            for label, group in self.pruner_groups.items()
-            if isinstance(group, PrunerGroup) and isinstance(group.sparsity, Uniform)
-        ]
+    def _parameter_problems(self) -> Iterator[str]:
+        parameters = self.parameters
+        if parameters and all(parameter.is_fixed for parameter in parameters.values()):
+            yield "pruner_groups: must leave something to search, but each has one sparsity; widen a range."
+        ranges = [name for name, parameter in parameters.items() if parameter.values is None]
         if self.search.method == "grid" and ranges:
             yield (
-                f"pruner_groups: a grid needs Choice([...]) as sparsity, but {ranges} have a range; "
-                f"list the values or search with 'hyperopt' or 'random'."
+                f"pruner_groups: a grid needs values that can be counted, as in Choice([...]), but {ranges} have a "
+                f"range; list the values or search with 'hyperopt' or 'random'."
             )
 
     def _stopping_problems(self) -> Iterator[str]:
@@ -637,16 +614,25 @@ class Experiment:
                 yield f"{place}: 'unpruned' is measured anyway; give this baseline another name."
             if TRIAL_NAME.fullmatch(name):
                 yield f"{place}: trials are named so, trial_0001 and on; give this baseline another name."
-            for label in point.keys() ^ self.pruner_groups.keys():
-                where = "has no group" if label in point else "lacks the group"
-                yield f"{place}: must give a sparsity for each pruner group, but it {where} {label!r}."
-            for label in point.keys() & self.pruner_groups.keys():
-                group = self.pruner_groups[label]
-                if isinstance(group, PrunerGroup) and not _allows(group.sparsity, point[label]):
-                    yield (
-                        f"{place}: {label!r} must lie within {group.sparsity}, but got {point[label]!r}; "
-                        f"widen the range or change the baseline."
-                    )
+            yield from _within(place, self._value_problems(point))
+
+    def _value_problems(self, point: Mapping[Any, Any]) -> Iterator[str]:
+        """Yield what is wrong with the values that a baseline gives; a wrong range is told of elsewhere."""
+        sound = {
+            label: group
+            for label, group in self.pruner_groups.items()
+            if isinstance(group, PrunerGroup) and not any(group.problems())
+        }
+        ranges = {f"{label}.{name}": one for label, group in sound.items() for name, one in group.parameters().items()}
+        for label in self.pruner_groups.keys() - point.keys():
+            if f"{label}.sparsity" not in point:
+                yield f"must give a sparsity for each pruner group, but it lacks the group {label!r}."
+        for key, value in point.items():
+            allowed = ranges.get(f"{key}.sparsity", ranges.get(key))
+            if allowed is None and key not in self.pruner_groups:
+                yield f"must give a sparsity for each pruner group, but it has no group {key!r}."
+            elif allowed is not None and value not in allowed:
+                yield (f"{key!r} must lie within {allowed}, but got {value!r}; widen the range or change the baseline.")
 
 
 def _within(place: str, problems: Iterator[str]) -> Iterator[str]:
@@ -668,15 +654,18 @@ def _copied(baselines: Mapping[Any, Any]) -> dict[Any, Any]:
     return {name: dict(point) if isinstance(point, Mapping) else point for name, point in baselines.items()}
 
 
-def _allows(sparsity: Uniform | Choice, value: object) -> bool:
-    """Tell whether a baseline may have this sparsity; where the range itself is wrong, that is said already."""
-    return any(sparsity.problems()) or value in sparsity
+def _listed(names: object) -> Sequence[Any]:
+    """Return what is a name or a list of names as a list."""
+    return names if isinstance(names, tuple) else (names,)
 
 
-def _is_number(value: object) -> bool:
-    if isinstance(value, int):
-        return not isinstance(value, bool) and abs(value) < 2**63
-    return isinstance(value, float) and math.isfinite(value)
+def _names(name: str, value: object, known: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with a name, or a list of names, of what is known or can be imported."""
+    names = _listed(value)
+    if not names or not all(isinstance(one, str) and (one in known or IMPORTABLE.fullmatch(one)) for one in names):
+        yield f"{name} must be one of {list(known)}, 'package.module:name' or a list of them, but got {value!r}."
+    elif len(set(names)) < len(names):
+        yield f"{name} must list each kind once, but got {list(names)}."
 
 
 def _text(name: str, value: object, what: str) -> Iterator[str]:
@@ -685,7 +674,7 @@ def _text(name: str, value: object, what: str) -> Iterator[str]:
 
 
 def _gamma_problems(gamma: object) -> Iterator[str]:
-    if not (_is_number(gamma) and 0 < gamma <= 1):  # type: ignore[operator]
+    if not (is_number(gamma) and 0 < gamma <= 1):  # type: ignore[operator]
         yield f"gamma must hold 0 < gamma <= 1, but got {gamma!r}."
 
 

@@ -82,6 +82,11 @@ def as_json(experiment: Experiment) -> dict[str, Any]:
     return plain
 
 
+def parameters_as_json(experiment: Experiment) -> dict[str, Any]:
+    """Return the search space as plain JSON types: name -> the class and the fields of each parameter."""
+    return {name: _plain(parameter) for name, parameter in experiment.parameters.items()}
+
+
 def objective_from_json(plain: object) -> Objective:
     """Return the objective of the target that `as_json` wrote.
 

@@ -1,9 +1,9 @@
 """A searcher without Ray: trials of closed formulas, one after another."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import edge_tune as et
+from edge_tune.parameters import Point
 from edge_tune.records.results import Record
 from edge_tune.search import trainable
 from edge_tune.search.searcher import Searcher
@@ -18,17 +18,19 @@ CHOICES = {
 HALF = {"half": {"first": 0.5, "second": 0.5}}
 
 
-def finished(number: int, config: Mapping[str, Any], one: et.Experiment, **changes: object) -> Record:
+def sparsities(point: Point) -> list[float]:
+    return [float(value) for name, value in point.items() if name.endswith(".sparsity")]
+
+
+def finished(number: int, point: Point, one: et.Experiment, **changes: object) -> Record:
     """The record of a trial whose latency is a bowl with its bottom at 0.3 / 0.6."""
-    point = trainable.to_point(dict(config), one.pruner_groups)
-    latency = sum((s - best) ** 2 for s, best in zip(point.sparsities.values(), (0.3, 0.6), strict=True))
+    latency = sum((s - best) ** 2 for s, best in zip(sparsities(point), (0.3, 0.6), strict=True))
     return Record(
         **{  # type: ignore[arg-type]
             "trial": number,
             "status": "finished",
             "baseline": trainable.baseline_name(one, number),
-            "sparsities": point.sparsities,
-            "structures": point.structures,
+            "point": point,
             "metrics": {"latency_ms": latency, "top1": 50.0},
             **changes,
         }
@@ -49,7 +51,7 @@ def run_on(searcher: Searcher, one: et.Experiment, trials: int) -> list[Record]:
         records += searcher.take_news()[1]
         if not isinstance(config, dict):
             return records
-        record = finished(config.pop("trial"), config, one)
+        record = finished(config["trial"], config["point"], one)
         searcher.end(record)
         records.append(record)
     return records

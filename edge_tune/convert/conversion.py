@@ -12,7 +12,8 @@ from edge_tune.convert.parameters import LIMIT, Range
 from edge_tune.convert.reading import Entry, parse, read_text, read_yaml
 from edge_tune.convert.wandb import Sweep
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import Choice, Decay, Experiment, PrunerGroup, Retraining, Search, Uniform
+from edge_tune.experiment import Decay, Experiment, PrunerGroup, Retraining, Search
+from edge_tune.parameters import Choice, Uniform
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from edge_tune.convert.policies import Policy, policies_of
 from edge_tune.convert.reading import Entry, number
 from edge_tune.convert.removal import Target, sizes, thinned_epochs
-from edge_tune.experiment import NAME, Structure
+from edge_tune.experiment import NAME
 
 PRUNER = "L1RankedStructureParameterPruner"
 GRADUAL = "L1RankedStructureParameterPruner_AGP"
 SPARSITY = {PRUNER: "desired_sparsity", GRADUAL: "final_sparsity"}
 """The classes that can be pruner groups -> where each has the sparsity that it ends with."""
 
-GROUP_TYPES: dict[str, Structure] = {"Filters": "filters", "3D": "filters", "Channels": "channels"}
+GROUP_TYPES = {"Filters": "filters", "3D": "filters", "Channels": "channels"}
 THINNERS = ("FilterRemover", "ChannelRemover", "StructureRemover")
 ELEMENTWISE = (
     "AutomatedGradualPruner",
@@ -45,7 +45,7 @@ class Pruner:
     """
 
     place: str
-    structure: Structure
+    structure: str
     weights: tuple[str, ...]
     sparsity: float | None
 

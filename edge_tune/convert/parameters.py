@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from edge_tune.convert.command import KINDS, Setting
 from edge_tune.convert.reading import Entry, number
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import Choice, Method, Uniform
+from edge_tune.parameters import Choice, Uniform
 
 Range = Uniform | Choice
 
@@ -21,7 +21,7 @@ SETTING_WORDS = {
 
 
 def read_parameters(
-    sweep: Entry, labels: Collection[str], method: Method, notes: list[str]
+    sweep: Entry, labels: Collection[str], method: str, notes: list[str]
 ) -> tuple[dict[str, Range], dict[str, Setting]]:
     """Return the range of each pruner group of `labels`, and each setting, that a parameter names.
 
@@ -88,7 +88,7 @@ def _same(label: str, parameter: str) -> bool:
     return words(label) == words(parameter) != ""
 
 
-def _read_range(name: str, parameter: Entry, method: Method, notes: list[str]) -> Range | None:
+def _read_range(name: str, parameter: Entry, method: str, notes: list[str]) -> Range | None:
     """Return the sparsities that a parameter offers; None when there is none."""
     value, values, step = parameter.get("value"), parameter.plain("values"), number(parameter.plain("q"))
     distribution = parameter.plain("distribution") or _usual_distribution(parameter)

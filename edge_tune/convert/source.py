@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass
 from typing import Any
 
-from edge_tune.experiment import Experiment, PrunerGroup, Uniform
+from edge_tune.experiment import Experiment, PrunerGroup
 from edge_tune.objective import Minimise
+from edge_tune.parameters import Uniform
 
 WIDTH = 120
 INDENT = "    "

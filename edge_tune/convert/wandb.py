@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from edge_tune.convert.command import Setting, from_words
 from edge_tune.convert.parameters import Range, letters, read_parameters
 from edge_tune.convert.reading import Entry, whole
-from edge_tune.experiment import Asha, Choice, Method, Uniform
+from edge_tune.experiment import Asha
 from edge_tune.metrics import LARGER_IS_BETTER, METRICS
 from edge_tune.objective import Goal, Maximise, Minimise
+from edge_tune.parameters import Choice, Uniform
 
-METHODS: dict[str, Method] = {"grid": "grid", "random": "random", "bayes": "hyperopt"}
+METHODS = {"grid": "grid", "random": "random", "bayes": "hyperopt"}
 USUAL_TARGET = Minimise("latency_ms")
 
 METRIC_WORDS = {
@@ -50,7 +51,7 @@ class Sweep:
         trials: Its `run_cap`.
     """
 
-    method: Method = "hyperopt"
+    method: str = "hyperopt"
     target: Goal = USUAL_TARGET
     ranges: Mapping[str, Range] = field(default_factory=dict)
     settings: Mapping[str, Setting] = field(default_factory=dict)
@@ -126,7 +127,7 @@ def _read_target(sweep: Entry, notes: list[str]) -> Goal:
     return Maximise(known) if maximises else Minimise(known)
 
 
-def _read_trials(sweep: Entry, method: Method, ranges: Mapping[str, Range], notes: list[str]) -> int:
+def _read_trials(sweep: Entry, method: str, ranges: Mapping[str, Range], notes: list[str]) -> int:
     """Return the number of runs; without a cap, the points of a grid, or TRIALS."""
     cap = sweep.plain("run_cap")
     trials = whole(cap)

@@ -1,11 +1,12 @@
 """Records as text for a terminal: one line for each trial, a line of progress, the table of the verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
-from edge_tune.experiment import Experiment, Point
+from edge_tune.experiment import Experiment
 from edge_tune.metrics import WITHOUT_DEVICE
 from edge_tune.objective import Objective
+from edge_tune.parameters import Point, of_part
 from edge_tune.records.endings import REPEAT
 from edge_tune.records.ranking import (
     Row,
@@ -47,7 +48,7 @@ TO_READ = (
 
 def trial_line(record: Record, experiment: Experiment) -> str:
     """Return one line on a trial that has ended."""
-    point = point_text(record.sparsities, record.structures, experiment)
+    point = point_text(record.point, experiment)
     if record.status == "failed":
         return f"{record.name} {_ending(record, experiment.objective)}{point}"
     return f"{record.name} {_ending(record, experiment.objective)}, {sum(record.seconds.values()):.1f} s{point}"
@@ -55,24 +56,28 @@ def trial_line(record: Record, experiment: Experiment) -> str:
 
 def repeat_line(record: Record, original: str, experiment: Experiment) -> str:
     """Return one line on a trial that took over the record of the trial or baseline named `original`."""
-    ending, point = _ending(record, experiment.objective), point_text(record.sparsities, record.structures, experiment)
+    ending, point = _ending(record, experiment.objective), point_text(record.point, experiment)
     return f"{record.name} gives the network of {original} and takes its record over, {ending}{point}"
 
 
 def wait_line(name: str, original: str, point: Point, experiment: Experiment) -> str:
     """Return one line on a trial that waits for the record of the trial or baseline named `original`."""
-    text = point_text(point.sparsities, point.structures, experiment)
+    text = point_text(point, experiment)
     return f"{name} gives the network that {original} tries now, and waits for its record{text}"
 
 
-def point_text(sparsities: Mapping[str, float], structures: Mapping[str, str], experiment: Experiment) -> str:
-    """Return a point in brackets, after a blank; of its structures, those that are searched. None for no point."""
-    searched = {label for label, group in experiment.pruner_groups.items() if len(group.structures) > 1}
-    parts = (
-        f"{label} {sparsity:.2f}" + (f" {structures[label]}" if label in searched else "")
-        for label, sparsity in sparsities.items()
+def point_text(point: Point, experiment: Experiment) -> str:
+    """Return a point in brackets, after a blank: the numbers, and the texts that are searched. None for no point."""
+    parameters = experiment.parameters
+    shown = {
+        name: parameters[name].text(value)
+        for name, value in point.items()
+        if not (isinstance(value, str) and parameters[name].is_fixed)
+    }
+    parts = dict.fromkeys(name.rpartition(".")[0] for name in shown)
+    return (
+        f" ({' '.join(' '.join((part, *map(str, of_part(shown, part).values()))) for part in parts)})" if shown else ""
     )
-    return f" ({' '.join(parts)})" if sparsities else ""
 
 
 def _ending(record: Record, objective: Objective) -> str:

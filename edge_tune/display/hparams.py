@@ -18,8 +18,8 @@ from tensorboardX.proto.api_pb2 import (
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
-from edge_tune.experiment import Choice, PrunerGroup
 from edge_tune.metrics import METRICS
+from edge_tune.parameters import Parameter
 from edge_tune.records.endings import RULES
 from edge_tune.records.results import Record
 
@@ -37,7 +37,7 @@ SECTIONS = {
     "macs": "size",
 }
 
-Groups = Mapping[str, PrunerGroup]
+Parameters = Mapping[str, Parameter]
 
 
 class Proto(Protocol):
@@ -52,12 +52,11 @@ def tag(metric: str) -> str:
     return f"{SECTIONS.get(metric, 'device')}/{metric}"
 
 
-def columns(groups: Groups) -> Any:
+def columns(parameters: Parameters) -> Any:
     """Return the summary that lists the parameters with their ranges, and the metrics. A folder holds it once."""
     experiment = Experiment(
         hparam_infos=[
-            *(_sparsity(label, group) for label, group in groups.items()),
-            *(_text(_structure(label), group.structures) for label, group in groups.items() if _chooses(group)),
+            *(_parameter(name, parameter) for name, parameter in _searched(parameters).items()),
             _text("ended", ENDINGS),
         ],
         metric_infos=[MetricInfo(name=MetricName(tag=tag(metric)), display_name=metric) for metric in METRICS_IN_ORDER],
@@ -65,13 +64,14 @@ def columns(groups: Groups) -> Any:
     return _summary("experiment", experiment=experiment)
 
 
-def row(record: Record, name: str, groups: Groups) -> list[Any]:
+def row(record: Record, name: str, parameters: Parameters) -> list[Any]:
     """Return the summaries that give a network that has ended its line; its metrics are the last of its curves."""
     start = SessionStartInfo(group_name=name, start_time_secs=_seconds(record.started_at))
-    for label, group in groups.items():
-        start.hparams[label].number_value = record.sparsities.get(label, 0.0)
-        if _chooses(group):
-            start.hparams[_structure(label)].string_value = record.structures.get(label, group.structures[0])
+    for parameter, its in _searched(parameters).items():
+        if isinstance(value := record.point.get(parameter, its.default if its.limits is None else 0.0), str):
+            start.hparams[parameter].string_value = value
+        else:
+            start.hparams[parameter].number_value = value
     start.hparams["ended"].string_value = record.stopped_by or record.status
     end = SessionEndInfo(
         status=STATUS_FAILURE if record.status == "failed" else STATUS_SUCCESS, end_time_secs=_seconds(record.ended_at)
@@ -82,29 +82,21 @@ def row(record: Record, name: str, groups: Groups) -> list[Any]:
     ]
 
 
-def _sparsity(label: str, group: PrunerGroup) -> Any:
-    info = HParamInfo(name=label, type=DATA_TYPE_FLOAT64, description="sparsity")
-    if isinstance(group.sparsity, Choice):
-        info.domain_interval.CopyFrom(
-            Interval(min_value=min(group.sparsity.values), max_value=max(group.sparsity.values))
-        )
-    else:
-        info.domain_interval.CopyFrom(Interval(min_value=group.sparsity.low, max_value=group.sparsity.high))
-    return info
+def _searched(parameters: Parameters) -> Parameters:
+    return {name: parameter for name, parameter in parameters.items() if not parameter.is_fixed}
+
+
+def _parameter(name: str, parameter: Parameter) -> Any:
+    if parameter.limits is None:
+        return _text(name, parameter.values)
+    low, high = parameter.limits
+    return HParamInfo(name=name, type=DATA_TYPE_FLOAT64, domain_interval=Interval(min_value=low, max_value=high))
 
 
 def _text(name: str, values: Any) -> Any:
     info = HParamInfo(name=name, type=DATA_TYPE_STRING)
     info.domain_discrete.extend(values)
     return info
-
-
-def _structure(label: str) -> str:
-    return f"{label} structure"
-
-
-def _chooses(group: PrunerGroup) -> bool:
-    return len(group.structures) > 1
 
 
 def _seconds(time: str) -> float:

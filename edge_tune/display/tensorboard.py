@@ -13,7 +13,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from edge_tune.display import hparams
-from edge_tune.display.hparams import SECTIONS, Groups, tag
+from edge_tune.display.hparams import SECTIONS, Parameters, tag
 from edge_tune.display.plots import pictures
 from edge_tune.objective import Objective
 from edge_tune.records.results import Record
@@ -29,8 +29,8 @@ class TensorBoard:
     over: what an attempt that was interrupted wrote is removed, so that no curve goes back in time.
     """
 
-    def __init__(self, folder: Path, groups: Groups) -> None:
-        self.folder, self.groups = folder, groups
+    def __init__(self, folder: Path, parameters: Parameters) -> None:
+        self.folder, self.parameters = folder, parameters
         self.open: dict[int, _Run] = {}
 
     def add(self, record: Record) -> None:
@@ -44,7 +44,7 @@ class TensorBoard:
         run.written = record.epoch
         if record.status != "running":
             if record.metrics:
-                for summary in hparams.row(record, run_name(record), self.groups):
+                for summary in hparams.row(record, run_name(record), self.parameters):
                     run.writer.file_writer.add_summary(summary)
             self.open.pop(record.trial).writer.close()
         run.writer.flush()
@@ -52,7 +52,7 @@ class TensorBoard:
     def add_study(self, card: str, records: Sequence[Record], objective: Objective) -> None:
         """Write the study's card, plots and columns in place of those there are."""
         writer = self._begin(STUDY)
-        writer.file_writer.add_summary(hparams.columns(self.groups))
+        writer.file_writer.add_summary(hparams.columns(self.parameters))
         writer.add_text(STUDY, card)
         for name, picture in pictures(records, objective).items():
             writer.add_image(f"{STUDY}/{name}", picture, dataformats="HWC")

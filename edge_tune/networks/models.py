@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_tune.errors import ExperimentError
+from edge_tune.imports import import_callable
 
 CIFAR_RESNETS = {f"resnet{depth}_cifar": depth for depth in (20, 32, 44, 56, 110)}
 
@@ -165,7 +166,7 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 
 
 def _call(name: str, num_classes: int) -> nn.Module:
-    function = _import(name)
+    function = import_callable(name, "model", "name the function that returns the network")
     try:
         model = function(num_classes=num_classes) if _takes_num_classes(function) else function()
     except Exception as error:
@@ -176,28 +177,6 @@ def _call(name: str, num_classes: int) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ExperimentError(f"model {name!r}: must return a torch.nn.Module, but got {model!r}; return the network.")
     return model
-
-
-def _import(name: str) -> Callable[..., object]:
-    module_name, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise ExperimentError(
-            f"model {name!r}: {module_name!r} must be importable, but got {type(error).__name__}: "
-            f"{_first_line(error)}; check the name and PYTHONPATH."
-        ) from error
-    if not hasattr(module, function_name):
-        raise ExperimentError(
-            f"model {name!r}: {module_name} must define {function_name!r}, but got no such name; check the spelling."
-        )
-    function = getattr(module, function_name)
-    if not callable(function):
-        raise ExperimentError(
-            f"model {name!r}: {function_name!r} must be a function, but got {function!r}; "
-            f"name the function that returns the network."
-        )
-    return function  # type: ignore[no-any-return]
 
 
 def _takes_num_classes(function: Callable[..., object]) -> bool:

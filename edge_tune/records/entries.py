@@ -41,9 +41,9 @@ class CurveEntry(TypedDict):
 
 
 class CutEntry(TypedDict, total=False):
-    """What a plan does to one weight."""
+    """What a plan does to one part of the network."""
 
-    weight: str
+    part: str
     before: Width
     kept: Width
 

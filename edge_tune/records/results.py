@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import NAME, Structure
+from edge_tune.experiment import NAME
 from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS, RATIOS
+from edge_tune.parameters import Point
 from edge_tune.records.entries import Count, CurveEntry, CutEntry, Evidence, Metrics, Number, Run
 from edge_tune.records.jsonfiles import DamageError, Lines, converted, read_lines, read_object
 
@@ -67,6 +68,7 @@ class Record:
         attempts: How often it began: more than once if its process, or the study, was lost meanwhile.
         reason: Why it was stopped or failed, for a person.
         collapsed: Why its predictions are no better than chance, or None.
+        point: The name of each parameter -> its value; empty for the unpruned network.
         epoch: Epochs of retraining finished.
         pruned: Every metric right after pruning (validation split).
         metrics: Every metric now: the accuracy of `epoch`, the last measurement.
@@ -83,8 +85,7 @@ class Record:
     stopped_by: str | None = None
     reason: str | None = None
     collapsed: str | None = None
-    sparsities: Metrics = field(default_factory=dict)
-    structures: Mapping[str, Structure] = field(default_factory=dict)
+    point: Mapping[str, Number | str] = field(default_factory=dict)
     epoch: Count = 0
     pruned: Metrics = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
@@ -133,11 +134,11 @@ class Started:
     """A line of started.jsonl: a trial began.
 
     Attributes:
-        config: Its point, as the search writes it.
+        point: What it was begun with.
     """
 
     trial: Count
-    config: Mapping[str, Number | str]
+    point: Mapping[str, Number | str]
 
     @classmethod
     def from_entry(cls, entry: object) -> "Started":
@@ -346,9 +347,9 @@ class Results:
         assert record.status != "running"
         _append(self.folder / ("baselines.jsonl" if record.baseline else "trials.jsonl"), record.to_json())
 
-    def add_started(self, trial: int, config: Mapping[str, Any]) -> None:
+    def add_started(self, trial: int, point: Point) -> None:
         """Note that a trial begins."""
-        _append(self.folder / "started.jsonl", json.dumps({"trial": trial, "config": config}))
+        _append(self.folder / "started.jsonl", json.dumps({"trial": trial, "point": dict(point)}))
 
     def trials(self) -> list[Record]:
         """Return the trials of the search that came to an end, by number."""
@@ -363,10 +364,10 @@ class Results:
         files = (self._records("baselines.jsonl"), self._records("trials.jsonl"), self._started())
         return [problem for lines in files for problem in lines.problems]
 
-    def unfinished(self) -> dict[int, dict[str, Any]]:
+    def unfinished(self) -> dict[int, Point]:
         """Return number -> point of the trials that began and left no record."""
         ended = {record.trial for record in (*self.trials(), *self.baselines())}
-        return {entry.trial: dict(entry.config) for entry in self._started().parts if entry.trial not in ended}
+        return {entry.trial: dict(entry.point) for entry in self._started().parts if entry.trial not in ended}
 
     def attempts(self) -> dict[int, int]:
         """Return number -> how often the trial began."""

@@ -1,8 +1,8 @@
 """The trials of a study for machines: one flat row a trial as CSV or Parquet, and a summary as JSON.
 
-Columns: what a trial is and how it ended; `same_as`, the trial whose record it took over; `sparsity.LABEL` and
-`structure.LABEL` as asked of each pruner group; `kept.WEIGHT`, the filters or channels that stay; every metric as it is
-now, and `pruned.METRIC` right after pruning; `RATIO.low` and `RATIO.high`, the 95 % interval of a ratio;
+Columns: what a trial is and how it ended; `same_as`, the trial whose record it took over; its point, each parameter
+under its name, as in `layer_1.sparsity`; `kept.WEIGHT`, the filters or channels that stay; every metric as it is now,
+and `pruned.METRIC` right after pruning; `RATIO.low` and `RATIO.high`, the 95 % interval of a ratio;
 `reference.LATENCY`, the unpruned network's in the same turns; `is_precise`, whether the ratios are known to 1 %;
 `seconds.STAGE`; where, on what and when it ran.
 A trial has no value in a column that its record does not speak of. Accuracies are on the validation split.
@@ -18,6 +18,7 @@ from pyarrow import csv, parquet
 
 from edge_tune.metrics import METRICS, RATIOS
 from edge_tune.objective import Objective
+from edge_tune.parameters import column_type
 from edge_tune.records.choosing import Ranking, ranking_line
 from edge_tune.records.entries import Metrics
 from edge_tune.records.ranking import (
@@ -36,6 +37,7 @@ from edge_tune.records.results import Record
 
 Cells = dict[str, Any]
 WHOLE_NUMBERS = {"trial", "epoch", "attempts", "same_as"}
+TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 TEXTS = {
     "name",
     "status",
@@ -59,7 +61,9 @@ def table(records: Sequence[Record]) -> pa.Table:
         rows = [section(record) for record in records]
         for name in dict.fromkeys(name for row in (section(Record(trial=0)), *rows) for name in row):
             columns[name] = [row.get(name) for row in rows]
-    return pa.table({name: pa.array(values, _type(name)) for name, values in columns.items()})
+    asked = {name for record in records for name in record.point}
+    types = {name: TYPES[column_type(values)] if name in asked else _type(name) for name, values in columns.items()}
+    return pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
 
 
 def to_csv(records: Sequence[Record]) -> bytes:
@@ -125,8 +129,7 @@ def _entry(record: Record) -> dict[str, Any]:
         "trial": record.trial,
         "name": record.name,
         "status": record.status,
-        "sparsities": dict(record.sparsities),
-        "structures": dict(record.structures),
+        "point": dict(record.point),
         "epoch": record.epoch,
         "pruned": dict(record.pruned),
         "metrics": dict(record.metrics),
@@ -152,12 +155,11 @@ def _what(record: Record) -> Cells:
 
 
 def _asked(record: Record) -> Cells:
-    sparsities = {f"sparsity.{label}": sparsity for label, sparsity in record.sparsities.items()}
-    return {**sparsities, **{f"structure.{label}": kind for label, kind in record.structures.items()}}
+    return dict(record.point)
 
 
 def _kept(record: Record) -> Cells:
-    return {f"kept.{cut['weight']}": cut.get("kept") for cut in record.plan if "weight" in cut}
+    return {f"kept.{cut['part']}": cut.get("kept") for cut in record.plan if "part" in cut}
 
 
 def _now(record: Record) -> Cells:
@@ -199,6 +201,6 @@ def _measured(metrics: Metrics, measurement: Mapping[str, Any]) -> Cells:
 def _type(column: str) -> pa.DataType:
     if column in WHOLE_NUMBERS or column.startswith("kept."):
         return pa.int64()
-    if column in TEXTS or column.startswith("structure."):
+    if column in TEXTS:
         return pa.string()
     return pa.bool_() if column == "baseline" or column.endswith("is_precise") else pa.float64()

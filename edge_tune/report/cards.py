@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_tune.metrics import RATIOS
+from edge_tune.parameters import short_names
 from edge_tune.records.endings import ending, ending_text
 from edge_tune.records.ranking import is_precise, reference_ms
 from edge_tune.records.results import Record
-from edge_tune.report.data import StudyData, columns_of, interval, measurement, numbers
+from edge_tune.report.data import StudyData, columns_of, interval, measurement, numbers, numbers_of
 
 MOST = np.iinfo(np.uint16).max
 
@@ -30,7 +31,7 @@ def pack(column: NDArray[Any]) -> dict[str, str]:
 def cards(study: StudyData) -> dict[str, Any]:
     """Return a study's records as packed columns: its baselines first, then its trials."""
     records = study.records
-    weights = list(dict.fromkeys(str(cut["weight"]) for record in records for cut in record.plan if "weight" in cut))
+    weights = list(dict.fromkeys(str(cut["part"]) for record in records for cut in record.plan if "part" in cut))
     return {
         "label": study.label,
         "baselines": [record.name for record in study.baselines],
@@ -41,8 +42,9 @@ def cards(study: StudyData) -> dict[str, Any]:
         "epoch": pack(np.array([record.epoch for record in records], dtype=np.int32)),
         "attempts": pack(np.array([record.attempts for record in records], dtype=np.int32)),
         "reasons": {row: why for row, record in enumerate(records) if (why := record.reason or record.collapsed)},
-        "sparsities": _columns([record.sparsities for record in records]),
-        "structures": _structures(records),
+        "parameters": _columns([numbers_of(record) for record in records]),
+        "choices": _choices(records),
+        "short": short_names(name for record in records for name in record.point),
         "pruned": _columns([record.pruned for record in records]),
         "metrics": _columns([record.metrics for record in records]),
         "reference": _columns([reference_ms(measurement(record)) for record in records]),
@@ -78,9 +80,10 @@ def _words(words: Iterable[str]) -> dict[str, Any]:
     return {"words": list(codes), "codes": pack(np.array([codes[word] for word in words], dtype=np.uint16))}
 
 
-def _structures(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    labels = dict.fromkeys(label for record in records for label in record.structures)
-    return {label: _words(record.structures.get(label, "") for record in records) for label in labels}
+def _choices(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """Pack the parameters that are texts."""
+    names = dict.fromkeys(name for record in records for name, value in record.point.items() if isinstance(value, str))
+    return {name: _words(str(record.point.get(name, "")) for record in records) for name in names}
 
 
 def _interval(records: Sequence[Record], metric: str) -> dict[str, dict[str, str]]:
@@ -106,8 +109,8 @@ def _cuts(records: Sequence[Record], weights: Sequence[str], what: str) -> list[
     counts = np.zeros((len(weights), len(records)), dtype=np.uint16)
     for row, record in enumerate(records):
         for cut in record.plan:
-            if "weight" in cut:
-                counts[places[str(cut["weight"])], row] = cut.get(what) or 0
+            if "part" in cut:
+                counts[places[str(cut["part"])], row] = cut.get(what) or 0
     return [pack(column) for column in counts]
 
 

@@ -16,6 +16,7 @@ from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import ExperimentError
 from edge_tune.loading import as_text, objective_from_json
 from edge_tune.objective import Objective
+from edge_tune.parameters import Axis, Choice, from_json
 from edge_tune.records.choosing import Ranking, rank
 from edge_tune.records.endings import RAN_TO_THE_END, ending
 from edge_tune.records.jsonfiles import content
@@ -67,6 +68,17 @@ class StudyData:
         """The experiment, as plain JSON."""
         found: Mapping[str, Any] = self.run.get("identity", {})
         return found
+
+    @cached_property
+    def axes(self) -> Mapping[str, Axis]:
+        """The axis of each parameter that is a number, as far as run.json says it from the values that occur."""
+        stored = self.run.get("parameters")
+        axes = {}
+        for name, values in self.columns.parameters.items():
+            known = from_json(stored.get(name)) if isinstance(stored, Mapping) else None
+            found = Choice(values[np.isfinite(values)].tolist())
+            axes[name] = known.axis if known and known.axis else found.axis or Axis(0.0, 1.0)
+        return axes
 
     @cached_property
     def sessions(self) -> list[Mapping[str, Any]]:
@@ -158,6 +170,7 @@ class Columns:
     Attributes:
         ending: As `endings.ending` names it.
         eligible: Whether it may be best.
+        parameters: Those that are numbers.
         pruned: Metric -> right after pruning.
         metrics: Metric -> now.
         hours: Of work on the study, at which it ended.
@@ -167,7 +180,7 @@ class Columns:
     ending: Sequence[str]
     eligible: Mask
     epoch: Floats
-    sparsities: Mapping[str, Floats]
+    parameters: Mapping[str, Floats]
     pruned: Mapping[str, Floats]
     metrics: Mapping[str, Floats]
     hours: Floats
@@ -180,7 +193,7 @@ class Columns:
             ending=[ending(record) for record in records],
             eligible=np.array([bool(eligible([record])) for record in records], dtype=bool),
             epoch=numbers(record.epoch for record in records),
-            sparsities=columns_of([record.sparsities for record in records]),
+            parameters=columns_of([numbers_of(record) for record in records]),
             pruned=columns_of([record.pruned for record in records]),
             metrics=columns_of([record.metrics for record in records]),
             hours=numbers(hours.get(record.trial) for record in records),
@@ -265,6 +278,11 @@ def number(value: object) -> float:
 def numbers(values: Iterable[object]) -> Floats:
     """Return values, of which some may be missing, as a column."""
     return np.array([number(value) for value in values], dtype=np.float64)
+
+
+def numbers_of(record: Record) -> dict[str, float]:
+    """Return the parameters of a trial that are numbers."""
+    return {name: value for name, value in record.point.items() if not isinstance(value, str)}
 
 
 def columns_of(mappings: Sequence[Mapping[str, object]]) -> dict[str, Floats]:

@@ -5,15 +5,20 @@ puts DARK in their place where the reader's system is dark.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from edge_tune.parameters import Axis, short_names
 from edge_tune.records.endings import ending_text
 from edge_tune.report.data import StudyData, interval, number
 from edge_tune.report.statistics import Floats, Ints, Mask, best_so_far, bin_means
 from edge_tune.report.style import LIGHT, MANY, MARKS, WORDS, Axes, Mark, f4, padded, rows_of, spacing, styled
+
+BINS = 50
+"""So many bins a parameter's axis has."""
 
 
 def pareto(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -> go.Figure:
@@ -145,9 +150,10 @@ def _add_trials(
         figure.add_trace(trace, *cell)
 
 
-def sparsity_matrix(study: StudyData, metrics: Sequence[tuple[str, Floats]], first: int) -> go.Figure:
-    """Return each group's sparsity (columns of panels) against each metric (rows of panels)."""
-    labels = list(study.columns.sparsities)
+def parameter_matrix(study: StudyData, metrics: Sequence[tuple[str, Floats]], first: int) -> go.Figure:
+    """Return each parameter (columns of panels) against each metric (rows of panels)."""
+    names = short_names(study.columns.parameters)
+    labels = list(names.values())
     figure = make_subplots(
         len(metrics),
         len(labels),
@@ -158,51 +164,83 @@ def sparsity_matrix(study: StudyData, metrics: Sequence[tuple[str, Floats]], fir
         column_titles=labels,
     )
     for row, (name, values) in enumerate(metrics, start=1):
-        for column, label in enumerate(labels, start=1):
-            x = study.columns.sparsities[label]
+        for column, x in enumerate(study.columns.parameters.values(), start=1):
             _add_trials(figure, study, x, values, first, (row, column), legend=row == column == 1, size=5)
         known = values[np.isfinite(values)].tolist()
         figure.update_yaxes(range=list(padded(known)), nticks=5, row=row)
         figure.update_yaxes(title=name, title_font_size=11, row=row, col=1)
-    figure.update_xaxes(range=[-0.03, 1.03], dtick=0.25)
-    figure.update_xaxes(title="sparsity", row=len(metrics))
+    for column, name in enumerate(names, start=1):
+        figure.update_xaxes(**_axis(study.axes[name]), col=column)
+        figure.update_xaxes(title=name.rpartition(".")[2], row=len(metrics), col=column)
     return styled(figure, 130 * len(metrics) + 110, legend=True)
 
 
+def _axis(axis: Axis) -> dict[str, Any]:
+    """Return plotly's settings of an axis, a little longer at both ends."""
+    low, high = _placed(np.array([axis.low, axis.high]), axis)
+    margin = 0.03 * (high - low) or 0.5
+    settings: dict[str, Any] = {"range": [low - margin, high + margin]}
+    if axis.is_logarithmic:
+        settings["type"] = "log"
+    elif (axis.low, axis.high) == (0.0, 1.0):
+        settings["dtick"] = 0.25
+    return settings
+
+
+def _placed(values: Floats, axis: Axis) -> Floats:
+    """Return where values stand on an axis, as plotly counts: a logarithmic one in powers of 10."""
+    return np.log10(values) if axis.is_logarithmic else values
+
+
+def _dimension(values: Floats, axis: Axis) -> dict[str, Any]:
+    """Return an axis of parallel coordinates, which plotly cannot draw on a logarithmic scale by itself."""
+    low, high = _placed(np.array([axis.low, axis.high]), axis).tolist()
+    settings: dict[str, Any] = {"values": f4(_placed(values, axis)), "range": [low, high]}
+    if axis.is_logarithmic:
+        ticks = np.linspace(low, high, 5)
+        settings |= {"tickvals": ticks.tolist(), "ticktext": [f"{10**tick:.2g}" for tick in ticks.tolist()]}
+    return settings
+
+
 def latency_bins(study: StudyData, axes: Axes) -> go.Figure:
-    """Return the mean latency_ratio of the trials in each 0.02-wide bin of each group's sparsity."""
-    labels = list(study.columns.sparsities)
+    """Return the mean latency_ratio of the trials in each of the bins of each parameter: a fiftieth of its axis."""
+    names = short_names(study.columns.parameters)
+    labels = list(names.values())
     figure = make_subplots(
         1, len(labels), shared_yaxes=True, horizontal_spacing=spacing(len(labels), 0.02), subplot_titles=labels
     )
-    for column, label in enumerate(labels, start=1):
-        bins = bin_means(study.columns.sparsities[label], study.columns.metric("latency_ratio"))
+    for column, (name, values) in enumerate(study.columns.parameters.items(), start=1):
+        axis = study.axes[name]
+        low, high = _placed(np.array([axis.low, axis.high]), axis)
+        bins = bin_means(_placed(values, axis), study.columns.metric("latency_ratio"), (high - low) / BINS or 1.0)
+        kind = name.rpartition(".")[2]
         figure.add_scatter(
-            x=bins.centres,
+            x=10**bins.centres if axis.is_logarithmic else bins.centres,
             y=bins.means,
             customdata=bins.counts,
             mode="lines+markers",
             line={"width": 1, "color": LIGHT["soft"]},
             marker={"size": np.minimum(3 + 2 * np.sqrt(bins.counts), 14), "color": LIGHT["accent"], "opacity": 1},
-            hovertemplate="sparsity %{x:.2f} \N{PLUS-MINUS SIGN} 0.01<br>mean %{y:.3f}<br>%{customdata} trials"
-            "<extra></extra>",
+            hovertemplate=f"{kind} about %{{x:.3g}}<br>" + "mean %{y:.3f}<br>%{customdata} trials<extra></extra>",
             showlegend=False,
             row=1,
             col=column,
         )
-    figure.update_xaxes(title="sparsity", range=[-0.03, 1.03], dtick=0.25)
+        figure.update_xaxes(title=kind, **_axis(axis), col=column)
     figure.update_yaxes(range=list(axes.ratio))
     figure.update_yaxes(title="mean latency_ratio", col=1)
     return styled(figure, 300)
 
 
 def parallel_coordinates(study: StudyData) -> go.Figure:
-    """Return one line for each trial, through its sparsities and what came of them, coloured by latency_ratio."""
+    """Return one line for each trial, through its parameters and what came of them, coloured by latency_ratio."""
     columns = study.columns
     ratio, top1 = columns.metric("latency_ratio"), columns.metric("top1")
     shown = np.isfinite(ratio) & np.isfinite(top1)
+    names = short_names(columns.parameters)
     dimensions = [
-        {"label": label, "values": f4(values[shown]), "range": [0, 1]} for label, values in columns.sparsities.items()
+        {"label": names[name], **_dimension(values[shown], study.axes[name])}
+        for name, values in columns.parameters.items()
     ]
     dimensions += [
         {"label": "latency_ratio", "values": f4(ratio[shown])},

@@ -1,10 +1,11 @@
-"""The sections on what the search found: the front, the sparsities, what retraining made of it."""
+"""The sections on what the search found: the front, the parameters, what retraining made of it."""
 
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 
+from edge_tune.parameters import short_names
 from edge_tune.records.endings import RUINED, ending
 from edge_tune.report import bars, figures, statistics
 from edge_tune.report.blocks import DASH, Block, Note, Plot, Table, Text
@@ -71,7 +72,7 @@ def latencies(studies: Sequence[StudyData], axes: Axes) -> list[Block]:
 
 
 def _metric_columns(study: StudyData) -> list[tuple[str, str, Floats]]:
-    """Return what sparsity is set against: a short title, what it is, and the column."""
+    """Return what a parameter is set against: a short title, what it is, and the column."""
     columns = study.columns
     found = [
         (name.replace("_fps", " (fps)"), WORDS[name], columns.metric(name))
@@ -84,58 +85,59 @@ def _metric_columns(study: StudyData) -> list[tuple[str, str, Floats]]:
     return [one for one in found if np.isfinite(one[2]).any()]
 
 
-def sparsity(study: StudyData, axes: Axes, first: int) -> list[Block]:
-    """Return how each group's sparsity goes with each metric."""
+def parameters(study: StudyData, axes: Axes, first: int) -> list[Block]:
+    """Return how each parameter that is a number goes with each metric."""
     metrics = _metric_columns(study)
-    labels = list(study.columns.sparsities)
-    if not metrics or not labels:
+    names = study.columns.parameters
+    if not metrics or not names:
         return [Note("Left out: no trial has been measured.")]
-    width = 130 + 130 * len(labels)
+    width = 130 + 130 * len(names)
     return [
         _correlations_table(study, metrics),
         Plot(
-            figures.sparsity_matrix(study, [(title, values) for title, _, values in metrics], first),
+            figures.parameter_matrix(study, [(title, values) for title, _, values in metrics], first),
             "matrix",
-            "Each group's sparsity against each metric",
-            "A column of panels is a pruner group, a row a metric; marks as in the first figure. A cloud without slope "
-            f"means that the group alone does not decide the metric. {CLICK}",
+            "Each parameter against each metric",
+            "A column of panels is a parameter, a row a metric; marks as in the first figure. A cloud without slope "
+            f"means that the parameter alone does not decide the metric. {CLICK}",
             min_width=width,
         ),
         Plot(
             figures.latency_bins(study, axes),
             "bins",
-            "Mean latency_ratio by sparsity",
-            "The mean over the trials in each 0.02-wide bin of a group's sparsity, whatever the other groups' were. "
+            "Mean latency_ratio by parameter",
+            "The mean over the trials in each bin of a parameter, a fiftieth of its axis, whatever the others were. "
             "Steps show where a device gains only with whole blocks of channels.",
             min_width=width,
         ),
         Plot(
             figures.parallel_coordinates(study),
             "parallel",
-            "Every trial as a line through its sparsities and what came of them",
+            "Every trial as a line through its parameters and what came of them",
             "The colour is the latency_ratio: the stronger, the faster. Drag along an axis to keep only the lines that "
             "pass there; click the axis to let all back in.",
-            min_width=120 * (len(labels) + 2),
+            min_width=120 * (len(names) + 2),
         ),
     ]
 
 
 def _correlations_table(study: StudyData, metrics: Sequence[tuple[str, str, Floats]]) -> Table:
     rows, shades = [], {}
-    for row, (label, sparsity) in enumerate(study.columns.sparsities.items()):
-        found = [correlation(sparsity, values) for _, _, values in metrics]
-        rows.append([escape(label), *map(_correlation, found)])
+    names = short_names(study.columns.parameters)
+    for row, (name, column_of) in enumerate(study.columns.parameters.items()):
+        found = [correlation(column_of, values) for _, _, values in metrics]
+        rows.append([escape(names[name]), *map(_correlation, found)])
         for column, one in enumerate(found, start=1):
             if np.isfinite(one.spearman):
                 shades[row, column] = abs(one.spearman)
     counts = [int(np.isfinite(values).sum()) for _, _, values in metrics]
     pairs = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
     return Table(
-        "Correlation of sparsity and metric",
+        "Correlation of parameter and metric",
         "Pearson's r (linear), below it Spearman's \N{GREEK SMALL LETTER RHO} (monotone), from \N{MINUS SIGN}1 to +1; "
         f"the stronger the shade, the larger \N{GREEK SMALL LETTER RHO}. Over {pairs} trials with both figures. A "
-        "search that prefers good regions does not draw sparsities evenly, which these figures do not correct.",
-        ["group", *(escape(title) for title, _, _ in metrics)],
+        "search that prefers good regions does not draw parameters evenly, which these figures do not correct.",
+        ["parameter", *(escape(title) for title, _, _ in metrics)],
         rows,
         shades=shades,
     )
@@ -148,15 +150,12 @@ def _correlation(one: Correlation) -> str:
 
 
 def importance(study: StudyData) -> list[Block]:
-    """Return which groups decide latency and top1."""
-    columns = study.columns
+    """Return which parameters decide latency and top1."""
+    columns, names = study.columns, short_names(study.columns.parameters)
+    numbers = {names[name]: values for name, values in columns.parameters.items()}
     top1 = columns.final("top1") if study.retrained else columns.metric("top1", pruned=True)
     candidates = {"latency_ratio": columns.metric("latency_ratio"), "val top1": top1}
-    known = {
-        name: statistics.importance(columns.sparsities, values)
-        for name, values in candidates.items()
-        if columns.sparsities
-    }
+    known = {name: statistics.importance(numbers, values) for name, values in candidates.items() if numbers}
     found: dict[str, Importance] = {name: one for name, one in known.items() if one}
     if not found:
         return [Note(f"Left out: it takes at least {MIN_TRIALS} measured trials that differ.")]
@@ -165,8 +164,8 @@ def importance(study: StudyData) -> list[Block]:
         Plot(
             bars.importance(found),
             "importance",
-            "Share of each group in what decides a metric",
-            "How much worse a random forest predicts the metric when one group's sparsities are shuffled (permutation "
+            "Share of each parameter in what decides a metric",
+            "How much worse a random forest predicts the metric when one parameter's values are shuffled (permutation "
             f"importance). For trials it was not grown on, the forest explains {trust}; the less that is, the less the "
             "shares say.",
         )

@@ -46,6 +46,7 @@ function show(value, digits) {
 }
 const figure = (study, metrics, metric, i) =>
   metrics[metric] ? mark(study, metrics, metric, i) + show(column(metrics[metric])[i] / (metric === "macs" ? 1e6 : 1), DIGITS[metric] ?? 3) : "–";
+const valueOf = (study, name, i) => show(column(study.parameters[name])[i], 3);
 // What stands before a latency of a measurement whose time was over before its ratios were known.
 function mark(study, metrics, metric, i) {
   if (!metric.includes("latency") || Number.isNaN(column(metrics[metric])[i])) return "";
@@ -125,7 +126,7 @@ function openTip(row, { clientX, clientY }) {
     `val top1 ${figure(study, study.metrics, "top1", i)} %`,
     `latency_ratio ${figure(study, study.metrics, "latency_ratio", i)} ${interval(study, "latency_ratio", i)}`,
     `latency ${figure(study, study.metrics, "latency_ms", i)}${study.reference.latency_ms ? " of " + figure(study, study.reference, "latency_ms", i) : ""} ms`,
-    Object.keys(study.sparsities).map((group) => `${group} ${figure(study, study.sparsities, group, i)}`).join(", "),
+    Object.keys(study.parameters).map((name) => `${study.short[name]} ${valueOf(study, name, i)}`).join(", "),
   ];
   tip.replaceChildren(make("b", { textContent: nameOf(study, i) }), ...lines.map((textContent) => make("span", { textContent })));
   tip.hidden = false;
@@ -181,16 +182,19 @@ function figuresOf(study, i) {
 }
 
 function plan(study, i) {
-  const asked = Object.keys(study.sparsities).filter((group) => !Number.isNaN(column(study.sparsities[group])[i]));
-  if (!asked.length) return [];
-  const structure = (group) => (study.structures[group] ? word(study.structures[group], i) : "");
+  const values = {};
+  const add = (name, text) => { const dot = name.lastIndexOf("."); (values[name.slice(0, dot)] ??= []).push(`${name.slice(dot + 1)} ${text}`); };
+  for (const name of Object.keys(study.parameters)) {
+    if (!Number.isNaN(column(study.parameters[name])[i])) add(name, valueOf(study, name, i));
+  }
+  for (const name of Object.keys(study.choices)) if (word(study.choices[name], i)) add(name, word(study.choices[name], i));
+  if (!Object.keys(values).length) return [];
   const cut = (weight) => {
     const before = column(study.before[weight])[i];
     return before ? `${column(study.kept[weight])[i]} of ${before}` : "–";
   };
-  const body = asked.flatMap((group) => {
-    const heading = make("th", { colSpan: 2, scope: "rowgroup",
-      textContent: `${group}: sparsity ${figure(study, study.sparsities, group, i)} of the ${structure(group)}` });
+  const body = Object.keys(values).flatMap((group) => {
+    const heading = make("th", { colSpan: 2, scope: "rowgroup", textContent: `${group}: ${values[group].join(", ")}` });
     const cuts = (study.groups[group] ?? []).map((weight) =>
       make("tr", {}, make("td", { textContent: study.weights[weight] }), make("td", { textContent: cut(weight) })));
     return [make("tr", {}, heading), ...cuts];
@@ -244,7 +248,7 @@ function trialTable(place) {
     metric(study.metrics, "total_latency_ms", "total latency (ms)"),
     metric(study.metrics, "throughput_fps", "throughput (fps)"),
     metric(study.metrics, "parameters", "parameters"),
-    ...Object.keys(study.sparsities).map((group) => metric(study.sparsities, group, group)),
+    ...Object.keys(study.parameters).map((name) => ({ title: study.short[name], number: (i) => column(study.parameters[name])[i], text: (i) => valueOf(study, name, i) })),
   ].filter(Boolean);
   const state = { column: 0, sign: 1, page: 0, which: "all" };
   const head = make("tr"), body = make("tbody"), count = make("span");

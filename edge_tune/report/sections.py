@@ -47,8 +47,8 @@ def study_sections(study: StudyData, axes: Axes, first: int, place: int) -> list
     """Return the sections of one study."""
     parts: list[tuple[str, str, Sequence[Block]]] = [
         ("verdict", "Verdict", _verdict(study)),
-        ("sparsity", "Sparsity against metrics", findings.sparsity(study, axes, first)),
-        ("importance", "Which group matters", findings.importance(study)),
+        ("parameters", "Parameters against metrics", findings.parameters(study, axes, first)),
+        ("importance", "Which parameter matters", findings.importance(study)),
         ("retraining", "Before and after retraining", findings.retraining(study, axes, first)),
         ("ruined", "Ruined networks", findings.ruined(study)),
         ("time", "Where the time went", account.time(study)),

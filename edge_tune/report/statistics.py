@@ -85,10 +85,10 @@ def _log(above: float, below: float) -> float:
 
 @dataclass(frozen=True)
 class Importance:
-    """Which sparsities decide a metric.
+    """Which parameters decide a metric.
 
     Attributes:
-        shares: Label -> share; they sum to 1.
+        shares: Name -> share; they sum to 1.
         r2: Share of the metric's variance that the forest predicts for trials it was not grown on; where it is
             near 0, the shares say nothing.
         n: Trials that the forest was grown on.
@@ -99,8 +99,8 @@ class Importance:
     n: int
 
 
-def importance(sparsities: Mapping[str, Floats], metric: Floats, seed: int = 0) -> Importance | None:
-    """Return how much worse a random forest predicts the metric when one group's sparsities are shuffled.
+def importance(parameters: Mapping[str, Floats], metric: Floats, seed: int = 0) -> Importance | None:
+    """Return how much worse a random forest predicts the metric when one parameter's values are shuffled.
 
     None: there are too few trials, or nothing varies.
 
@@ -109,17 +109,17 @@ def importance(sparsities: Mapping[str, Floats], metric: Floats, seed: int = 0) 
     from sklearn.ensemble import RandomForestRegressor  # only now: it takes a second to import
     from sklearn.inspection import permutation_importance
 
-    known = np.isfinite(metric) & np.all([np.isfinite(column) for column in sparsities.values()], axis=0)
+    known = np.isfinite(metric) & np.all([np.isfinite(column) for column in parameters.values()], axis=0)
     rows = np.flatnonzero(known)
     if len(rows) > MAX_TRIALS:
         rows = np.random.default_rng(seed).choice(rows, MAX_TRIALS, replace=False)
     if len(rows) < MIN_TRIALS or np.ptp(metric[rows]) == 0:
         return None
-    inputs = np.column_stack([column[rows] for column in sparsities.values()])
+    inputs = np.column_stack([column[rows] for column in parameters.values()])
     forest = RandomForestRegressor(100, oob_score=True, random_state=seed).fit(inputs, metric[rows])
     shuffled = permutation_importance(forest, inputs, metric[rows], n_repeats=5, random_state=seed)
     worse = np.maximum(shuffled.importances_mean, 0.0)
     if not worse.sum():
         return None
-    shares = dict(zip(sparsities, (worse / worse.sum()).tolist(), strict=True))
+    shares = dict(zip(parameters, (worse / worse.sum()).tolist(), strict=True))
     return Importance(shares, float(forest.oob_score_), len(rows))

@@ -4,35 +4,26 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 
-from edge_tune.experiment import Choice, Point, PrunerGroup, Uniform
+from edge_tune.parameters import Parameter, Point
 
 LISTED = 100_000
 """The numbers of a grid of so many points are shuffled; those of a larger one are drawn until one is new."""
 
 
-def count_points(groups: Mapping[str, PrunerGroup]) -> int | None:
-    """Return how many points a space has; None if a sparsity has a range."""
-    sizes = []
-    for group in groups.values():
-        if isinstance(group.sparsity, Choice):
-            sizes.append(len(group.sparsity.values))
-        elif group.sparsity.low < group.sparsity.high:
-            return None
-        sizes.append(len(group.structures))
-    return math.prod(sizes)
+def count_points(parameters: Mapping[str, Parameter]) -> int | None:
+    """Return how many points a space has; None if a parameter has values that cannot be counted."""
+    sizes = [None if parameter.values is None else len(parameter.values) for parameter in parameters.values()]
+    return None if None in sizes else math.prod(size for size in sizes if size)
 
 
-def grid_point(groups: Mapping[str, PrunerGroup], number: int) -> Point:
-    """Return one point of a grid, numbered from 0: the last group's structure changes from each to the next."""
-    structures, sparsities = {}, {}
-    for label, group in reversed(list(groups.items())):
-        number, place = divmod(number, len(group.structures))
-        structures[label] = group.structures[place]
-    for label, group in reversed(list(groups.items())):
-        assert isinstance(group.sparsity, Choice)
-        number, place = divmod(number, len(group.sparsity.values))
-        sparsities[label] = group.sparsity.values[place]
-    return Point({label: sparsities[label] for label in groups}, {label: structures[label] for label in groups})
+def grid_point(parameters: Mapping[str, Parameter], number: int) -> Point:
+    """Return one point of a grid, numbered from 0: the last parameter changes from each to the next."""
+    point = {}
+    for name, parameter in reversed(list(parameters.items())):
+        assert parameter.values is not None
+        number, place = divmod(number, len(parameter.values))
+        point[name] = parameter.values[place]
+    return {name: point[name] for name in parameters}
 
 
 def in_drawn_order(size: int, seed: int) -> Iterator[int]:
@@ -51,12 +42,9 @@ def in_drawn_order(size: int, seed: int) -> Iterator[int]:
             yield number
 
 
-def random_point(groups: Mapping[str, PrunerGroup], generator: random.Random) -> Point:
-    """Return a point at which each sparsity and each structure is as likely as any other."""
-    sparsities = {
-        label: generator.uniform(group.sparsity.low, group.sparsity.high)
-        if isinstance(group.sparsity, Uniform)
-        else generator.choice(group.sparsity.values)
-        for label, group in groups.items()
+def random_point(parameters: Mapping[str, Parameter], generator: random.Random) -> Point:
+    """Return a point at which each value of each parameter is as likely as any other."""
+    return {
+        name: parameter.default if parameter.is_fixed else parameter.draw(generator)
+        for name, parameter in parameters.items()
     }
-    return Point(sparsities, {label: generator.choice(group.structures) for label, group in groups.items()})

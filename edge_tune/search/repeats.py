@@ -4,7 +4,7 @@ import json
 import zlib
 from dataclasses import dataclass, replace
 
-from edge_tune.experiment import Point
+from edge_tune.parameters import Point
 from edge_tune.records.results import Planned, Record, now
 
 
@@ -29,8 +29,7 @@ class Repeat:
             trial=self.trial,
             baseline=None,
             same_as=record.trial,
-            sparsities=self.point.sparsities,
-            structures=self.point.structures,
+            point=self.point,
             plan=self.planned.plan,
             seconds={},
             started_at=now(),

@@ -1,67 +1,32 @@
-"""What is tried next: HyperOpt's suggestions or a grid's points, and no network twice.
+"""What is tried next: baselines, what an earlier session left, then what the method of search suggests; nothing twice.
 
 Records are the only state: a searcher that is given those of an earlier session goes on as if there had been none.
 """
 
-import itertools
 import random
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from heapq import nsmallest
 from typing import Any
 
-from hyperopt import JOB_STATE_DONE, JOB_STATE_ERROR, Trials
-from hyperopt.fmin import generate_trial
-from ray import tune
-from ray.tune.search.hyperopt import HyperOptSearch
+from ray.tune.search import Searcher as RaySearcher
 
-from edge_tune.experiment import Choice, Experiment, Point, PrunerGroup, Uniform
+from edge_tune.errors import StudyError
+from edge_tune.experiment import Experiment
+from edge_tune.parameters import Point
 from edge_tune.records.results import Planned, Record
 from edge_tune.records.scoring import Scorer
-from edge_tune.search.points import count_points, grid_point, in_drawn_order, random_point
+from edge_tune.search import suggesters
+from edge_tune.search.points import count_points, random_point
 from edge_tune.search.repeats import Networks, Repeat
-from edge_tune.search.trainable import Config, Planner, baseline_name, split_config, to_point
-
-LOSS = "loss"
-"""What HyperOpt minimises, which is not what the network loses."""
-
-OBSERVED = 500
-"""HyperOpt looks at no more trials that have ended than these: the best, and the latest of the others."""
-
-BEST = 25
-"""HyperOpt calls no more trials good than these."""
+from edge_tune.search.suggesters.protocol import Outcome
+from edge_tune.search.trainable import Config, Planner, baseline_name
 
 ASKED = 10
 """So many suggestions in a row whose networks were tried before are followed by a point drawn at random."""
 
 DRAWN = 200
 """So many random points whose networks were all tried before end the search."""
-
-
-def space(groups: Mapping[str, PrunerGroup]) -> dict[str, Any]:
-    """Return the parameters that are left to search, in Ray Tune's terms."""
-    parameters: dict[str, Any] = {}
-    for label, group in groups.items():
-        if isinstance(group.sparsity, Uniform) and group.sparsity.low < group.sparsity.high:
-            parameters[label] = tune.uniform(group.sparsity.low, group.sparsity.high)
-        if isinstance(group.sparsity, Choice) and len(group.sparsity.values) > 1:
-            parameters[label] = tune.choice(list(group.sparsity.values))
-        if len(group.structures) > 1:
-            parameters[f"{label}:structure"] = tune.choice(list(group.structures))
-    return parameters
-
-
-def to_config(point: Point, groups: Mapping[str, PrunerGroup]) -> Config:
-    """Return the config of a point: `to_point` backwards."""
-    values = {**point.sparsities, **{f"{label}:structure": kind for label, kind in point.structures.items()}}
-    return {key: values[key] for key in space(groups)}
-
-
-def baseline_points(experiment: Experiment) -> list[Point]:
-    """Return the points of the baselines, in their order."""
-    structures = {label: group.structures[0] for label, group in experiment.pruner_groups.items()}
-    return [Point(sparsities, structures) for sparsities in experiment.baselines.values()]
 
 
 def count_trials(experiment: Experiment) -> int:
@@ -71,50 +36,27 @@ def count_trials(experiment: Experiment) -> int:
 
 def _count_searched(experiment: Experiment) -> int:
     trials = experiment.search.trials
-    return min(trials, count_points(experiment.pruner_groups) or trials) if _is_grid(experiment) else trials
+    if experiment.search.method == "grid":
+        return min(trials, count_points(experiment.parameters) or trials)
+    return trials
 
 
-def _is_grid(experiment: Experiment) -> bool:
-    return experiment.search.method == "grid"
-
-
-class Observations(Trials):  # type: ignore[misc]  # HyperOpt has no types
-    """HyperOpt's book of trials without those that failed and the oldest, so that a suggestion's cost has a bound.
-
-    Which trials it holds depends on which have ended, not on their order: a resumed study looks at the same.
-    """
-
-    _dynamic_trials: list[dict[str, Any]]
-
-    def refresh(self) -> None:
-        """Leave out what is not looked at any more. HyperOpt calls this after each change."""
-        documents = [document for document in self._dynamic_trials if document["state"] != JOB_STATE_ERROR]
-        ended = [document for document in documents if document["state"] == JOB_STATE_DONE]
-        if len(ended) > OBSERVED:
-            best = {one["tid"] for one in nsmallest(BEST, ended, key=lambda one: (one["result"]["loss"], one["tid"]))}
-            others = sorted(document["tid"] for document in ended if document["tid"] not in best)
-            forgotten = set(others[: BEST - OBSERVED])
-            documents = [document for document in documents if document["tid"] not in forgotten]
-        self._dynamic_trials = documents
-        super().refresh()
-
-
-class Searcher(HyperOptSearch):
-    """HyperOpt's TPE in Ray Tune, that starts from planned points and from an earlier session, and repeats nothing.
+class Searcher(RaySearcher):
+    """Hands Ray Tune one trial after another, and the method of search what came of each.
 
     Suggestions depend on the seed and the results only: a study that was interrupted and resumed
     between two trials goes on with the very suggestions that it would have made. A trial whose
-    process was lost is suggested again, under its number; for HyperOpt it never ended.
+    process was lost is suggested again, under its number; for the method of search it runs all the while.
 
     A point whose network was tried before, or is tried now, is not suggested to Ray: it has a number and takes the
-    other's record over, HyperOpt is told the outcome, and the next point is looked at. It does not count as one of
-    `Search(trials=...)`.
+    other's record over, the method of search is told the outcome, and the next point is looked at. It does not count as
+    one of `Search(trials=...)`.
 
     Args:
         planner: Tells the networks of points.
         ended: Records of an earlier session; they teach, and are not suggested again. That of the unpruned network, to
             compare with, too.
-        unfinished: Number -> config of the trials that an earlier session began and did not end.
+        unfinished: Number -> point of the trials that an earlier session began and did not end.
         attempts: Number -> how often an earlier session began the trial.
 
     Attributes:
@@ -126,78 +68,77 @@ class Searcher(HyperOptSearch):
         experiment: Experiment,
         planner: Planner,
         ended: Sequence[Record] = (),
-        unfinished: Mapping[int, Config] | None = None,
+        unfinished: Mapping[int, Point] | None = None,
         attempts: Mapping[int, int] | None = None,
     ) -> None:
-        search, self.groups = experiment.search, experiment.pruner_groups
-        super().__init__(
-            space=self.convert_search_space(space(self.groups)),
-            metric=LOSS,
-            mode="min",
-            n_initial_points=2**31 if search.method == "random" else min(20, max(5, search.trials // 4)),
-            random_state_seed=search.seed,
-        )
-        self._hpopt_trials = Observations()
+        super().__init__()
         self.experiment, self.planner = experiment, planner
+        self.suggester = suggesters.make(experiment)
         self.networks = Networks()
         self.repeats: list[Record] = []
         self.waits: list[Repeat] = []
         self.exhausted: str | None = None
         self.attempts = Counter(attempts or {})
-        self.lost: dict[int, Any] = {}
+        self.running: set[str] = set()
+        self.lost: set[int] = set()
         self.names: dict[int, str] = {}
         self.scorer = Scorer(experiment.objective)
-        self.undecided: list[tuple[str, Record]] = []
+        self.undecided: list[Record] = []
         self.begun = self.repeats_in_a_row = 0
-        points = enumerate(baseline_points(experiment), 1)
-        baselines = {number: to_config(point, self.groups) for number, point in points}
+        baselines = {number: experiment.baseline(name) for number, name in enumerate(experiment.baselines, 1)}
         done = {record.trial for record in ended}
         waiting = {**baselines, **(unfinished or {})}
-        self.waiting = deque(sorted((number, config) for number, config in waiting.items() if number not in done))
+        self.waiting = deque(
+            sorted(((number, point) for number, point in waiting.items() if number not in done), key=lambda one: one[0])
+        )
         self.next_number = max([0, *baselines, *done, *waiting]) + 1
         for record in sorted(ended, key=lambda record: record.trial):
             if record.trial:
                 self._replay(record)
             else:
                 self.scorer.know(record)  # the unpruned network is no point
-        drawn = self.next_number - 1 - len(baselines)
-        for _ in range(drawn):
-            self._skip_a_suggestion()
-        self.is_grid = _is_grid(experiment)
-        size = (count_points(self.groups) or 0) if self.is_grid else 0
-        self.grid = itertools.islice(in_drawn_order(size, search.seed), drawn, None)
 
     def suggest(self, trial_id: str) -> Config | str | None:  # type: ignore[override]  # its annotation forgets two
-        """Return the next point, its number and attempt; None while the last ones run, then FINISHED."""
-        while (drawn := self._draw(trial_id)) is not None:
-            number, config = drawn
-            if self._begins(trial_id, number, config):
+        """Return the next point, its number and attempt; None while the last ones run, then FINISHED.
+
+        Raises:
+            StudyError: The method of search fails, or suggests what is no point of the search space.
+        """
+        while (drawn := self._draw()) is not None:
+            number, point = drawn
+            if self._begins(number, point):
                 self.attempts[number] += 1
                 self.names[number] = trial_id
-                return {**config, "trial": number, "attempt": self.attempts[number]}
-        return None if self._live_trial_mapping else self.FINISHED
+                self.running.add(trial_id)
+                return {"trial": number, "attempt": self.attempts[number], "point": dict(point)}
+        return None if self.running else self.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Learn nothing from Ray: `end` brings the record, and `run_again` what has none."""
 
-    def run_again(self, trial_id: str, config: Config) -> None:
+    def run_again(self, config: Config) -> None:
         """Have the trial of a lost process begin once more, before any new one."""
-        number, point = split_config(config)
-        self.lost[number] = self._live_trial_mapping.pop(trial_id)
-        self.waiting.appendleft((number, point))
+        number = config["trial"]
+        self.running.discard(self.names.pop(number))
+        self.lost.add(number)
+        self.waiting.appendleft((number, config["point"]))
 
     def end(self, record: Record) -> None:
         """Learn from a trial that ended; have its record taken over by those that wait for it and by those to come."""
-        self._learn(self.names.pop(record.trial), record)
+        self.running.discard(self.names.pop(record.trial))
+        self._learn(record)
         for repeat in self.networks.end(record):
             self._take_over(repeat, record)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Ray Tune writes it to files that are never read, and the records are the state."""
-        return {}
-
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing, for the same reason."""
+        """Write nothing: Ray Tune's files are never read, and the records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read nothing, for the same reason."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing, for the same reason."""
+        return {}
 
     def take_news(self) -> tuple[list[Repeat], list[Record]]:
         """Return the trials that wait for another's record, and the records that were taken over, each once."""
@@ -205,44 +146,66 @@ class Searcher(HyperOptSearch):
         self.waits, self.repeats = [], []
         return news
 
-    def _draw(self, trial_id: str) -> tuple[int, Config] | None:
-        """Return the next number and its point, which HyperOpt now knows under `trial_id`; None: there is none."""
+    def _draw(self) -> tuple[int, Point] | None:
+        """Return the next number and its point, which the method of search now knows; None: there is none."""
         if self.waiting:
-            number, config = self.waiting.popleft()
+            number, point = self.waiting.popleft()
             if number in self.lost:
-                self._live_trial_mapping[trial_id] = self.lost.pop(number)
-            else:
-                self._enter(trial_id, config)
-            return number, config
-        if self.begun >= _count_searched(self.experiment) or self._is_exhausted():
-            return None
-        if (new := self._new_point(trial_id)) is None:
-            return None
-        self.next_number += 1
-        return self.next_number - 1, new
+                self.lost.discard(number)
+                return number, point
+        else:
+            if self.begun >= _count_searched(self.experiment) or self._is_exhausted():
+                return None
+            if (new := self._new_point()) is None:
+                return None
+            number, point = self.next_number, new
+            self.next_number += 1
+        self._tell_begun(number, point)
+        return number, point
 
-    def _new_point(self, trial_id: str) -> Config | None:
-        if not self.is_grid and self.repeats_in_a_row < ASKED:
-            return super().suggest(trial_id) or {}
-        if (point := self._next_of_grid() if self.is_grid else self._untried_point()) is None:
-            return None
-        config = to_config(point, self.groups)
-        self._enter(trial_id, config)
-        return config
+    def _new_point(self) -> Point | None:
+        if not self.suggester.is_exhaustive and self.repeats_in_a_row >= ASKED:
+            return self._untried_point()
+        if (point := self._suggestion()) is None:
+            size, method = count_points(self.experiment.parameters), self.experiment.search.method
+            points = "all that it has to suggest" if size is None else f"each of its {size} points"
+            self.exhausted = f"the {method} is exhausted: {points} was looked at"
+        return point
 
-    def _next_of_grid(self) -> Point | None:
-        number = next(self.grid, None)
-        if number is not None:
-            return grid_point(self.groups, number)
-        self.exhausted = f"the grid is exhausted: each of its {count_points(self.groups)} points was looked at"
-        return None
+    def _suggestion(self) -> Point | None:
+        """Return what the method of search suggests, once it was looked at.
+
+        Raises:
+            StudyError: It fails, or suggests what is no point of the search space.
+        """
+        method, parameters = self.experiment.search.method, self.experiment.parameters
+        try:
+            point = self.suggester.suggest()
+        except Exception as error:
+            first_line = str(error).partition("\n")[0].rstrip(".")
+            raise StudyError(
+                f"the search method {method!r} must suggest a point, but raised {type(error).__name__}: {first_line}."
+            ) from error
+        if point is None:
+            return None
+        if not isinstance(point, Mapping) or point.keys() != parameters.keys():
+            raise StudyError(
+                f"the search method {method!r} must suggest a value for each of {list(parameters)}, but suggested "
+                f"{point!r}."
+            )
+        for name, parameter in parameters.items():
+            if point[name] not in parameter:
+                raise StudyError(
+                    f"the search method {method!r} must suggest {name} within {parameter}, but suggested "
+                    f"{point[name]!r}."
+                )
+        return {name: point[name] for name in parameters}
 
     def _untried_point(self) -> Point | None:
         """Return a random point that gives a network which the search has not come upon; its number decides it."""
-        self._skip_a_suggestion()
         generator = random.Random(f"{self.experiment.search.seed} {self.next_number}")
         for _ in range(DRAWN):
-            point = random_point(self.groups, generator)
+            point = random_point(self.experiment.parameters, generator)
             if self.planner(point, is_baseline=False).digest not in self.networks.searched:
                 return point
         self.exhausted = f"the space is exhausted: each of {DRAWN} points drawn at random gave a network that was tried"
@@ -259,36 +222,28 @@ class Searcher(HyperOptSearch):
             self.exhausted = f"the space is exhausted: each network that its points give was tried, {self.size} in all"
         return self.exhausted is not None
 
-    def _skip_a_suggestion(self) -> None:
-        """Draw the random number that a suggestion takes: a resumed study goes on with the one after it."""
-        self.rstate.randint(2**31 - 1)
-
-    def _begins(self, trial_id: str, number: int, config: Config) -> bool:
+    def _begins(self, number: int, point: Point) -> bool:
         """Tell whether a trial is to begin: its network is a new one, or it is a baseline or a lost trial."""
         if self.networks.is_under_way(number):
             return True
-        point = to_point(config, self.groups)
-        is_baseline = baseline_name(self.experiment, number) is not None
+        is_baseline = self._is_baseline(number)
         planned = self.planner(point, is_baseline=is_baseline)
-        if not is_baseline and self._repeats(trial_id, number, point, planned):
+        if not is_baseline and self._repeats(number, point, planned):
             return False
         self.networks.begin(number, planned.digest)
         return True
 
-    def _repeats(self, trial_id: str, number: int, point: Point, planned: Planned) -> bool:
+    def _repeats(self, number: int, point: Point, planned: Planned) -> bool:
         """Tell whether another trial has or had this network; then this one takes its record over, now or later."""
         record, other = self.networks.record(planned.digest), self.networks.trying(planned.digest)
         self._count(planned.digest, repeats=bool(record or other))
-        if not (record or other):
-            return False
-        self._live_trial_mapping[_name(number)] = self._live_trial_mapping.pop(trial_id)
         if record:
             self._take_over(Repeat(number, record.trial, point, planned), record)
         elif other:
             repeat = Repeat(number, other, point, planned)
             self.networks.waiting.setdefault(planned.digest, []).append(repeat)
             self.waits.append(repeat)
-        return True
+        return bool(record or other)
 
     def _count(self, digest: str, *, repeats: bool) -> None:
         """Count a network that the search came upon."""
@@ -298,44 +253,35 @@ class Searcher(HyperOptSearch):
 
     def _take_over(self, repeat: Repeat, record: Record) -> None:
         own = repeat.take_over(record)
-        self._learn(_name(repeat.trial), own)
+        self._learn(own)
         self.networks.know(own, repeat.planned.digest)
         self.repeats.append(own)
 
     def _replay(self, record: Record) -> None:
         """Learn what an earlier session found, as if it were found now."""
-        point = Point(record.sparsities, record.structures)
-        self._enter(_name(record.trial), to_config(point, self.groups))
-        self._learn(_name(record.trial), record)
+        self._tell_begun(record.trial, record.point)
+        self._learn(record)
         digest = self.planner.digest(record)
         self.networks.know(record, digest)
         if not record.baseline:
             self._count(digest, repeats=record.same_as is not None)
 
-    def _learn(self, trial_id: str, record: Record) -> None:
-        """Tell HyperOpt how a trial ended, once the baselines are known that the objective compares with."""
+    def _tell_begun(self, number: int, point: Point) -> None:
+        self.suggester.tell(point, Outcome(trial=number, is_baseline=self._is_baseline(number)))
+
+    def _learn(self, record: Record) -> None:
+        """Tell the method of search how a trial ended, once the objective's baselines are known."""
         self.scorer.know(record)
-        self.undecided.append((trial_id, record))
+        self.undecided.append(record)
         if not self.scorer.is_ready:
             return
         decided, self.undecided = self.undecided, []
-        for name, one in decided:
-            if one.status == "failed":
-                super().on_trial_complete(name, error=True)
-            else:
-                super().on_trial_complete(name, {LOSS: self.scorer.score(one).for_search})
+        for one in decided:
+            score = None if one.status == "failed" else self.scorer.score(one)
+            self.suggester.tell(
+                one.point,
+                Outcome(trial=one.trial, is_baseline=one.baseline is not None, record=one, score=score),
+            )
 
-    def _enter(self, trial_id: str, config: Config) -> None:
-        """Enter a point that HyperOpt did not suggest, as if it had."""
-        values = dict(config)
-        self._convert_categories_to_indices(values)
-        (number,) = self._hpopt_trials.new_trial_ids(1)
-        document = generate_trial(number, values)
-        self._hpopt_trials.insert_trial_doc(document)
-        self._hpopt_trials.refresh()
-        self._live_trial_mapping[trial_id] = (number, document)
-
-
-def _name(number: int) -> str:
-    """Return the name under which HyperOpt knows a trial that Ray does not know."""
-    return f"trial {number}"
+    def _is_baseline(self, number: int) -> bool:
+        return baseline_name(self.experiment, number) is not None

@@ -16,12 +16,13 @@ from edge_tune.display import console
 from edge_tune.display.card import study_card
 from edge_tune.display.tensorboard import TensorBoard
 from edge_tune.errors import BenchmarkError, ExperimentError, StudyError
-from edge_tune.experiment import Asha, Benchmark, Experiment, Point
+from edge_tune.experiment import Asha, Benchmark, Experiment
 from edge_tune.files import write_atomically
-from edge_tune.loading import as_json
+from edge_tune.loading import as_json, parameters_as_json
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
 from edge_tune.networks.training import training_recipe
+from edge_tune.parameters import Point
 from edge_tune.records.ranking import Standing, Verdict
 from edge_tune.records.results import Record, Report, Results
 from edge_tune.search import cluster, conclusion, tune
@@ -30,7 +31,7 @@ from edge_tune.search.searcher import count_trials
 from edge_tune.search.simulation import Simulation
 from edge_tune.search.stopping import StudyLimits
 from edge_tune.search.study import Loaded, Study, check, images_digest, load, prepare
-from edge_tune.search.trainable import RunsTrials, baseline_name, to_point
+from edge_tune.search.trainable import RunsTrials, baseline_name
 from edge_tune.search.trial import Trials
 from edge_tune.waiting import told
 from edge_tune.wording import counted, verb
@@ -286,7 +287,7 @@ class _Session:
     def run(self, unpruned: Report | None) -> Verdict:
         """Search and conclude; `unpruned` is the report on the unpruned network unless it is recorded."""
         experiment = self.work.experiment
-        self.tensorboard = TensorBoard(self.results.folder / "tensorboard", experiment.pruner_groups)
+        self.tensorboard = TensorBoard(self.results.folder / "tensorboard", experiment.parameters)
         self._show_study()
         if unpruned:
             self._keep_unpruned(unpruned)
@@ -326,18 +327,15 @@ class _Session:
         self._show_study(verdict)
         return verdict
 
-    def on_start(self, trial: int, point: Mapping[str, Any]) -> None:
+    def on_start(self, trial: int, point: Point) -> None:
         """Note the point, so that a resumed study runs it again if it does not end."""
         self.results.add_started(trial, point)
         self.running.add(trial)
 
-    def on_wait(self, trial: int, point: Mapping[str, Any], other: int) -> None:
+    def on_wait(self, trial: int, point: Point, other: int) -> None:
         """Note the point as one that began: a resumed study goes on with its number."""
         self.results.add_started(trial, point)
-        groups = self.work.experiment.pruner_groups
-        self.say(
-            console.wait_line(self._name(trial), self._name(other), to_point(dict(point), groups), self.work.experiment)
-        )
+        self.say(console.wait_line(self._name(trial), self._name(other), point, self.work.experiment))
 
     def on_report(self, record: Record, checkpoint: bytes | None) -> None:
         """Follow a trial on its way."""
@@ -464,7 +462,7 @@ def _unpruned(work: _Work, results: Results, device: BenchmarkClient) -> Report 
     """
     if any(record.trial == 0 for record in results.baselines()):
         return None
-    (report,) = work.trials.begin(Point({}, {}), device, trial=0, baseline="unpruned", checkpoint=None)
+    (report,) = work.trials.begin({}, device, trial=0, baseline="unpruned", checkpoint=None)
     if report.record.collapsed:
         raise ExperimentError(
             f"the unpruned network must do better than guessing, but got: {report.record.collapsed}. "
@@ -496,6 +494,7 @@ def _write_run(results: Results, work: _Work, about: Mapping[str, Any]) -> None:
         "identity": {**identity(work.experiment), "weights and images": work.digest},
         "seed": work.experiment.search.seed,
         "search": as_json(work.experiment)["search"],
+        "parameters": parameters_as_json(work.experiment),
         "sessions": [*sessions, session],
     }
     results.write_json("run.json", content)

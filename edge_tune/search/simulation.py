@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edge_tune.benchmark.measurement import Device
-from edge_tune.experiment import Experiment, Point, PrunerGroup
+from edge_tune.experiment import Experiment
+from edge_tune.parameters import Parameter, Point
 from edge_tune.records.choosing import rank, ranking_line
 from edge_tune.records.ranking import Row, Verdict, better_in_both, endings, evidence, failures
 from edge_tune.records.results import Planned, Record, Report, Results, now
@@ -50,7 +51,7 @@ class Simulation:
 
     def planner(self) -> "PointsAsPlans":
         """Return what tells networks apart: by their points, since the formulas know no filters to count."""
-        return PointsAsPlans(self.experiment.pruner_groups)
+        return PointsAsPlans(self.experiment.parameters)
 
     def set_up(self, threads: int) -> None:
         """Do nothing: nothing is computed."""
@@ -67,7 +68,7 @@ class Simulation:
         self, point: Point, device: Device, *, trial: int, baseline: str | None, checkpoint: bytes | None
     ) -> Iterator[Report]:
         """Report as a real trial does."""
-        sparsity = sum(point.sparsities.values()) / max(1, len(point.sparsities))
+        sparsity = _mean_sparsity(point)
         epochs = self.experiment.retraining.epochs if trial else 0
         if checkpoint:
             record = replace(self.record_of(checkpoint), node=platform.node())
@@ -78,7 +79,7 @@ class Simulation:
             record = Record(
                 trial=trial,
                 baseline=baseline,
-                **asdict(point),
+                point=point,
                 metrics=metrics,
                 pruned=metrics,
                 measurements={"pruned": answer.measurement.evidence},
@@ -134,20 +135,24 @@ class Simulation:
 class PointsAsPlans:
     """Takes points for the same network if they are equal, and for different ones if not."""
 
-    groups: Mapping[str, PrunerGroup]
+    parameters: Mapping[str, Parameter]
 
     def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
         """Return what the network of a point is."""
-        return Planned(json.dumps(asdict(point), sort_keys=True), ())
+        return Planned(json.dumps(dict(point), sort_keys=True), ())
 
     def digest(self, record: Record) -> str:
         """Return the digest of the network of a trial that has ended."""
-        point = Point(record.sparsities, record.structures)
-        return self(point, is_baseline=record.baseline is not None).digest
+        return self(record.point, is_baseline=record.baseline is not None).digest
 
     def count(self) -> int | None:
-        """Return how many points there are; None if a sparsity has a range."""
-        return count_points(self.groups)
+        """Return how many points there are; None if they cannot be counted."""
+        return count_points(self.parameters)
+
+
+def _mean_sparsity(point: Point) -> float:
+    sparsities = [float(value) for name, value in point.items() if name.endswith(".sparsity")]
+    return sum(sparsities) / max(1, len(sparsities))
 
 
 def _accuracy(sparsity: float, epoch: int) -> dict[str, float]:

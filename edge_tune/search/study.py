@@ -15,7 +15,7 @@ from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Experiment
 from edge_tune.loading import without_secrets
-from edge_tune.networks import datasets, models, onnx_export, pruning, stored, training
+from edge_tune.networks import checking, datasets, models, onnx_export, stored, training
 from edge_tune.networks.couplings import Couplings
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import Augmentation, Split
@@ -124,7 +124,7 @@ def _network(
     network = models.build(experiment.model, num_classes)
     models.check_output(network, (3, size, size), num_classes)
     onnx = training.checked_onnx(network, (3, size, size))
-    coupled = pruning.check_groups(network, experiment.pruner_groups, (3, size, size))
+    coupled = checking.check_groups(network, experiment.pruner_groups, (3, size, size))
     if weights:
         load_weights(network, read_weights(weights, say), without_secrets(weights))
     return network, coupled, onnx

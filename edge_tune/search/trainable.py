@@ -5,7 +5,7 @@ A config goes in, reports come out; what a trial does is in trial.py.
 
 import faulthandler
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,24 +16,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from edge_tune.benchmark.cores import training_cpus, usable_cpus
 from edge_tune.benchmark.measurement import Device
-from edge_tune.experiment import Experiment, Point, PrunerGroup, Uniform
+from edge_tune.experiment import Experiment
+from edge_tune.parameters import Point
 from edge_tune.records.results import Planned, Record, Report, Results
 
 Config = dict[str, Any]
-"""A point as Ray Tune and HyperOpt see it: flat, label -> sparsity, label:structure -> structure."""
-
-
-def to_point(config: Config, groups: Mapping[str, PrunerGroup]) -> Point:
-    """Return the point of a config; what was not searched has only one value."""
-    return Point(
-        {label: config.get(label, _first(group)) for label, group in groups.items()},
-        {label: config.get(f"{label}:structure", group.structures[0]) for label, group in groups.items()},
-    )
-
-
-def split_config(config: Config) -> tuple[int, Config]:
-    """Return a trial's number and its point as HyperOpt knows it."""
-    return config["trial"], {key: value for key, value in config.items() if key not in ("trial", "attempt")}
+"""A trial as Ray Tune sees it: its number, its attempt, and its point."""
 
 
 class Planner(Protocol):
@@ -136,7 +124,7 @@ class PrunedTrial(tune.Trainable):
         experiment = self.trials.experiment
         number = config["trial"]
         self.reports: Iterator[Report] = self.trials.begin(
-            to_point(config, experiment.pruner_groups),
+            config["point"],
             self.device,
             trial=number,
             baseline=baseline_name(experiment, number),
@@ -169,7 +157,3 @@ def as_result(report: Report) -> dict[str, Any]:
         "checkpoint": report.checkpoint,
         "done": record.status != "running",
     }
-
-
-def _first(group: PrunerGroup) -> float:
-    return group.sparsity.low if isinstance(group.sparsity, Uniform) else group.sparsity.values[0]

@@ -16,14 +16,15 @@ from torch import nn
 from edge_tune.benchmark import layers
 from edge_tune.benchmark.measurement import Device
 from edge_tune.errors import PruningError, RetrainingError
-from edge_tune.experiment import Choice, Experiment, Hopeless, Point, Structure
+from edge_tune.experiment import Experiment, Hopeless
 from edge_tune.networks import onnx_export, pruning, stored
 from edge_tune.networks.evaluation import Evaluation, evaluate
 from edge_tune.networks.pruning import Plan
 from edge_tune.networks.retraining import Epoch, make_optimiser, retrain
+from edge_tune.parameters import Point, Value, of_part
 from edge_tune.records.results import Planned, Record, Report, now
 from edge_tune.search.checkpoint import Checkpoint
-from edge_tune.search.points import count_points
+from edge_tune.search.points import count_points, grid_point
 from edge_tune.search.stopping import why_collapsed, why_hopeless, why_too_long
 from edge_tune.search.study import Study
 
@@ -77,11 +78,10 @@ class Planner:
         """Return what the network of a point is. One that has no plan is its own; its trial then says why."""
         try:
             parts = [
-                self._part(label, sparsity, point.structures[label], is_baseline)
-                for label, sparsity in point.sparsities.items()
+                self._part(label, *of_part(point, label).items(), is_baseline=is_baseline) for label in self.groups
             ]
         except PruningError:
-            return Planned(json.dumps(asdict(point), sort_keys=True), ())
+            return Planned(json.dumps(dict(point), sort_keys=True), ())
         plan = tuple(itertools.chain(*parts))
         return Planned(pruning.digest(plan), pruning.plan_as_json(plan))
 
@@ -89,25 +89,30 @@ class Planner:
         """Return the digest of the network of a trial that has ended; its record holds the plan, once it was made."""
         if record.plan:
             return pruning.digest(pruning.plan_from_json(record.plan))
-        point = Point(record.sparsities, record.structures)
-        return self(point, is_baseline=record.baseline is not None).digest
+        return self(record.point, is_baseline=record.baseline is not None).digest
 
     def count(self) -> int | None:
-        """Return how many different networks the points of the search space give; None if a sparsity has a range."""
-        if count_points(self.groups) is None:
+        """Return how many different networks the points of the search space give; None if they cannot be counted."""
+        if count_points(self.study.experiment.parameters) is None:
             return None
         return math.prod(len(set(self._digests(label))) for label in self.groups)
 
     def _digests(self, label: str) -> Iterator[str]:
-        """Yield the digest of what each sparsity and structure of one group makes of its weights."""
-        group = self.groups[label]
-        for sparsity in group.sparsity.values if isinstance(group.sparsity, Choice) else [group.sparsity.low]:
-            for structure in group.structures:
-                yield self(Point({label: sparsity}, {label: structure}), is_baseline=False).digest
+        """Yield the digest of what each point of one group makes of its weights."""
+        parameters = self.groups[label].parameters()
+        for number in range(count_points(parameters) or 0):
+            point = grid_point(parameters, number)
+            try:
+                plan = self._part(label, *point.items(), is_baseline=False)
+            except PruningError:
+                yield json.dumps(dict(point), sort_keys=True)
+            else:
+                yield pruning.digest(plan)
 
-    def _make_part(self, label: str, sparsity: float, structure: Structure, is_baseline: bool) -> Plan:
+    def _make_part(self, label: str, *asked: tuple[str, Value], is_baseline: bool) -> Plan:
         """Return the plan of one group: groups have nothing to do with each other."""
-        return _plan(self.study, self.network, Point({label: sparsity}, {label: structure}), is_baseline=is_baseline)
+        point = {f"{label}.{name}": value for name, value in asked}
+        return _plan(self.study, self.network, point, is_baseline=is_baseline)
 
 
 def _plan(study: Study, network: nn.Module, point: Point, *, is_baseline: bool) -> Plan:
@@ -145,7 +150,7 @@ def run_trial(
     record = Record(
         trial=trial,
         baseline=baseline,
-        **asdict(point),
+        point=point,
         plan=pruning.plan_as_json(plan),
         node=platform.node(),
         started_at=started_at,

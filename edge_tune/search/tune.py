@@ -10,7 +10,7 @@ import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,17 +23,15 @@ from ray.tune.experiment import Trial
 from edge_tune.benchmark.measurement import Device
 from edge_tune.errors import StudyError
 from edge_tune.experiment import Asha, Experiment
+from edge_tune.parameters import Point
 from edge_tune.records.results import Record, Report, Results, now
-from edge_tune.search.searcher import Searcher, to_config
+from edge_tune.search.searcher import Searcher
 from edge_tune.search.stopping import AshaScheduler, StudyLimits, make_scheduler
 from edge_tune.search.trainable import (
     Checkpoints,
-    Config,
     PrunedTrial,
     RunsTrials,
     baseline_name,
-    split_config,
-    to_point,
 )
 
 LOSSES = 5
@@ -46,10 +44,10 @@ EXCEPTION_LINE = re.compile(r"^[\w.]+: .+$", re.MULTILINE)
 class Listener(Protocol):
     """Who is told what becomes of the trials, on the driver. An OSError from it ends the study."""
 
-    def on_start(self, trial: int, point: Config) -> None:
+    def on_start(self, trial: int, point: Point) -> None:
         """Learn that a trial begins."""
 
-    def on_wait(self, trial: int, point: Config, other: int) -> None:
+    def on_wait(self, trial: int, point: Point, other: int) -> None:
         """Learn that a trial gives the network that another one tries now, and waits for its record."""
 
     def on_report(self, record: Record, checkpoint: bytes | None) -> None:
@@ -83,7 +81,7 @@ class Recorder(tune.Callback):
         """Note the point, so that a resumed study runs it again if it does not end."""
         self._hand_over_repeats()  # they have smaller numbers
         with self._writing():
-            self.listener.on_start(*split_config(trial.config))
+            self.listener.on_start(trial.config["trial"], trial.config["point"])
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Hand over what was taken over since."""
@@ -123,7 +121,7 @@ class Recorder(tune.Callback):
             losses = self.losses.setdefault(record.trial, _Losses())
             reason = f"its process was lost: {_in_a_line(error)}"
             if not losses.are_too_many(record.epoch):
-                self.searcher.run_again(trial.trial_id, trial.config)
+                self.searcher.run_again(trial.config)
                 self.listener.on_lost(record.trial, reason)
                 return
             reason = f"{reason} This happened {LOSSES} times without an epoch of progress."
@@ -143,7 +141,7 @@ class Recorder(tune.Callback):
         waits, repeats = self.searcher.take_news()
         with self._writing():
             for wait in waits:
-                self.listener.on_wait(wait.trial, to_config(wait.point, self.experiment.pruner_groups), wait.of)
+                self.listener.on_wait(wait.trial, wait.point, wait.of)
             for record in repeats:
                 self.listener.on_repeat(record)
 
@@ -159,9 +157,12 @@ class Recorder(tune.Callback):
     def _record_of(self, trial: Trial) -> Record:
         """Return what is known of a trial that ended before its first report."""
         number = trial.config["trial"]
-        point = to_point(trial.config, self.experiment.pruner_groups)
-        baseline = baseline_name(self.experiment, number)
-        return Record(trial=number, baseline=baseline, attempts=trial.config["attempt"], **asdict(point))
+        return Record(
+            trial=number,
+            baseline=baseline_name(self.experiment, number),
+            attempts=trial.config["attempt"],
+            point=trial.config["point"],
+        )
 
 
 @dataclass

@@ -1,0 +1,232 @@
+"""What an experiment's groups ask of a network, tried on it before anything starts.
+
+Everything that a search may remove is removed once from copies of the network with made-up weights, in the middle of
+its range and at its end, and what is left must compute what it should.
+"""
+
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from edge_tune.errors import ExperimentError, PruningError
+from edge_tune.experiment import PrunerGroup
+from edge_tune.networks import oracle
+from edge_tune.networks.couplings import Couplings, Side, couplings
+from edge_tune.networks.importance import importance
+from edge_tune.networks.pruning import families, keep, kept_count, make_plan, parts_of, prune, whole
+from edge_tune.networks.structures import structure
+from edge_tune.networks.tracing import Shape
+from edge_tune.parameters import Value
+
+ORDERS = 3
+"""So many orders of its slices are tried on a network: of two slices there are but two."""
+
+
+Asked = Mapping[str, Mapping[str, Value]]
+"""Label -> what is asked of a group, by the names of its parameters."""
+
+
+def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shape: Shape) -> Couplings:
+    """Check, before anything starts, that every weight exists and that each group can be pruned.
+
+    Each structure of each group is pruned alone, in the middle of its range and at its end, with made-up weights that
+    let no wrong slice pass unseen. Returns what must be removed together in `model`.
+
+    Raises:
+        ExperimentError: One sentence for each weight or group that cannot be pruned.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ExperimentError(
+            "model: must be a network of Python code, but got one of TorchScript, whose layers cannot be taken apart; "
+            "return it as it was before torch.jit."
+        )
+    ExperimentError.raise_if(_part_problems(model, groups))
+    try:
+        own = copy.deepcopy(model)
+    except Exception as error:  # such as a network that keeps what it computed, or holds an open file
+        raise ExperimentError(
+            f"model: must be a network that can be copied, but copy.deepcopy raised {type(error).__name__}: {error}; "
+            f"keep nothing in it but layers, parameters and buffers."
+        ) from error
+    try:
+        coupled = couplings(own, input_shape)
+    except PruningError as error:
+        raise ExperimentError(f"model: {error}") from error
+    ExperimentError.raise_if(_call_problems(groups, coupled))
+    ExperimentError.raise_if(_removal_problems(model, groups, coupled))
+    return coupled
+
+
+def _part_problems(model: nn.Module, groups: Mapping[str, PrunerGroup]) -> Iterator[str]:
+    for label, group in groups.items():
+        for criterion in group.importances:
+            importance(criterion)
+        for weight in group.weights:
+            problems = (structure(name).problem(model, weight) for name in group.structures)
+            yield from (f"pruner_groups[{label!r}]: {problem}" for problem in dict.fromkeys(filter(None, problems)))
+
+
+def _call_problems(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+    for label, group in groups.items():
+        for weight in group.weights:
+            layer = weight.rpartition(".")[0]
+            if Side(layer, "out") not in coupled.atoms:
+                yield (
+                    f"pruner_groups[{label!r}]: a weight must be of a layer that the network calls, but {layer!r} is "
+                    f"never called; remove {weight!r}."
+                )
+
+
+def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+    """Remove from networks that notice; two groups must not remove the same thing."""
+    networks = [oracle.made_up(model, coupled.input_shape, rising=rising) for rising in (True, False)]
+    clashes = list(_clashes(groups, coupled))
+    first = {label: _first(group) for label, group in groups.items()}
+    each = [(label, asked) for label, group in groups.items() for asked in _each(group)]
+    together = None if clashes else _removal_problem(networks, groups, first, coupled)
+    if not clashes and not together and not _meet(groups, coupled):  # the usual case, tried at once
+        each = [(label, asked) for label, asked in each if asked != first[label]]
+    alone = [
+        (label, asked, problem)
+        for label, asked in each
+        if (problem := _removal_problem(networks, groups, {label: asked}, coupled))
+    ]
+    for label, asked, problem in alone:
+        yield f"pruner_groups[{label!r}], {asked['structure']}: {problem}"
+    if together and not alone:
+        yield f"pruner_groups, all at once: {together}"
+    if not alone and not together:
+        yield from _order_problems(networks[0], groups, coupled)
+    yield from clashes
+    for label, group in groups.items():
+        highest = float(group.sparsity.middle_and_end()[-1])
+        cuts = [cut for asked in _each(group) for cut in whole(group, asked, coupled)]
+        before = [cut.before for cut in cuts]
+        is_fixed = group.sparsity.is_fixed and len(group.structures) == 1
+        if not is_fixed and all(kept_count(highest, slices) == slices for slices in before):
+            yield (
+                f"pruner_groups[{label!r}]: must remove something somewhere in its range, but even at {highest:g} all "
+                f"of the at most {max(before)} {cuts[0].noun} of a weight stay; raise it or remove the group."
+            )
+
+
+def _order_problems(network: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+    """Yield the groups whose slices cannot change places with each other, such as those of two factors of a product.
+
+    Which of them go is chosen in each family by itself. So what the network computes may depend on which there are, not
+    on where they are. This is what tells of a network that computes over channels, where zeros prove nothing.
+    """
+    first = {label: _first(group) for label, group in groups.items()}
+    each = [(label, asked) for label, group in groups.items() for asked in _each(group)]
+    if _keeps_its_output(network, groups, first, coupled):  # the usual case, tried at once
+        each = [(label, asked) for label, asked in each if asked["structure"] != first[label]["structure"]]
+    for label, asked in each:
+        if not _keeps_its_output(network, groups, {label: asked}, coupled):
+            yield (
+                f"pruner_groups[{label!r}], {asked['structure']}: channels must be free to change places with each "
+                f"other, with all that is tied to them, but then the network computes something else: its code counts "
+                f"on their order, or computes with pairs of channels of different weights; remove these weights."
+            )
+
+
+def _keeps_its_output(network: nn.Module, groups: Mapping[str, PrunerGroup], asked: Asked, coupled: Couplings) -> bool:
+    """Tell whether a network computes the same when the slices of these structures change places within their parts."""
+    cuts = [cut for label, its in asked.items() for cut in whole(groups[label], {**its, "sparsity": 0.5}, coupled)]
+    parts = [atoms for family in families(cuts, coupled) for atoms in parts_of(family, coupled)]
+    alike = [atoms for part in parts for atoms in _alike(part, coupled)]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(ORDERS):
+        place: dict[int, int] = {}
+        for atoms in alike:
+            order = torch.randperm(len(atoms), generator=generator).tolist()
+            place.update({atom: atoms[other] for atom, other in zip(atoms, order, strict=True)})
+        if not oracle.agree(network, _in_order(network, place, coupled), coupled):
+            return False
+    return True
+
+
+def _alike(part: Sequence[int], coupled: Couplings) -> list[list[int]]:
+    """Return the atoms of a part by how many slices they have on each side: only those can change places."""
+    counts: dict[int, list[tuple[Side, int]]] = {atom: [] for atom in part}
+    for side in sorted(coupled.sides_of(part)):
+        for atom, count in Counter(coupled.atoms[side].tolist()).items():
+            if atom in counts:
+                counts[atom].append((side, count))
+    alike: dict[tuple[tuple[Side, int], ...], list[int]] = defaultdict(list)
+    for atom, its in counts.items():
+        alike[tuple(its)].append(atom)
+    return list(alike.values())
+
+
+def _in_order(network: nn.Module, place: Mapping[int, int], coupled: Couplings) -> nn.Module:
+    """Return a copy of a network in which atoms have taken the places of others, in every layer that has them."""
+    permuted = copy.deepcopy(network)
+    for side in coupled.sides_of(place):
+        slices: dict[int, list[int]] = defaultdict(list)
+        for slice_, atom in enumerate(coupled.atoms[side].tolist()):
+            slices[atom].append(slice_)
+        order = coupled.atoms[side].tolist()
+        for atom, its in slices.items():
+            for slice_, other in zip(its, slices[place.get(atom, atom)], strict=True):
+                order[slice_] = other
+        keep(permuted, side, torch.tensor(order))
+    return permuted
+
+
+def _clashes(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+    owner: dict[int, str] = {}
+    for label, group in groups.items():
+        atoms = {atom for side in _sides(group) for atom in coupled.atoms[side].tolist()}
+        if clash := next((owner[atom] for atom in sorted(atoms) if atom in owner), None):
+            yield (
+                f"pruner_groups[{label!r}]: must remove something of its own, but {clash!r} removes the same filters "
+                f"or channels; take the weights out of one of them."
+            )
+        owner.update(dict.fromkeys(atoms, label))
+
+
+def _meet(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> bool:
+    """Tell whether two groups remove from one layer whose parts must lose as much each, at whatever sparsities."""
+    touched = [
+        {other for side in _sides(group) for other in coupled.sides_of(coupled.atoms[side].tolist())}
+        for group in groups.values()
+    ]
+    together = [side for sides in touched for side in sides & coupled.parts.keys()]
+    return len(together) > len(set(together))
+
+
+def _sides(group: PrunerGroup) -> list[Side]:
+    """Return all sides from which a group may remove something."""
+    return [structure(name).side(weight) for name in group.structures for weight in group.weights]
+
+
+def _each(group: PrunerGroup) -> list[dict[str, Value]]:
+    """Return whatever a group may be asked, but for how much: each structure, and each criterion with the first."""
+    first = _first(group)
+    others = [{"structure": name} for name in group.structures[1:]]
+    criteria = [{"importance": name} for name in group.importances[1:]]
+    return [first, *({**first, **other} for other in (*others, *criteria))]
+
+
+def _first(group: PrunerGroup) -> dict[str, Value]:
+    return {"sparsity": 0.0, "structure": group.structures[0], "importance": group.importances[0]}
+
+
+def _removal_problem(
+    networks: Sequence[nn.Module], groups: Mapping[str, PrunerGroup], asked: Asked, coupled: Couplings
+) -> str | None:
+    """Return why these cannot be removed from the networks in the middle and at the end of their ranges."""
+    try:
+        for network in networks:
+            for place in (0, 1):
+                point = {
+                    **{f"{label}.{name}": value for label, values in asked.items() for name, value in values.items()},
+                    **{f"{label}.sparsity": groups[label].sparsity.middle_and_end()[place] for label in asked},
+                }
+                prune(network, make_plan(network, groups, point, coupled), coupled)
+    except PruningError as error:
+        return str(error)
+    return None

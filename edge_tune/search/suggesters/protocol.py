@@ -1,0 +1,75 @@
+"""What a method of search is: it suggests points, and is told what becomes of them.
+
+Everything else is done once, around it (searcher.py): numbers, baselines, lost trials, networks that were tried
+before, and what an earlier session found.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from edge_tune.parameters import Parameter, Point
+from edge_tune.records.results import Record
+from edge_tune.records.scoring import Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What is known of a trial.
+
+    Attributes:
+        trial: Its number; trials are numbered in the order in which they are suggested, baselines before.
+        is_baseline: Whether its point was given, not suggested.
+        record: How it ended, with every metric; None while it runs.
+        score: How good that is by the study's objective, the smaller the better, as soon as it can be said; None if the
+            trial failed.
+    """
+
+    trial: int
+    is_baseline: bool = False
+    record: Record | None = None
+    score: Score | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended without a result."""
+        return self.record is not None and self.record.status == "failed"
+
+
+@runtime_checkable
+class Suggester(Protocol):
+    """A method of search.
+
+    What it suggests must follow from its parameters, its seed and the outcomes that it was told, in whatever order: a
+    study that is resumed makes a new one, tells it the outcomes of the earlier session, and goes on with the very
+    points that it would have had.
+    """
+
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether it suggests every point once. If not, it may be followed by a random point when it repeats itself."""
+
+    def suggest(self) -> Point | None:
+        """Return the next point, a value within the range of every parameter; None if there is no other.
+
+        Asked again before it was told anything, it suggests the same.
+        """
+
+    def tell(self, point: Point, outcome: Outcome) -> None:
+        """Learn that a trial begins with a point, or how it ended: each trial is told of twice, by its number.
+
+        Its point need not have been suggested: baselines, points of an earlier session, random points.
+        """
+
+
+class MakesSuggester(Protocol):
+    """What makes a method of search, such as its class."""
+
+    def __call__(self, parameters: Mapping[str, Parameter], *, seed: int, trials: int) -> Suggester:
+        """Return one that was told nothing yet.
+
+        Args:
+            parameters: Name -> what the search may choose; some may have a single value.
+            seed: From 0 to 2**32 - 1.
+            trials: How many networks the study tries, if it comes to its end.
+        """
