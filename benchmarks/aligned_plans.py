@@ -22,7 +22,7 @@ from torch import nn
 
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.runner import pin
-from edge_tune.experiment import Point, PrunerGroup
+from edge_tune.experiment import Experiment
 from edge_tune.loading import load_experiment
 from edge_tune.networks import models, onnx_export, pruning, weights
 from edge_tune.networks.couplings import Couplings, couplings
@@ -56,8 +56,8 @@ def main() -> None:
     print(f"{hardware()}, OpenVINO {ov.get_version()}, {given.precision}, 1 thread, {time.ctime()}")
     print(f"granule {given.granule}, {given.rounds} rounds of {RUNS_A_TURN} runs; [95 % interval of the ratio]")
     gains = []
-    for name, sparsities in points(study.pruner_groups, study.baselines, given.points, given.seed):
-        plans = three_plans(model, coupled, study.pruner_groups, sparsities, given.granule)
+    for name, sparsities in points(study, given.points, given.seed):
+        plans = three_plans(model, coupled, study, sparsities, given.granule)
         pruned = [pruning.prune(model, plan, coupled) for plan in plans]
         macs = [pruning.size(network, SHAPE)[1] / 1e6 for network in pruned]
         asked, aligned, equal, reference = in_turns(
@@ -75,19 +75,21 @@ def main() -> None:
     )
 
 
-def points(
-    groups: Mapping[str, PrunerGroup], known: Mapping[str, Mapping[str, float]], count: int, seed: int
-) -> list[tuple[str, Mapping[str, float]]]:
+def points(study: Experiment, count: int, seed: int) -> list[tuple[str, Mapping[str, float]]]:
     """Return the known points and so many random ones, label -> sparsity, up to 0.9."""
     generator = random.Random(seed)
-    drawn = [{label: generator.uniform(0.1, 0.9) for label in groups} for _ in range(count)]
-    return [*known.items(), *((f"random {number}", sparsities) for number, sparsities in enumerate(drawn, 1))]
+    known = [
+        (name, {label: float(values[label]) for label in study.pruner_groups})
+        for name, values in study.baselines.items()
+    ]
+    drawn = [{label: generator.uniform(0.1, 0.9) for label in study.pruner_groups} for _ in range(count)]
+    return [*known, *((f"random {number}", sparsities) for number, sparsities in enumerate(drawn, 1))]
 
 
 def three_plans(
     model: nn.Module,
     coupled: Couplings,
-    groups: Mapping[str, PrunerGroup],
+    study: Experiment,
     sparsities: Mapping[str, float],
     granule: int,
 ) -> tuple[Plan, Plan, Plan]:
@@ -95,7 +97,7 @@ def three_plans(
 
     def plan(factor: float, granule: int = 1) -> Plan:
         scaled = {label: min(0.999, factor * sparsity) for label, sparsity in sparsities.items()}
-        return pruning.make_plan(model, groups, Point(scaled, dict.fromkeys(groups, "filters")), coupled, granule)
+        return pruning.make_plan(model, study.pruner_groups, study.point(scaled), coupled, granule)
 
     aligned = plan(1.0, granule)
     factors = np.linspace(0, 1 / max(sparsities.values()), 400)
@@ -107,7 +109,7 @@ def macs_removed(model: nn.Module, plan: Plan) -> int:
     """Return the multiply-accumulates that a plan takes from ResNet-56: of each conv1, and of the conv2 after it."""
     total = 0
     for cut in plan:
-        block, _, _ = cut.weight.partition(".conv1")
+        block, _, _ = cut.part.partition(".conv1")
         first, second = (model.get_parameter(f"{block}.{conv}.weight") for conv in ("conv1", "conv2"))
         side = SHAPE[1] // 2 ** (int(block[len("layer")]) - 1)
         total += (cut.before - cut.kept) * 9 * side**2 * (first.shape[1] + second.shape[0])

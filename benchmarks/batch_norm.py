@@ -24,7 +24,6 @@ from torch import nn
 
 import edge_tune as et
 from edge_tune.errors import EdgeTuneError
-from edge_tune.experiment import Point
 from edge_tune.loading import load_experiment
 from edge_tune.networks import pruning, retraining
 from edge_tune.networks.evaluation import evaluate
@@ -103,7 +102,7 @@ def spread_out(split: Split, images: int) -> Split:
 def retrained(prepared: study.Study, plan: str, seed: int) -> nn.Module:
     """Return a network after its epochs, with the running averages that training left."""
     groups = prepared.experiment.pruner_groups
-    point = Point(dict(zip(groups, PLANS[plan], strict=True)), dict.fromkeys(groups, "filters"))
+    point = prepared.experiment.point(dict(zip(groups, PLANS[plan], strict=True)))
     network = prepared.network()
     cuts = pruning.make_plan(network, groups, point, prepared.coupled)
     network = pruning.prune(network, cuts, prepared.coupled)

@@ -29,7 +29,7 @@ from edge_tune.benchmark.cores import measuring_cpus, training_cpus
 from edge_tune.benchmark.measurement import Measurement
 from edge_tune.benchmark.statistics import paired_ratio
 from edge_tune.errors import BenchmarkError, EdgeTuneError
-from edge_tune.experiment import Benchmark, Point
+from edge_tune.experiment import Benchmark
 from edge_tune.loading import load_experiment
 from edge_tune.networks import models, onnx_export, pruning
 from edge_tune.networks.couplings import couplings
@@ -102,7 +102,7 @@ def networks(weights: str | None) -> tuple[bytes, bytes]:
     network = models.build(experiment.model, 10)
     if weights:
         load_weights(network, read_weights(weights), weights)
-    point = Point(experiment.baselines["off_the_shelf"], dict.fromkeys(experiment.pruner_groups, "filters"))
+    point = experiment.point(experiment.baselines["off_the_shelf"])
     coupled = couplings(network, IMAGE)
     plan = pruning.make_plan(network, experiment.pruner_groups, point, coupled)
     return onnx_export.to_onnx(network, IMAGE), onnx_export.to_onnx(pruning.prune(network, plan, coupled), IMAGE)

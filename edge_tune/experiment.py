@@ -497,12 +497,9 @@ class Experiment:
             if kind in parameters
         }
 
-    def baseline(self, name: str) -> Point:
-        """Return the point of a baseline."""
-        given = {
-            f"{key}.sparsity" if key in self.pruner_groups else key: value
-            for key, value in self.baselines[name].items()
-        }
+    def point(self, values: Mapping[str, Value]) -> Point:
+        """Return a point as baselines are written: label -> sparsity, parameter -> value, and what is not given."""
+        given = {f"{key}.sparsity" if key in self.pruner_groups else key: value for key, value in values.items()}
         return {name: given.get(name, parameter.default) for name, parameter in self.parameters.items()}
 
     def rule(self, kind: type[Rule]) -> Rule | None:
@@ -548,6 +545,9 @@ class Experiment:
     def _target_problems(self) -> Iterator[str]:
         if not isinstance(self.target, Goal | str):
             yield f"must be Minimise(metric), Maximise(metric) or an objective as text, but got {self.target!r}."
+            return
+        if isinstance(self.target, Goal) and (problems := list(self.target.problems())):
+            yield from problems
             return
         try:
             objective = self.objective

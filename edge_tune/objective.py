@@ -44,8 +44,8 @@ class Goal:
         """Yield what is wrong with this goal."""
         if type(self) not in (Minimise, Maximise):
             yield f"a goal must be Minimise(metric) or Maximise(metric), but got {self!r}."
-        if self.metric not in METRICS:
-            yield f"metric must be one of {list(METRICS)}, but got {self.metric!r}."
+        if not isinstance(self.metric, str) or self.metric not in METRICS:
+            yield f"a metric must be one of {list(METRICS)}, but got {self.metric!r}."
 
 
 @dataclass(frozen=True)

@@ -232,12 +232,12 @@ class Integer(Parameter):
         return generator.randint(self.low, self.high)
 
     def in_hyperopt(self, name: str, hp: Any) -> Any:
-        """Return HyperOpt's uniform distribution of whole numbers, in which neighbours are alike."""
-        return hp.uniformint(name, self.low, self.high)
+        """Return HyperOpt's distribution of rounded numbers, in which neighbours are alike and ends as likely."""
+        return hp.quniform(name, self.low - 0.5, self.high + 0.5, 1)
 
     def from_hyperopt(self, value: Any) -> Value:
-        """Return a whole number: HyperOpt writes it as a float."""
-        return int(value)
+        """Return a whole number within the range: HyperOpt writes it as a float, and may round a half out of it."""
+        return min(max(int(value), self.low), self.high)
 
     def text(self, value: Value) -> str:
         """Return all digits."""
@@ -300,8 +300,10 @@ class Choice(Parameter):
         return ascending[len(ascending) // 2], ascending[-1]
 
     def text(self, value: Value) -> str:
-        """Return a fraction with two digits at least, and all that it has."""
-        return f"{value:.2f}" if isinstance(value, float) and round(value, 2) == value else str(value)
+        """Return a fraction with two digits at least and all that it has; of "package.module:name", the name."""
+        return (
+            f"{value:.2f}" if isinstance(value, float) and round(value, 2) == value else str(value).rpartition(":")[2]
+        )
 
 
 def from_json(plain: object) -> Parameter | None:

@@ -9,6 +9,7 @@ from edge_tune.search import trainable
 from edge_tune.search.searcher import Searcher
 from edge_tune.search.simulation import Simulation
 from edge_tune.search.trainable import Planner
+from tests.asked import sparsities
 from tests.networks import BLOCKS, experiment
 
 CHOICES = {
@@ -18,13 +19,9 @@ CHOICES = {
 HALF = {"half": {"first": 0.5, "second": 0.5}}
 
 
-def sparsities(point: Point) -> list[float]:
-    return [float(value) for name, value in point.items() if name.endswith(".sparsity")]
-
-
 def finished(number: int, point: Point, one: et.Experiment, **changes: object) -> Record:
     """The record of a trial whose latency is a bowl with its bottom at 0.3 / 0.6."""
-    latency = sum((s - best) ** 2 for s, best in zip(sparsities(point), (0.3, 0.6), strict=True))
+    latency = sum((s - best) ** 2 for s, best in zip(sparsities(point).values(), (0.3, 0.6), strict=True))
     return Record(
         **{  # type: ignore[arg-type]
             "trial": number,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_tune.records.results import Record
+from tests.asked import asked
 
 GROUPS = {"layer_1": [f"layer1.{block}.conv1.weight" for block in range(9)], "layer_2": ["layer2.1.conv1.weight"]}
 WIDTHS = {"layer_1": 16, "layer_2": 32}
@@ -101,8 +102,7 @@ def record(
         "trial": trial,
         "baseline": baseline,
         "status": "finished",
-        "sparsities": sparsities,
-        "structures": dict.fromkeys(sparsities, "filters"),
+        "point": asked(sparsities),
         "epoch": epochs,
         "pruned": pruned,
         "metrics": after,
@@ -151,8 +151,10 @@ def _evidence(ratio: float) -> dict[str, Any]:
 def _cut(label: str, weight: str, sparsity: float) -> dict[str, Any]:
     before = WIDTHS[label]
     return {
-        "weight": weight,
+        "part": weight,
         "structure": "filters",
+        "kind": "out",
+        "importance": "l1",
         "sparsity": sparsity,
         "before": before,
         "kept": max(1, before - int(sparsity * before)),
@@ -167,7 +169,7 @@ def _trial(number: int, generator: np.random.Generator, epochs: int, node: str) 
             trial=number,
             status="failed",
             reason="the device did not answer within 60 s",
-            sparsities=sparsities,
+            point=asked(sparsities),
             node=node,
             started_at=START.isoformat(),
         )

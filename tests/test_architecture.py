@@ -21,6 +21,8 @@ ROOMS = [
     "metrics",
     "objective",
     "objective_text",
+    "parameters",
+    "imports",
     "experiment",
     "__init__",  # the names an experiment file uses
     "loading",
@@ -47,6 +49,9 @@ MAY_IMPORT = {
                 "tracing",
                 "couplings",
                 "slicing",
+                "structures",
+                "importance",
+                "checking",
                 "oracle",
                 "pruning",
                 "evaluation",
@@ -71,7 +76,7 @@ MAY_IMPORT = {
         "search.tune",
         "search.cluster",
     },
-    "hyperopt": {"search.searcher"},
+    "hyperopt": {"search.suggesters.tpe", "search.suggesters.random_points", "search.suggesters.in_hyperopt"},
     "plotly": {"report.style", "report.figures", "report.bars", "report.blocks", "report.page"},
     "yaml": {"convert.reading"},
     "openvino": set(),  # the runner alone imports it, by name, whichever generation there is

@@ -159,7 +159,7 @@ def test_joined_starts_ray_in_sessions_of_its_own_and_leaves_sigterm_alone() -> 
     script = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from edge_tune import cluster\n"
+        "from edge_tune.search import cluster\n"
         "import edge_tune as et\n"
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         "with cluster.joined(et.Benchmark(device='fake')):\n"

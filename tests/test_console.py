@@ -8,6 +8,7 @@ from edge_tune.display import console
 from edge_tune.objective import Objective
 from edge_tune.records.ranking import Row, Standing, Verdict, imprecise_line
 from edge_tune.records.results import Record
+from tests.asked import asked
 from tests.networks import experiment as make
 
 METRICS = {
@@ -42,8 +43,7 @@ RECORD = Record(
     trial=7,
     status="finished",
     metrics=METRICS,
-    sparsities={"layer_1": 0.25, "layer_2": 0.5},
-    structures={"layer_1": "filters", "layer_2": "channels"},
+    point=asked({"layer_1": 0.25, "layer_2": 0.5}, {"layer_1": "filters", "layer_2": "channels"}),
     seconds={"prune": 0.5, "measure": 1.25},
 )
 
@@ -73,7 +73,7 @@ def test_trial_line_names_only_structures_that_are_searched() -> None:
     ("status", "text"), [("stopped", "stopped, hopeless: why:"), ("failed", "failed: hopeless: why (")]
 )
 def test_trial_line_gives_the_reason(status: str, text: str) -> None:
-    record = Record(trial=7, status=status, reason="hopeless: why", metrics=METRICS, sparsities={"a": 0.5})  # type: ignore[arg-type]
+    record = Record(trial=7, status=status, reason="hopeless: why", metrics=METRICS, point={"layer_1.sparsity": 0.5})  # type: ignore[arg-type]
     assert text in console.trial_line(record, study(et.Minimise("latency_ms")))
 
 

@@ -10,10 +10,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError, PruningError
-from edge_tune.experiment import Point
-from edge_tune.networks import models, pruning
+from edge_tune.networks import checking, models, pruning
 from edge_tune.networks.couplings import Side, couplings
 from tests import structures
+from tests.asked import asked
 
 SHAPE = (3, 32, 32)
 Network = Callable[[], nn.Module]
@@ -34,8 +34,8 @@ def seeded(network: Network) -> nn.Module:
 
 
 def pruned(model: nn.Module, *weights: str, sparsity: float = 0.5) -> tuple[nn.Module, pruning.Plan]:
-    coupled = pruning.check_groups(model, group(*weights), SHAPE)
-    plan = pruning.make_plan(model, group(*weights), Point({"g": sparsity}, {"g": "filters"}), coupled)
+    coupled = checking.check_groups(model, group(*weights), SHAPE)
+    plan = pruning.make_plan(model, group(*weights), asked({"g": sparsity}), coupled)
     return pruning.prune(model, plan, coupled), plan
 
 
@@ -46,7 +46,7 @@ def silenced(model: nn.Module, layer: str, columns: Sequence[int]) -> nn.Module:
 
 
 def removed_from(plan: pruning.Plan, weight: str) -> list[int]:
-    (cut,) = (cut for cut in plan if cut.weight == weight)
+    (cut,) = (cut for cut in plan if cut.part == weight)
     return sorted(set(range(cut.before)) - set(cut.slices))
 
 
@@ -152,8 +152,8 @@ def test_slices_that_are_read_once_and_those_that_are_read_twice_do_not_change_p
     """Of eight channels and their copies, the first 15 are read: the last channel but once."""
     channels = {"g": et.PrunerGroup("channels", ["b.0.weight"], sparsity=et.Uniform(0.0, 0.9))}
     model = seeded(structures.cut_to_a_number)
-    coupled = pruning.check_groups(model, channels, SHAPE)
-    plan = pruning.make_plan(model, channels, Point({"g": 0.5}, {"g": "channels"}), coupled)
+    coupled = checking.check_groups(model, channels, SHAPE)
+    plan = pruning.make_plan(model, channels, asked({"g": 0.5}, "channels"), coupled)
     gone = removed_from(plan, "b.0.weight")
     assert gone
     images = torch.randn(4, *SHAPE)
@@ -226,20 +226,20 @@ def test_a_layer_that_is_never_called_is_refused() -> None:
     unused = nn.Sequential(structures.twice(), nn.Identity())
     unused[1].conv = nn.Conv2d(3, 4, 1)
     with pytest.raises(ExperimentError, match=r"'1.conv' is never called; remove '1.conv.weight'"):
-        pruning.check_groups(unused, group("1.conv.weight"), SHAPE)
+        checking.check_groups(unused, group("1.conv.weight"), SHAPE)
 
 
 def test_a_network_that_cannot_be_copied_is_refused() -> None:
     net = structures.chain()
     net.last = net(torch.randn(1, *SHAPE))
     with pytest.raises(ExperimentError, match=r"can be copied, but copy.deepcopy raised RuntimeError: Only Tensors"):
-        pruning.check_groups(net, group("a.0.weight"), SHAPE)
+        checking.check_groups(net, group("a.0.weight"), SHAPE)
 
 
 def test_groups_of_a_norm_are_not_moved_over_channels_of_others() -> None:
     """At 0.5 the norm could divide what is left, but into groups of other channels."""
     model = seeded(lambda: structures.groups_beside_each_other(norm=True))
-    halved = Point({"g": 0.5}, {"g": "filters"})
+    halved = asked({"g": 0.5})
     coupled = couplings(model, SHAPE)
     with pytest.raises(PruningError, match=r"'n' must keep as many channels each, but would keep \[4, 8\]"):
         pruning.prune(model, pruning.make_plan(model, group("a.0.weight"), halved, coupled), coupled)
@@ -251,7 +251,7 @@ def test_two_groups_that_could_part_the_groups_of_a_layer_are_refused() -> None:
     """At equal sparsities both could be pruned; a search asks for others too."""
     groups = {"a": group("a.0.weight")["g"], "b": group("b.0.weight")["g"]}
     with pytest.raises(ExperimentError, match=r"in the same pruner group") as raised:
-        pruning.check_groups(structures.groups_beside_each_other(norm=False), groups, SHAPE)
+        checking.check_groups(structures.groups_beside_each_other(norm=False), groups, SHAPE)
     assert len(raised.value.problems) == 2
 
 
@@ -280,7 +280,7 @@ def test_every_problem_is_said_at_once() -> None:
         "three": et.PrunerGroup("channels", ["c.0.weight"], sparsity=et.Uniform(0.0, 0.9)),
     }
     with pytest.raises(ExperimentError) as raised:
-        pruning.check_groups(structures.concatenation_is_added(), groups, SHAPE)
+        checking.check_groups(structures.concatenation_is_added(), groups, SHAPE)
     assert [problem.partition(":")[0] for problem in raised.value.problems] == [
         f"pruner_groups[{group!r}], {structure}"
         for group, structure in (("one", "filters"), ("two", "filters"), ("three", "channels"))
@@ -307,7 +307,7 @@ def test_couplings_of_networks_with_concatenations(model: str, parameters: int |
     ):  # its blocks are halves and its channels are shuffled: which go together is found all the same
         assert all(len(coupled.atoms[Side(weight.removesuffix(".weight"), "out")]) for weight in weights)
         return
-    plan = pruning.make_plan(network, group(*weights), Point({"g": 0.5}, {"g": "filters"}), coupled)
+    plan = pruning.make_plan(network, group(*weights), asked({"g": 0.5}), coupled)
     assert pruning.size(pruning.prune(network.eval(), plan, coupled), SHAPE)[0] == parameters
 
 

@@ -76,13 +76,6 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ),
         ({"pruner_groups": {}}, r"pruner_groups: must hold at least one group"),
         ({"pruner_groups": {"a/b": BLOCKS["first"]}}, r"pruner_groups\['a/b'\]: a label must consist of"),
-        *(
-            (
-                {"pruner_groups": {label: BLOCKS["first"]}},
-                rf"\['{label}'\]: a label must be none of \['trial', 'attempt', 'status'\], but got '{label}'",
-            )
-            for label in ("trial", "attempt", "status")
-        ),
         (
             {"pruner_groups": {"a": et.PrunerGroup("filters", [], sparsity=et.Uniform(0, 0.5))}},
             r"pruner_groups\['a'\]: weights must name at least one weight, but got none",
@@ -94,7 +87,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ({"pruner_groups": {"a": BLOCKS["first"], "b": BLOCKS["first"]}}, r"in one group only, .* already in 'a'"),
         (
             {"pruner_groups": {"a": et.PrunerGroup("rows", ["w"], sparsity=et.Uniform(0, 0.5))}},  # type: ignore[arg-type]
-            r"structure must be one of \['filters', 'channels'\] .* but got 'rows'",
+            r"structure must be one of \['filters', 'channels'\], 'package.module:name' or .*, but got 'rows'",
         ),
         (
             {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Uniform(0, 1))}},
@@ -106,13 +99,13 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ),
         (
             {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Choice([0.5, 1.0]))}},
-            r"at least 0 and below 1, but got 1.0",
+            r"sparsity must hold 0 <= sparsity < 1, but got 1.0 in Choice",
         ),
         (
             {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Uniform(0.5, 0.5))}},
             r"must leave something to search",
         ),
-        ({"target": et.Minimise("speed")}, r"target: metric must be one of \['top1', .*\], but got 'speed'"),
+        ({"target": et.Minimise("speed")}, r"target: a metric must be one of \['top1', .*\], but got 'speed'"),
         ({"target": 5}, r"target: must be Minimise\(metric\), Maximise\(metric\) or an objective as text, but got 5"),
         (
             {"target": "latency_ms"},
@@ -150,7 +143,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
             {"retraining": et.Retraining(epochs=1, lr=0.1, decay=0.95)},  # type: ignore[arg-type]
             r"retraining: decay must be Exponential, Step, MultiStep, Cosine or None, but got 0.95",
         ),
-        ({"stopping": [et.Asha(et.Maximise("accuracy"))]}, r"stopping, Asha: metric must be one of"),
+        ({"stopping": [et.Asha(et.Maximise("accuracy"))]}, r"stopping, Asha: a metric must be one of"),
         ({"stopping": [et.Hopeless(), et.Hopeless(after_epochs=2)]}, r"at most one rule of a kind"),
         ({"benchmark": et.Benchmark(runs=0)}, r"benchmark: runs must be a whole number of at least 1, but got 0"),
         ({"benchmark": et.Benchmark(align=0)}, r"benchmark: align must be a whole number of at least 1, but got 0"),
@@ -167,7 +160,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ({"search": et.Search("bayes", trials=3)}, r"search: method must be one of .* but got 'bayes'"),  # type: ignore[arg-type]
         (
             {"search": et.Search("grid", trials=3)},
-            r"a grid needs Choice\(\[...\]\) as sparsity, but \['first', 'second'\] have a range",
+            r"a grid needs values that can be counted, .* but \['first.sparsity', 'second.sparsity'\] have a range",
         ),
         ({"search": et.Search("random", trials=0)}, r"trials must be a whole number of at least 1, but got 0"),
         ({"baselines": {"b": {"first": 0.5}}}, r"baselines\['b'\]: .* lacks the group 'second'"),

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from edge_tune.errors import ExperimentError, ExportError
-from edge_tune.experiment import Point
 from edge_tune.files import write_atomically
 from edge_tune.networks import onnx_export, pruning, stored
+from tests.asked import asked
 from tests.networks import BLOCKS, Pooled
 from tests.test_pruning import COUPLED, SHAPE, trained_small
 
@@ -48,9 +48,7 @@ def test_to_onnx_refuses_a_forward_that_fails_while_it_is_traced() -> None:
 
 def test_load_network_gives_back_the_pruned_network(tmp_path: Path) -> None:
     model = trained_small()
-    plan = pruning.make_plan(
-        model, BLOCKS, Point({"first": 0.7, "second": 0.2}, {"first": "filters", "second": "filters"}), COUPLED
-    )
+    plan = pruning.make_plan(model, BLOCKS, asked({"first": 0.7, "second": 0.2}), COUPLED)
     pruned = pruning.prune(model, plan, COUPLED)
     description = stored.describe("tests.networks:small", 5, SHAPE, plan)
     write_atomically(tmp_path / "plan.json", json.dumps(description).encode())

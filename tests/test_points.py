@@ -4,28 +4,27 @@ import random
 import pytest
 
 import edge_tune as et
-from edge_tune.experiment import Point
 from edge_tune.search import points
-from tests.searching import CHOICES
 
 MIXED = {
-    "a": et.PrunerGroup("filters", ["a"], sparsity=et.Choice([0.1, 0.2, 0.3])),
-    "b": et.PrunerGroup(["filters", "channels"], ["b"], sparsity=et.Choice([0.4, 0.5])),
+    "a": et.Choice([0.1, 0.2, 0.3]),
+    "b": et.Integer(4, 5),
+    "kind": et.Choice(["filters", "channels"]),
+    "fixed": et.Uniform(0.5, 0.5),
 }
 
 
-def test_count_points_is_the_product_of_what_each_group_offers() -> None:
+def test_count_points_is_the_product_of_what_each_parameter_offers() -> None:
     assert points.count_points(MIXED) == 3 * 2 * 2
-    assert points.count_points(CHOICES) == 3 * 3 * 2 * 2
-    fixed = {**MIXED, "c": et.PrunerGroup("filters", ["c"], sparsity=et.Uniform(0.5, 0.5))}
-    assert points.count_points(fixed) == 12
-    assert points.count_points({**MIXED, "c": et.PrunerGroup("filters", ["c"], sparsity=et.Uniform(0, 0.5))}) is None
+    assert points.count_points({**MIXED, "c": et.Uniform(0, 0.5)}) is None
+    assert points.count_points({**MIXED, "c": et.LogUniform(0.1, 0.5)}) is None
 
 
 def test_grid_point_counts_through_the_product() -> None:
-    sparsities, structures = itertools.product([0.1, 0.2, 0.3], [0.4, 0.5]), ["filters", "channels"]
     expected = [
-        Point({"a": a, "b": b}, {"a": "filters", "b": structure}) for a, b in sparsities for structure in structures
+        {"a": a, "b": b, "kind": kind, "fixed": 0.5}
+        for a, b in itertools.product([0.1, 0.2, 0.3], [4, 5])
+        for kind in ("filters", "channels")
     ]
     assert [points.grid_point(MIXED, number) for number in range(12)] == expected
 
@@ -49,9 +48,10 @@ def test_in_drawn_order_yields_each_number_once_where_no_list_fits(monkeypatch: 
 
 
 def test_random_point_lies_in_the_space() -> None:
-    groups = {**MIXED, "c": et.PrunerGroup("channels", ["c"], sparsity=et.Uniform(0.2, 0.4))}
-    drawn = [points.random_point(groups, random.Random(n)) for n in range(200)]
-    assert {point.sparsities["a"] for point in drawn} == {0.1, 0.2, 0.3}
-    assert {point.structures["b"] for point in drawn} == {"filters", "channels"}
-    assert all(0.2 <= point.sparsities["c"] <= 0.4 and point.structures["c"] == "channels" for point in drawn)
-    assert len({point.sparsities["c"] for point in drawn}) == 200
+    space = {**MIXED, "c": et.Uniform(0.2, 0.4), "rate": et.LogUniform(1e-4, 1.0)}
+    drawn = [points.random_point(space, random.Random(n)) for n in range(200)]
+    assert all(point[name] in parameter for point in drawn for name, parameter in space.items())
+    assert {point["a"] for point in drawn} == {0.1, 0.2, 0.3}
+    assert {point["kind"] for point in drawn} == {"filters", "channels"}
+    assert len({point["c"] for point in drawn}) == 200
+    assert 80 < sum(float(point["rate"]) < 1e-2 for point in drawn) < 120  # half of its logarithmic scale

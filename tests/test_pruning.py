@@ -8,21 +8,18 @@ from torch import nn
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError, PruningError
-from edge_tune.experiment import Point, Structure
 from edge_tune.loading import load_experiment
-from edge_tune.networks import models, pruning
+from edge_tune.networks import checking, models, pruning
 from edge_tune.networks.couplings import couplings
 from edge_tune.networks.pruning import Cut
+from edge_tune.parameters import Point
+from tests.asked import asked
 from tests.networks import Small
 from tests.test_experiment import EXPERIMENTS
 
 SHAPE = (3, 16, 16)
 COUPLED = couplings(Small(5), SHAPE)
 """Of Small, whatever its weights are."""
-
-
-def point(sparsities: Mapping[str, float], structure: Structure = "filters") -> Point:
-    return Point(sparsities, dict.fromkeys(sparsities, structure))
 
 
 def trained_small(seed: int = 0) -> nn.Module:
@@ -41,7 +38,7 @@ def pruned_by(model: nn.Module, groups: Mapping[str, et.PrunerGroup], at: Point)
     return pruning.prune(model, pruning.make_plan(model, groups, at, COUPLED), COUPLED)
 
 
-def group(structure: Structure, *weights: str) -> dict[str, et.PrunerGroup]:
+def group(structure: str, *weights: str) -> dict[str, et.PrunerGroup]:
     return {"g": et.PrunerGroup(structure, weights, sparsity=et.Uniform(0.0, 0.99))}
 
 
@@ -80,8 +77,8 @@ def test_make_plan_records_what_was_asked_and_what_is_done() -> None:
     model = Small(5)
     for filter_, weight in enumerate(model.block1.conv1.weight.data):
         weight.fill_(filter_ % 5)
-    plan = pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": 0.8}), COUPLED, granule=4)
-    assert plan == (Cut("block1.conv1.weight", "filters", sparsity=0.8, before=8, slices=(2, 3, 4, 7)),)
+    plan = pruning.make_plan(model, group("filters", "block1.conv1.weight"), asked({"g": 0.8}), COUPLED, granule=4)
+    assert plan == (Cut("block1.conv1.weight", "filters", "out", "l1", sparsity=0.8, before=8, slices=(2, 3, 4, 7)),)
     assert pruning.prune(model, plan, COUPLED).block1.conv1.out_channels == 4
 
 
@@ -93,14 +90,14 @@ def test_prune_gives_the_parameter_counts_that_distiller_published(sparsities: t
     groups = load_experiment(EXPERIMENTS / "resnet56_latency.py").pruner_groups
     model = models.build("resnet56_cifar", 10)
     coupled = couplings(model, (3, 32, 32))
-    plan = pruning.make_plan(model, groups, point(dict(zip(groups, sparsities, strict=True))), coupled)
+    plan = pruning.make_plan(model, groups, asked(dict(zip(groups, sparsities, strict=True))), coupled)
     pruned = pruning.prune(model, plan, coupled)
     assert sum(weight.numel() for weight in pruned.parameters() if weight.dim() > 1) == weights
 
 
 def test_prune_of_filters_equals_silencing_the_lowest_l1_filters() -> None:
     model = trained_small()
-    pruned = pruned_by(model, group("filters", "block1.conv1.weight"), point({"g": 0.5}))
+    pruned = pruned_by(model, group("filters", "block1.conv1.weight"), asked({"g": 0.5}))
     silenced = trained_small()
     l1 = silenced.block1.conv1.weight.detach().abs().flatten(1).sum(1)
     for filter_ in sorted(range(8), key=l1.__getitem__)[:4]:
@@ -114,7 +111,7 @@ def test_prune_of_filters_equals_silencing_the_lowest_l1_filters() -> None:
 
 def test_prune_of_channels_equals_zeroing_the_lowest_l1_channels() -> None:
     model = trained_small()
-    pruned = pruned_by(model, group("channels", "block2.conv2.weight"), point({"g": 0.25}, "channels"))
+    pruned = pruned_by(model, group("channels", "block2.conv2.weight"), asked({"g": 0.25}, "channels"))
     zeroed = trained_small()
     l1 = zeroed.block2.conv2.weight.detach().abs().sum(dim=(0, 2, 3))
     zeroed.block2.conv2.weight.data[:, sorted(range(8), key=l1.__getitem__)[:2]] = 0
@@ -126,7 +123,7 @@ def test_prune_of_channels_equals_zeroing_the_lowest_l1_channels() -> None:
 def test_prune_of_a_residual_stream_removes_the_same_filters_from_all_tied_weights() -> None:
     tied = group("filters", "stem.weight", "block1.conv2.weight", "block2.conv2.weight")
     model = trained_small()
-    pruned = pruned_by(model, tied, point({"g": 0.5}))
+    pruned = pruned_by(model, tied, asked({"g": 0.5}))
     l1 = sum(
         w.detach().abs().flatten(1).sum(1)
         for w in (model.stem.weight, model.block1.conv2.weight, model.block2.conv2.weight)
@@ -141,13 +138,13 @@ def test_prune_of_a_residual_stream_removes_the_same_filters_from_all_tied_weigh
 def test_prune_leaves_the_model_it_was_given_alone() -> None:
     model = trained_small()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    pruned_by(model, group("filters", "block1.conv1.weight"), point({"g": 0.9}))
+    pruned_by(model, group("filters", "block1.conv1.weight"), asked({"g": 0.9}))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_prune_works_on_a_model_whose_parameters_are_frozen() -> None:
     model = trained_small().requires_grad_(False)
-    assert pruned_by(model, group("filters", "block1.conv1.weight"), point({"g": 0.5})).block1.conv1.out_channels == 4
+    assert pruned_by(model, group("filters", "block1.conv1.weight"), asked({"g": 0.5})).block1.conv1.out_channels == 4
 
 
 def test_prune_ranks_before_the_first_removal() -> None:
@@ -155,8 +152,8 @@ def test_prune_ranks_before_the_first_removal() -> None:
         "h": et.PrunerGroup("filters", ["block2.conv1.weight"], sparsity=et.Uniform(0, 0.99))
     }
     model = trained_small()
-    together = pruned_by(model, both, point({"g": 0.5, "h": 0.5}))
-    alone = pruned_by(model, both, point({"h": 0.5}))
+    together = pruned_by(model, both, asked({"g": 0.5, "h": 0.5}))
+    alone = pruned_by(model, both, asked({"h": 0.5}))
     torch.testing.assert_close(together.block2.conv1.weight, alone.block2.conv1.weight)
 
 
@@ -165,7 +162,7 @@ def test_make_plan_names_all_weights_that_are_tied_to_one_outside_the_plan() -> 
         PruningError,
         match=r"'block1.conv2.weight' are tied to those of 2 weights .*: block2.conv2.weight, stem.weight; add them",
     ):
-        pruned_by(trained_small(), group("filters", "block1.conv2.weight"), point({"g": 0.5}))
+        pruned_by(trained_small(), group("filters", "block1.conv2.weight"), asked({"g": 0.5}))
 
 
 def test_make_plan_refuses_tied_weights_of_different_sparsities() -> None:
@@ -174,7 +171,7 @@ def test_make_plan_refuses_tied_weights_of_different_sparsities() -> None:
         "h": et.PrunerGroup("filters", ["block1.conv2.weight", "block2.conv2.weight"], sparsity=et.Uniform(0, 0.99)),
     }
     with pytest.raises(PruningError, match=r"same filters, but got the sparsities 0.25 and 0.5; put both in one group"):
-        pruned_by(trained_small(), two, point({"g": 0.5, "h": 0.25}))
+        pruned_by(trained_small(), two, asked({"g": 0.5, "h": 0.25}))
 
 
 def test_make_plan_refuses_two_cuts_of_the_same_structure() -> None:
@@ -182,16 +179,22 @@ def test_make_plan_refuses_two_cuts_of_the_same_structure() -> None:
         "h": et.PrunerGroup("channels", ["block1.conv2.weight"], sparsity=et.Uniform(0, 0.5))
     }
     with pytest.raises(PruningError, match=r"must not remove what 'block1.conv1.weight' \(filters\) removes already"):
-        pruned_by(trained_small(), two, Point({"g": 0.5, "h": 0.5}, {"g": "filters", "h": "channels"}))
+        pruned_by(trained_small(), two, asked({"g": 0.5, "h": 0.5}, {"g": "filters", "h": "channels"}))
 
 
 @pytest.mark.parametrize(
     ("cut", "problem"),
     [
-        (Cut("block1.conv1.weight", "filters", 0.5, 16, (0, 1)), r"with 16 filters, .* but got 8; use the plan"),
-        (Cut("block1.conv1.weight", "filters", 0.5, 8, (7, 8)), r"with 8 filters, .* but got 8; use the plan"),
-        (Cut("block1.conv3.weight", "filters", 0.5, 8, (0, 1)), r"but got no such weight; use the plan"),
-        (Cut("block1.conv1.weight", "filters", 0.5, 8, ()), r"must keep at least one of its filters"),
+        (
+            Cut("block1.conv1.weight", "filters", "out", "l1", 0.5, 16, (0, 1)),
+            r"with 16 filters, .* but got 8; use the plan",
+        ),
+        (
+            Cut("block1.conv1.weight", "filters", "out", "l1", 0.5, 8, (7, 8)),
+            r"with 8 filters, .* but got 8; use the plan",
+        ),
+        (Cut("block1.conv3.weight", "filters", "out", "l1", 0.5, 8, (0, 1)), r"but got no such weight; use the plan"),
+        (Cut("block1.conv1.weight", "filters", "out", "l1", 0.5, 8, ()), r"must keep at least one of its filters"),
     ],
 )
 def test_prune_refuses_a_plan_of_another_network(cut: Cut, problem: str) -> None:
@@ -201,13 +204,16 @@ def test_prune_refuses_a_plan_of_another_network(cut: Cut, problem: str) -> None
 
 def test_prune_refuses_a_plan_that_removes_tied_slices_from_one_weight_only() -> None:
     half = (0, 1, 2, 3)
-    plan = (Cut("stem.weight", "filters", 0.5, 8, half), Cut("block1.conv2.weight", "filters", 0.5, 8, half[1:]))
+    plan = (
+        Cut("stem.weight", "filters", "out", "l1", 0.5, 8, half),
+        Cut("block1.conv2.weight", "filters", "out", "l1", 0.5, 8, half[1:]),
+    )
     with pytest.raises(PruningError, match=r"'stem.weight' must .* lose those that the weights tied to it lose"):
         pruning.prune(trained_small(), plan, COUPLED)
 
 
 def test_prune_follows_the_plan_whatever_the_weights_are() -> None:
-    plan = pruning.make_plan(trained_small(0), group("filters", "block1.conv1.weight"), point({"g": 0.5}), COUPLED)
+    plan = pruning.make_plan(trained_small(0), group("filters", "block1.conv1.weight"), asked({"g": 0.5}), COUPLED)
     other = trained_small(1)
     pruned = pruning.prune(other, pruning.plan_from_json(pruning.plan_as_json(plan)), COUPLED)
     torch.testing.assert_close(pruned.block1.conv1.weight, other.block1.conv1.weight[list(plan[0].slices)])
@@ -216,7 +222,7 @@ def test_prune_follows_the_plan_whatever_the_weights_are() -> None:
 def test_digest_is_equal_for_equal_networks_only() -> None:
     model = trained_small()
     plans = [
-        pruning.make_plan(model, group("filters", "block1.conv1.weight"), point({"g": sparsity}), COUPLED)
+        pruning.make_plan(model, group("filters", "block1.conv1.weight"), asked({"g": sparsity}), COUPLED)
         for sparsity in (0.5, 0.51, 0.75, 0.0)
     ]
     assert pruning.digest(plans[3]) == pruning.digest(())
@@ -238,11 +244,9 @@ def test_digest_is_equal_for_equal_networks_only() -> None:
         ),
     ],
 )
-def test_check_groups_says_which_group_cannot_be_pruned(
-    structure: Structure, weights: tuple[str, ...], problem: str
-) -> None:
+def test_check_groups_says_which_group_cannot_be_pruned(structure: str, weights: tuple[str, ...], problem: str) -> None:
     with pytest.raises(ExperimentError, match=problem):
-        pruning.check_groups(trained_small(), group(structure, *weights), SHAPE)
+        checking.check_groups(trained_small(), group(structure, *weights), SHAPE)
 
 
 def test_check_groups_refuses_two_groups_that_remove_the_same_structure() -> None:
@@ -250,10 +254,10 @@ def test_check_groups_refuses_two_groups_that_remove_the_same_structure() -> Non
         "h": et.PrunerGroup(["filters", "channels"], ["block1.conv2.weight"], sparsity=et.Uniform(0, 0.5))
     }
     with pytest.raises(ExperimentError, match=r"\['h'\], filters: .* tied"):
-        pruning.check_groups(trained_small(), groups, SHAPE)
+        checking.check_groups(trained_small(), groups, SHAPE)
     groups["h"] = et.PrunerGroup("channels", ["block1.conv2.weight"], sparsity=et.Uniform(0, 0.5))
     with pytest.raises(ExperimentError, match=r"\['h'\]: must remove something of its own, but 'g' removes"):
-        pruning.check_groups(trained_small(), groups, SHAPE)
+        checking.check_groups(trained_small(), groups, SHAPE)
 
 
 def test_size_counts_what_a_convolution_multiplies() -> None:

@@ -20,7 +20,7 @@ def record(trial: int, **changes: object) -> Record:
 
 def test_add_and_trials_return_the_same_records_by_number(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    later = record(12, metrics={"top1": 90.5}, curve=({"epoch": 1, "top1": 80.0},), sparsities={"a": 0.25})
+    later = record(12, metrics={"top1": 90.5}, curve=({"epoch": 1, "top1": 80.0},), point={"a.sparsity": 0.25})
     for one in (later, record(3, status="failed", reason="x"), record(1, baseline="half")):
         results.add(one)
     assert [r.trial for r in results.trials()] == [3, 12]

@@ -91,7 +91,7 @@ def group(weights: object, low: float = 0.0, high: float = 0.9) -> str:
             r"none: --resume needs a study that was started here, but there is none",
         ),
         ("", ["--resume"], r"--resume: needs a study to go on with, but results/study-\*/ holds none"),
-        ('target=et.Minimise("speed")', [], r"study.py: target: metric must be one of .* but got 'speed'"),
+        ('target=et.Minimise("speed")', [], r"study.py: target: a metric must be one of .* but got 'speed'"),
         (group(["block1.conv9.weight"]), [], r"\['g'\]: a weight must be one of the network's, but got 'block1.conv9"),
         (group([]), [], r"\['g'\]: weights must name at least one weight, but got none"),
         (group(["block1.conv1.weight"], high=1.0), [], r"0 <= low <= high < 1, but got Uniform\(0.0, 1.0\)"),
@@ -357,7 +357,7 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     assert Path("cut/trials.jsonl").read_text().startswith(before)
     assert main([file, "--results", "whole"]) == 0
     assert [record.trial for record in ended("cut")] == [2, 3, 4, 5, 6]
-    assert [record.sparsities for record in ended("cut")[:4]] == [record.sparsities for record in ended("whole")]
+    assert [record.point for record in ended("cut")[:4]] == [record.point for record in ended("whole")]
     assert [record.metrics for record in ended("cut")[:4]] == [record.metrics for record in ended("whole")]
 
     capsys.readouterr()

@@ -8,6 +8,8 @@ from edge_tune.objective_text import parse
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record
 from edge_tune.records.scoring import Scorer
+from edge_tune.search.suggesters.protocol import Outcome
+from tests.asked import sparsities
 from tests.searching import finished, run_on, searching, study
 
 
@@ -68,7 +70,7 @@ def test_standing_names_the_nearest_while_none_meets_the_conditions() -> None:
 
 def top1_of(one: Record) -> Record:
     """Accuracy falls with each sparsity: half of it is lost at 1 + 1."""
-    return replace(one, metrics={**one.metrics, "top1": 90 - 22.5 * sum(one.sparsities.values())})
+    return replace(one, metrics={**one.metrics, "top1": 90 - 22.5 * sum(sparsities(one.point).values())})
 
 
 def test_search_is_led_to_where_the_condition_holds() -> None:
@@ -80,21 +82,25 @@ def test_search_is_led_to_where_the_condition_holds() -> None:
         for number in range(60):
             config = searcher.suggest(str(number))
             assert isinstance(config, dict)
-            searcher.end(top1_of(finished(config["trial"], config, one)))
-            sums.append(config["first"] + config["second"])
+            searcher.end(top1_of(finished(config["trial"], config["point"], one)))
+            sums.append(sum(sparsities(config["point"]).values()))
         late[str(target)] = sum(sums[20:])
     without, with_condition = late.values()
     assert with_condition < 0.8 * without
 
 
-def test_search_learns_nothing_before_it_knows_the_baseline_it_compares_with() -> None:
+def test_search_learns_nothing_before_it_knows_the_baseline_it_compares_with(monkeypatch: pytest.MonkeyPatch) -> None:
     target = "minimise latency_ms where latency_ms <= half"
     one = study(trials=40, target=target, baselines={"half": {"first": 0.5, "second": 0.5}})
     whole, late = searching(one), searching(one)
     records = run_on(whole, one, 14)
     configs = [late.suggest(str(number)) for number in range(8)]  # HyperOpt draws the first ten at random
+    told: list[Outcome] = []
+    tell = late.suggester.tell
+    monkeypatch.setattr(late.suggester, "tell", lambda point, outcome: (told.append(outcome), tell(point, outcome)))
     for config in (*configs[1:], configs[0]):
         assert isinstance(config, dict)
-        assert not late._hpopt_trials.losses() or None in late._hpopt_trials.losses()
-        late.end(finished(config["trial"], config, one))
+        assert not told
+        late.end(finished(config["trial"], config["point"], one))
+    assert len(told) == 8
     assert run_on(late, one, 6) == records[8:]

@@ -1,19 +1,16 @@
 import random
-from collections.abc import Mapping
-from typing import Any
 
-import hyperopt
 import pytest
 from ray import cloudpickle
 
 import edge_tune as et
-from edge_tune.experiment import Point
 from edge_tune.networks.pruning import digest, make_plan, plan_as_json
+from edge_tune.parameters import Point
 from edge_tune.records.results import Planned, Record
 from edge_tune.search import searcher as module
-from edge_tune.search import trainable
 from edge_tune.search.points import count_points
 from edge_tune.search.searcher import Searcher
+from tests.asked import asked, sparsities
 from tests.networks import BLOCKS, experiment, small
 from tests.searching import CHOICES, HALF, finished, run_on, searching, study
 from tests.test_pruning import COUPLED
@@ -25,7 +22,7 @@ def test_searcher_begins_with_the_baselines_and_numbers_from_one() -> None:
     records = run_on(searching(study()), study(), 4)
     assert [record.trial for record in records] == [1, 2, 3, 4]
     assert [record.baseline for record in records] == ["half", None, None, None]
-    assert records[0].sparsities == {"first": 0.5, "second": 0.5}
+    assert records[0].point == asked({"first": 0.5, "second": 0.5})
 
 
 def test_searcher_suggestions_depend_on_the_seed() -> None:
@@ -47,13 +44,11 @@ def test_searcher_runs_unfinished_points_again_under_their_numbers() -> None:
     one = study()
     whole = run_on(searching(one), one, 8)
     left = whole.pop(4)
-    resumed = searching(
-        one, whole, {left.trial: module.to_config(Point(left.sparsities, left.structures), one.pruner_groups)}
-    )
+    resumed = searching(one, whole, {left.trial: left.point})
     again, new = run_on(resumed, one, 2)
     assert again == left
     assert new.trial == 9
-    assert new.sparsities not in [record.sparsities for record in (*whole, left)]
+    assert new.point not in [record.point for record in (*whole, left)]
 
 
 def test_searcher_suggests_a_lost_trial_again_before_any_new_one() -> None:
@@ -64,11 +59,11 @@ def test_searcher_suggests_a_lost_trial_again_before_any_new_one() -> None:
     config = searcher.suggest("lost")
     assert isinstance(config, dict)
     searcher.on_trial_complete("lost", error=True)
-    searcher.run_again("lost", config)
+    searcher.run_again(config)
     again = searcher.suggest("again")
     assert (config["trial"], config["attempt"]) == (3, 1)
     assert again == {**config, "attempt": 2}
-    record = finished(again.pop("trial"), again, one)
+    record = finished(again["trial"], again["point"], one)
     searcher.end(record)
     assert [record, *run_on(searcher, one, 2)] == undisturbed[2:]  # for HyperOpt, nothing happened
 
@@ -80,11 +75,11 @@ def test_searcher_ends_when_all_trials_have_ended_and_not_before() -> None:
     assert [config["trial"] for config in configs.values()] == [1, 2, 3]
     assert searcher.suggest("d") is None
     for name in ("a", "b"):
-        searcher.end(finished(configs[name]["trial"], configs[name], one))
+        searcher.end(finished(configs[name]["trial"], configs[name]["point"], one))
     searcher.on_trial_complete("c", error=True)
-    searcher.run_again("c", configs["c"])
+    searcher.run_again(configs["c"])
     assert searcher.suggest("e")["attempt"] == 2
-    searcher.end(finished(3, configs["c"], one, status="failed", metrics={}))
+    searcher.end(finished(3, configs["c"]["point"], one, status="failed", metrics={}))
     assert searcher.suggest("f") == Searcher.FINISHED
 
 
@@ -102,32 +97,23 @@ def test_searcher_keeps_away_from_where_networks_collapse() -> None:
     for collapses in late:
         searcher = searching(one)
         for number in range(61):
-            config = searcher.suggest(str(number))
-            config.pop("trial")
-            below = config["first"] < 0.5
-            record = finished(number + 1, config, one, collapsed="one class" if below and collapses else None)
+            point = searcher.suggest(str(number))["point"]
+            below = point["first.sparsity"] < 0.5
+            record = finished(number + 1, point, one, collapsed="one class" if below and collapses else None)
             searcher.end(record)
             late[collapses] += below and number > 30
     assert late[True] < 0.7 * late[False]
 
 
-def test_space_leaves_out_what_is_fixed() -> None:
-    groups = {"first": et.PrunerGroup("channels", ["w"], sparsity=et.Uniform(0.3, 0.3)), "second": CHOICES["second"]}
-    assert set(module.space(groups)) == {"second", "second:structure"}
-    point = trainable.to_point({"second": 0.9, "second:structure": "channels"}, groups)
-    assert point == Point({"first": 0.3, "second": 0.9}, {"first": "channels", "second": "channels"})
-    assert module.to_config(point, groups) == {"second": 0.9, "second:structure": "channels"}
-
-
 def test_searcher_tries_a_grid_in_the_order_of_its_seed_after_the_baselines() -> None:
     one = study(trials=100, method="grid", pruner_groups=CHOICES, baselines=HALF)
     records = run_on(searching(one), one, 100)
-    points = [(*record.sparsities.values(), *record.structures.values()) for record in records[1:]]
+    points = [tuple(record.point.values())[:4] for record in records[1:]]
     every = [(a, b, c, d) for a in (0.0, 0.5, 0.9) for b in (0.0, 0.5, 0.9) for c in KINDS for d in KINDS]
     random.Random(3).shuffle(every)
     assert points == every
     (repeat,) = [record for record in records if record.same_as is not None]
-    assert (repeat.same_as, repeat.sparsities) == (1, HALF["half"])
+    assert (repeat.same_as, repeat.point) == (1, asked(HALF["half"]))
 
 
 def test_searcher_tries_few_points_of_a_grid_that_is_too_large_to_list() -> None:
@@ -136,14 +122,14 @@ def test_searcher_tries_few_points_of_a_grid_that_is_too_large_to_list() -> None
         for n in range(5)
     }
     one = study(trials=2, method="grid", pruner_groups=groups, baselines={})
-    assert count_points(groups) == 10**10
+    assert count_points(one.parameters) == 10**10
     assert module.count_trials(one) == 2
     searcher = searching(one)
     first, second = (searcher.suggest(name) for name in ("a", "b"))
     assert isinstance(first, dict)
     assert isinstance(second, dict)
     assert (first["trial"], second["trial"]) == (1, 2)
-    assert {label: first[label] for label in groups} != {label: second[label] for label in groups}
+    assert first["point"] != second["point"]
 
 
 class PlansOfSmall:
@@ -157,7 +143,7 @@ class PlansOfSmall:
         return Planned(digest(plan), plan_as_json(plan))
 
     def digest(self, record: Record) -> str:
-        return self(Point(record.sparsities, record.structures), is_baseline=False).digest
+        return self(record.point, is_baseline=False).digest
 
     def count(self) -> int | None:
         return self.size
@@ -170,7 +156,7 @@ def narrow(low: float = 0.0, high: float = 0.3) -> dict[str, et.PrunerGroup]:
 
 def kept(record: Record) -> tuple[int, ...]:
     """The filters that stay, worked out from the sparsities."""
-    return tuple(8 - int(sparsity * 8) for sparsity in record.sparsities.values())
+    return tuple(8 - int(sparsity * 8) for sparsity in sparsities(record.point).values())
 
 
 @pytest.mark.parametrize("method", ["hyperopt", "random"])
@@ -198,8 +184,8 @@ def test_record_that_is_taken_over_is_that_of_the_equal_network_at_the_own_point
         assert original.same_as is None
         assert kept(repeat) == kept(original)
         assert repeat.metrics == original.metrics
-        assert repeat.sparsities != original.sparsities
-        assert [cut["sparsity"] for cut in repeat.plan] == list(repeat.sparsities.values())
+        assert repeat.point != original.point
+        assert [cut["sparsity"] for cut in repeat.plan] == list(sparsities(repeat.point).values())
         assert not repeat.seconds
 
 
@@ -220,7 +206,7 @@ def test_searcher_resumed_among_repeats_goes_on_as_if_it_had_not_been_interrupte
 
 def point_of(record: Record) -> tuple[object, ...]:
     """What a suggestion decides, without the time."""
-    return record.trial, record.same_as, dict(record.sparsities), dict(record.structures)
+    return record.trial, record.same_as, dict(record.point)
 
 
 def test_trial_whose_network_is_tried_now_waits_for_its_record() -> None:
@@ -232,7 +218,7 @@ def test_trial_whose_network_is_tried_now_waits_for_its_record() -> None:
     waits, repeats = searcher.take_news()
     assert {wait.of for wait in waits} == {1}
     assert repeats == []
-    searcher.end(finished(1, first, one))
+    searcher.end(finished(1, first["point"], one))
     assert [(record.trial, record.same_as) for record in searcher.take_news()[1]] == [(wait.trial, 1) for wait in waits]
     assert searcher.suggest("c") == Searcher.FINISHED
 
@@ -244,7 +230,7 @@ def test_trial_that_waited_when_the_study_was_killed_waits_again() -> None:
     assert isinstance(config, dict)
     searcher.suggest("b")
     (wait, *_), _ = searcher.take_news()
-    unfinished = {1: trainable.split_config(config)[1], wait.trial: dict(wait.point.sparsities)}
+    unfinished = {1: config["point"], wait.trial: wait.point}
     resumed = searching(one, (), unfinished, planner=PlansOfSmall(one, None))
     again = resumed.suggest("c")
     assert isinstance(again, dict)
@@ -258,69 +244,9 @@ def test_failed_trial_is_not_run_again_by_an_equal_point() -> None:
     searcher = searching(one, planner=PlansOfSmall(one, 1))
     config = searcher.suggest("a")
     assert isinstance(config, dict)
-    searcher.end(finished(1, config, one, status="failed", reason="no stick."))
+    searcher.end(finished(1, config["point"], one, status="failed", reason="no stick."))
     assert searcher.suggest("b") == Searcher.FINISHED
     assert searcher.exhausted is not None
-
-
-def test_searcher_suggests_what_hyperopt_does_while_it_looks_at_all_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OBSERVED", 40)
-    monkeypatch.setattr(module, "BEST", 5)
-    one = study(trials=80, baselines={})
-    bounded, free = searching(one), searching(one)
-    free._hpopt_trials = hyperopt.Trials()
-    mine, plain = run_on(bounded, one, 60), run_on(free, one, 60)
-    assert mine[:41] == plain[:41]
-    assert mine != plain
-
-
-def test_hyperopt_looks_at_the_best_and_the_latest_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OBSERVED", 20)
-    monkeypatch.setattr(module, "BEST", 5)
-    one = study(trials=100, method="random", baselines={})
-    searcher = searching(one)
-    losses = [record.metrics["latency_ms"] for record in run_on(searcher, one, 60)]
-    best = sorted(range(60), key=losses.__getitem__)[:5]
-    others = [number for number in range(60) if number not in best]
-    assert searcher._hpopt_trials.tids == sorted([*best, *others[-15:]])
-
-
-def test_searcher_that_ran_out_of_order_looks_at_the_same_trials_when_it_is_resumed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "OBSERVED", 20)
-    monkeypatch.setattr(module, "BEST", 5)
-    one, generator = study(trials=100, method="random", baselines={}), random.Random(0)
-    searcher, records = searching(one), []
-    running: dict[str, Mapping[str, Any]] = {}
-    for number in range(80):
-        config = searcher.suggest(str(number))
-        assert isinstance(config, dict)
-        running[str(number)] = config
-        if len(running) == 8 or number >= 72:
-            name = generator.choice(list(running))
-            records.append(finished(running[name]["trial"], running.pop(name), one))
-            searcher.end(records[-1])
-    ended = {record.trial for record in records}
-    resumed = searching(one, records)
-    numbers = [tid + 1 for tid in searcher._hpopt_trials.tids]
-    by_resumed = [sorted(ended)[tid] for tid in resumed._hpopt_trials.tids]
-    assert [number for number in numbers if number in ended] == by_resumed
-
-
-def test_what_a_trial_costs_the_searcher_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in documents that HyperOpt goes through; it went through all of them in each call."""
-    monkeypatch.setattr(module, "OBSERVED", 50)
-    seen: list[int] = []
-    one = study(trials=1000)
-    searcher = searching(one)
-    algorithm = searcher.algo
-    searcher.algo = lambda ids, domain, trials, seed: (
-        seen.append(len(trials.trials)) or algorithm(ids, domain, trials, seed)
-    )
-    run_on(searcher, one, 300)
-    assert max(seen) == seen[-1] == 50
-    assert len(searcher._hpopt_trials._dynamic_trials) == 50
 
 
 def test_ray_tune_can_write_a_searcher_down_and_gets_nothing_of_it() -> None:

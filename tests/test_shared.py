@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_tune.experiment import Point
 from edge_tune.loading import load_experiment
 from edge_tune.networks import models, pruning, weights
 from edge_tune.networks.couplings import couplings
@@ -37,7 +36,7 @@ def test_off_the_shelf_plan_scores_what_was_found_before() -> None:
     experiment = load_experiment(EXPERIMENTS / "resnet56_latency.py")
     network = models.build("resnet56_cifar", 10)
     weights.load_weights(network, weights.read_weights(str(WEIGHTS)), str(WEIGHTS))
-    point = Point(experiment.baselines["off_the_shelf"], dict.fromkeys(experiment.pruner_groups, "filters"))
+    point = experiment.point(experiment.baselines["off_the_shelf"])
     coupled = couplings(network, (3, 32, 32))
     plan = pruning.make_plan(network, experiment.pruner_groups, point, coupled)
     result = evaluate(pruning.prune(network, plan, coupled), read_test_split())

@@ -12,17 +12,15 @@ from edge_tune import export
 from edge_tune.errors import ExperimentError
 from edge_tune.files import write_atomically
 from edge_tune.networks import onnx_export, pruning, stored
-from edge_tune.networks.pruning import Point
 from edge_tune.networks.stored import load_network
 from edge_tune.records.ranking import Row, Verdict
 from edge_tune.records.results import Record, Results
+from tests.asked import asked
 from tests.networks import BLOCKS
 from tests.test_pruning import COUPLED, SHAPE, trained_small
 
 ROOT = Path(__file__).parents[1]
-PLAN = pruning.make_plan(
-    trained_small(), BLOCKS, Point({"first": 0.5, "second": 0.25}, {"first": "filters", "second": "filters"}), COUPLED
-)
+PLAN = pruning.make_plan(trained_small(), BLOCKS, asked({"first": 0.5, "second": 0.25}), COUPLED)
 METRICS = {"top1": 80.0, "latency_ms": 1.0, "latency_ratio": 0.5}
 RATIO = {"ratio": 0.5, "low": 0.49, "high": 0.51}
 MEASURED = {

@@ -13,6 +13,7 @@ from edge_tune.objective_text import parse
 from edge_tune.records import choosing, tables
 from edge_tune.records.ranking import Verdict
 from edge_tune.records.results import Record
+from tests.asked import asked
 
 TARGET = Objective.of(et.Minimise("latency_ms"))
 
@@ -35,14 +36,13 @@ UNPRUNED = Record(trial=0, baseline="unpruned", status="finished", pruned=metric
 RETRAINED = Record(
     trial=2,
     status="finished",
-    sparsities={"layer_1": 0.5, "layer_2": 0.0},
-    structures={"layer_1": "filters", "layer_2": "channels"},
+    point=asked({"layer_1": 0.5, "layer_2": 0.0}, {"layer_1": "filters", "layer_2": "channels"}),
     epoch=3,
     pruned=metrics(40, 0.75),
     metrics=metrics(85, 0.5),
     plan=[
-        {"weight": "a.weight", "structure": "filters", "sparsity": 0.5, "before": 16, "kept": 8},
-        {"weight": "b.weight", "structure": "channels", "sparsity": 0.0, "before": 16, "kept": 16},
+        {"part": "a.weight", "structure": "filters", "sparsity": 0.5, "before": 16, "kept": 8},
+        {"part": "b.weight", "structure": "channels", "sparsity": 0.0, "before": 16, "kept": 16},
     ],
     measurements={"pruned": ratios(0.75), "retrained": ratios(0.5)},
     seconds={"prune": 0.5, "retrain": 60.0},
@@ -50,7 +50,7 @@ RETRAINED = Record(
     started_at="2026-11-22T10:00:00.000+00:00",
     ended_at="2026-11-22T10:01:30.000+00:00",
 )
-FAILED = Record(trial=3, status="failed", reason='RetrainingError: "loss", nan', sparsities={"layer_1": 0.9})
+FAILED = Record(trial=3, status="failed", reason='RetrainingError: "loss", nan', point={"layer_1.sparsity": 0.9})
 STOPPED = Record(trial=4, status="stopped", stopped_by="asha", reason="asha: late", metrics=metrics(99, 0.1))
 STUDY = [UNPRUNED, RETRAINED, FAILED, STOPPED]
 
@@ -75,10 +75,12 @@ def test_table_has_a_row_a_record_with_everything_asked_done_and_measured() -> N
         "status": "finished",
         "epoch": 3,
         "attempts": 1,
-        "sparsity.layer_1": 0.5,
-        "sparsity.layer_2": 0.0,
-        "structure.layer_1": "filters",
-        "structure.layer_2": "channels",
+        "layer_1.sparsity": 0.5,
+        "layer_2.sparsity": 0.0,
+        "layer_1.structure": "filters",
+        "layer_2.structure": "channels",
+        "layer_1.importance": "l1",
+        "layer_2.importance": "l1",
         "top1": 85.0,
         "latency_ms": 1.0,
         "latency_ratio": 0.5,

@@ -15,11 +15,14 @@ from edge_tune.display.tensorboard import TensorBoard
 from edge_tune.metrics import METRICS
 from edge_tune.objective import Objective
 from edge_tune.records.results import Record
+from tests.asked import asked
 from tests.boards import Board, serving
 
-GROUPS = {
-    "layer_1": et.PrunerGroup("filters", ["a.weight"], sparsity=et.Uniform(0.0, 0.9)),
-    "layer_2": et.PrunerGroup(["filters", "channels"], ["b.weight"], sparsity=et.Choice([0.0, 0.25, 0.5])),
+PARAMETERS = {
+    "layer_1.sparsity": et.Uniform(0.0, 0.9),
+    "layer_2.sparsity": et.Choice([0.0, 0.25, 0.5]),
+    "layer_1.structure": et.Choice(["filters"]),
+    "layer_2.structure": et.Choice(["filters", "channels"]),
 }
 PRUNED = {
     "top1": 40.0,
@@ -36,8 +39,7 @@ PRUNED = {
 TARGET = Objective.of(et.Minimise("latency_ratio"))
 TRIAL = Record(
     trial=3,
-    sparsities={"layer_1": 0.7, "layer_2": 0.25},
-    structures={"layer_1": "filters", "layer_2": "channels"},
+    point=asked({"layer_1": 0.7, "layer_2": 0.25}, {"layer_1": "filters", "layer_2": "channels"}),
     pruned=PRUNED,
     metrics=PRUNED,
     started_at="2026-11-22T10:00:00.000+00:00",
@@ -74,7 +76,7 @@ def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def test_tensorboard_shows_a_point_an_epoch(tmp_path: Path) -> None:
-    board = TensorBoard(tmp_path, GROUPS)
+    board = TensorBoard(tmp_path, PARAMETERS)
     for record in (report(0), report(1), finished(report(2))):
         board.add(record)
     assert curve(tmp_path / "trial_0003", "validation/top1") == [(0, 40.0), (1, 41.0), (2, 42.0)]
@@ -83,7 +85,7 @@ def test_tensorboard_shows_a_point_an_epoch(tmp_path: Path) -> None:
 
 
 def test_tensorboard_shows_a_latency_where_it_was_measured(tmp_path: Path) -> None:
-    board = TensorBoard(tmp_path, GROUPS)
+    board = TensorBoard(tmp_path, PARAMETERS)
     last = finished(report(3))
     last = replace(last, curve=[last.curve[0], {**last.curve[1], "latency_ratio": 0.625}, last.curve[2]])
     for record in (report(0), report(1), replace(report(2), curve=last.curve[:2]), last):
@@ -94,34 +96,34 @@ def test_tensorboard_shows_a_latency_where_it_was_measured(tmp_path: Path) -> No
 
 
 def test_tensorboard_starts_a_trial_over_when_a_resumed_study_runs_it_again(tmp_path: Path) -> None:
-    first = TensorBoard(tmp_path, GROUPS)
+    first = TensorBoard(tmp_path, PARAMETERS)
     for record in (report(0), report(1, rise=9), report(2, rise=9)):
         first.add(record)
-    resumed = TensorBoard(tmp_path, GROUPS)
+    resumed = TensorBoard(tmp_path, PARAMETERS)
     for record in (report(0), report(1), replace(report(2), status="stopped")):
         resumed.add(record)
     assert curve(tmp_path / "trial_0003", "validation/top1") == [(0, 40.0), (1, 41.0), (2, 42.0)]
 
 
 def test_tensorboard_writes_the_epochs_before_a_checkpoint_anew(tmp_path: Path) -> None:
-    first = TensorBoard(tmp_path, GROUPS)
+    first = TensorBoard(tmp_path, PARAMETERS)
     for epoch in range(4):
         first.add(report(epoch))
-    resumed = TensorBoard(tmp_path, GROUPS)
+    resumed = TensorBoard(tmp_path, PARAMETERS)
     for record in (report(3), finished(report(4))):  # goes on from epoch 2
         resumed.add(record)
     assert curve(tmp_path / "trial_0003", "validation/top1") == [(e, 40.0 + e) for e in range(5)]
 
 
 def test_tensorboard_starts_over_when_a_trial_does_within_a_session(tmp_path: Path) -> None:
-    board = TensorBoard(tmp_path, GROUPS)
+    board = TensorBoard(tmp_path, PARAMETERS)
     for record in (report(0), report(1, rise=9), report(2, rise=9), report(1), finished(report(2))):
         board.add(record)
     assert curve(tmp_path / "trial_0003", "validation/top1") == [(0, 40.0), (1, 41.0), (2, 42.0)]
 
 
 def test_tensorboard_takes_a_trial_that_failed_before_its_first_report(tmp_path: Path) -> None:
-    TensorBoard(tmp_path, GROUPS).add(Record(trial=4, status="failed", reason="x"))
+    TensorBoard(tmp_path, PARAMETERS).add(Record(trial=4, status="failed", reason="x"))
     events = EventAccumulator(str(tmp_path / "trial_0004"))
     events.Reload()
     assert events.Tags()["scalars"] == []
@@ -129,8 +131,8 @@ def test_tensorboard_takes_a_trial_that_failed_before_its_first_report(tmp_path:
 
 def write_study(folder: Path) -> None:
     """A study of every kind of ending, in two sessions: trial 6 is interrupted and goes on, 7 begins again."""
-    board = TensorBoard(folder, GROUPS)
-    unpruned = replace(report(0), trial=0, baseline="unpruned", status="finished", sparsities={}, structures={})
+    board = TensorBoard(folder, PARAMETERS)
+    unpruned = replace(report(0), trial=0, baseline="unpruned", status="finished", point={})
     stopped = {"status": "stopped", "metrics": PRUNED}
     ended = [
         unpruned,
@@ -146,7 +148,7 @@ def write_study(folder: Path) -> None:
         for epoch in range(4):
             board.add(report(epoch, replace(TRIAL, trial=trial), rise=8))
     board.add_study("# early", ended, TARGET)
-    resumed = TensorBoard(folder, GROUPS)
+    resumed = TensorBoard(folder, PARAMETERS)
     resumed.add(report(3, replace(TRIAL, trial=6), rise=8))
     ended += [finished(report(4, replace(TRIAL, trial=6), rise=8), 0.5)]
     resumed.add(ended[-1])
@@ -193,9 +195,9 @@ def test_served_hparams_hold_every_metric_of_whatever_ended(board: Board) -> Non
     assert sorted(shown) == sorted(METRICS)
     assert {"top1", "latency_ratio", "latency_ms"} <= set(shown[:5])
     infos = {info["name"]: info for info in experiment["hparamInfos"]}
-    assert set(infos) == {"layer_1", "layer_2", "layer_2 structure", "ended"}
-    assert infos["layer_1"]["domainInterval"] == {"minValue": 0.0, "maxValue": 0.9}
-    assert infos["layer_2 structure"]["domainDiscrete"] == ["filters", "channels"]
+    assert set(infos) == {"layer_1.sparsity", "layer_2.sparsity", "layer_2.structure", "ended"}
+    assert infos["layer_1.sparsity"]["domainInterval"] == {"minValue": 0.0, "maxValue": 0.9}
+    assert infos["layer_2.structure"]["domainDiscrete"] == ["filters", "channels"]
     metrics = [info["name"] for info in experiment["metricInfos"]]
     groups = board.post(
         "plugin/hparams/session_groups",
@@ -213,9 +215,13 @@ def test_served_hparams_hold_every_metric_of_whatever_ended(board: Board) -> Non
         "trial_0004": "asha",
         "trial_0005": "failed",
     }
-    asked = rows["trial_0006"]["hparams"]
-    assert (asked["layer_1"], asked["layer_2"], asked["layer_2 structure"]) == (0.7, 0.25, "channels")
-    assert rows["00_unpruned"]["hparams"]["layer_1"] == 0.0
+    values = rows["trial_0006"]["hparams"]
+    assert (values["layer_1.sparsity"], values["layer_2.sparsity"], values["layer_2.structure"]) == (
+        0.7,
+        0.25,
+        "channels",
+    )
+    assert rows["00_unpruned"]["hparams"]["layer_1.sparsity"] == 0.0
     for name, row in rows.items():
         values = {value["name"]["tag"]: value["value"] for value in row["metricValues"]}
         assert len(values) == len(METRICS), name

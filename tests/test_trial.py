@@ -11,17 +11,17 @@ from torch import nn
 
 import edge_tune as et
 from edge_tune.errors import BenchmarkError, RetrainingError
-from edge_tune.experiment import Point
 from edge_tune.metrics import METRICS
 from edge_tune.networks import pruning, stored
 from edge_tune.records.results import Record
 from edge_tune.search import study
 from edge_tune.search.study import Study
 from edge_tune.search.trial import Report, Trials, run_trial
+from tests.asked import asked
 from tests.devices import Answer, Formula
 from tests.networks import experiment
 
-HALF = Point({"first": 0.5, "second": 0.5}, {"first": "filters", "second": "filters"})
+HALF = asked({"first": 0.5, "second": 0.5})
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_run_trial_reports_after_pruning_and_each_epoch() -> None:
     assert [entry["epoch"] for entry in last.curve] == [1, 2]
     assert last.curve[1]["top1"] == last.metrics["top1"]
     assert last.metrics["top1"] > last.pruned["top1"]
-    assert (last.name, last.sparsities["first"]) == ("trial_0007", 0.5)
+    assert (last.name, last.point["first.sparsity"]) == ("trial_0007", 0.5)
     assert [cut["kept"] for cut in last.plan] == [4, 4]
     assert set(last.seconds) == {"plan", "prune", "evaluate", "export", "queue", "measure", "retrain"}
     assert (last.seconds["queue"], last.seconds["measure"]) == (0.5, 1.0)
@@ -175,7 +175,7 @@ def test_run_trial_records_the_ratio_to_the_unpruned_network() -> None:
 
 def test_run_trial_gives_the_unpruned_network_the_ratio_1() -> None:
     one = study_with()
-    (only,) = run_trial(one, Point({}, {}), Formula(reference=one.reference()), epochs=0, trial=0, baseline="unpruned")
+    (only,) = run_trial(one, {}, Formula(reference=one.reference()), epochs=0, trial=0, baseline="unpruned")
     assert (only.record.metrics["latency_ratio"], only.record.metrics["total_latency_ratio"]) == (1, 1)
 
 
@@ -192,9 +192,9 @@ class Noisy(Formula):
 
 def test_run_trial_takes_a_plan_that_removes_nothing_for_the_unpruned_network() -> None:
     device, unpruned = Noisy(), Noisy()
-    nothing = Point(dict.fromkeys(HALF.sparsities, 0.0), HALF.structures)
+    nothing = asked({"first": 0.0, "second": 0.0})
     one = study_with(retraining=et.Retraining(epochs=1, lr=0.05, batch_size=32, precision="f32"))
-    list(run_trial(one, Point({}, {}), unpruned, epochs=0, trial=0, baseline="unpruned"))
+    list(run_trial(one, {}, unpruned, epochs=0, trial=0, baseline="unpruned"))
     last = list(run_trial(one, nothing, device, epochs=1, trial=7))[-1].record
     assert device.asked[0] == unpruned.asked[0]  # so that the queue remembers
     assert (last.pruned["latency_ratio"], last.metrics["latency_ratio"]) == (1.0, 1.0)
@@ -313,7 +313,7 @@ def test_run_trial_raises_when_the_device_fails_or_retraining_diverges() -> None
 @pytest.mark.parametrize("baseline", [None, "half"])
 def test_planner_tells_the_plan_that_a_trial_then_has(granule: int, baseline: str | None) -> None:
     one = replace(study_with(retraining=et.Retraining(epochs=0, lr=0.1)), granule=granule)
-    point = Point({"first": 0.7, "second": 0.3}, HALF.structures)
+    point = asked({"first": 0.7, "second": 0.3})
     planned = Trials(one).planner()(point, is_baseline=baseline is not None)
     (report,) = run_trial(one, point, Formula(), epochs=0, trial=7, baseline=baseline)
     assert planned.plan == report.record.plan

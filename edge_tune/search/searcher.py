@@ -85,7 +85,7 @@ class Searcher(RaySearcher):
         self.scorer = Scorer(experiment.objective)
         self.undecided: list[Record] = []
         self.begun = self.repeats_in_a_row = 0
-        baselines = {number: experiment.baseline(name) for number, name in enumerate(experiment.baselines, 1)}
+        baselines = dict(enumerate(map(experiment.point, experiment.baselines.values()), 1))
         done = {record.trial for record in ended}
         waiting = {**baselines, **(unfinished or {})}
         self.waiting = deque(

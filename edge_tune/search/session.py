@@ -25,7 +25,7 @@ from edge_tune.networks.training import training_recipe
 from edge_tune.parameters import Point
 from edge_tune.records.ranking import Standing, Verdict
 from edge_tune.records.results import Record, Report, Results
-from edge_tune.search import cluster, conclusion, tune
+from edge_tune.search import cluster, conclusion, suggesters, tune
 from edge_tune.search.cluster import Cluster
 from edge_tune.search.searcher import count_trials
 from edge_tune.search.simulation import Simulation
@@ -68,6 +68,7 @@ def run(
     """
     _check_kind(results, simulated=simulated_epoch_s is not None)
     check_same(results, identity(experiment))
+    suggesters.make(experiment)  # or a sentence on why that cannot be
     if simulated_epoch_s is not None:
         say = _as_simulated(say)
     else:

@@ -15,8 +15,8 @@ SHAPE = (3, 32, 32)
 @pytest.fixture(scope="module")
 def resnet56() -> nn.Module:
     plan = (
-        Cut("layer1.0.conv1.weight", "filters", 0.7, 16, tuple(range(5))),
-        Cut("layer3.3.conv1.weight", "filters", 0.4, 64, tuple(range(39))),
+        Cut("layer1.0.conv1.weight", "filters", "out", "l1", 0.7, 16, tuple(range(5))),
+        Cut("layer3.3.conv1.weight", "filters", "out", "l1", 0.4, 64, tuple(range(39))),
     )
     network = models.build("resnet56_cifar", 10)
     return pruning.prune(network, plan, couplings(network, SHAPE))

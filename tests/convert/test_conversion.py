@@ -5,7 +5,7 @@ import pytest
 import edge_tune as et
 from edge_tune.convert.conversion import convert
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import Point, PrunerGroup
+from edge_tune.experiment import PrunerGroup
 from edge_tune.networks import models, pruning
 from edge_tune.networks.couplings import couplings
 from tests.convert.files import HERE
@@ -88,8 +88,7 @@ def test_groups_fit_the_network_and_prune_it_as_distiller_did(schedule: str, par
 def weights_left(experiment: et.Experiment) -> int:
     """Count the weights of the layers, as Distiller does, that the schedule's own sparsities leave."""
     network, groups = models.build(experiment.model, 10), experiment.pruner_groups
-    structures = {label: group.structures[0] for label, group in groups.items()}
-    point = Point(experiment.baselines["off_the_shelf"], structures)
+    point = experiment.point(experiment.baselines["off_the_shelf"])
     coupled = couplings(network, IMAGE)
     pruned = pruning.prune(network, pruning.make_plan(network, groups, point, coupled), coupled)
     return sum(weight.numel() for weight in pruned.parameters() if weight.dim() > 1)

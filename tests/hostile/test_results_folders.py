@@ -49,7 +49,7 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-STARTED = b'{"trial": 3, "config": {"first": 0.5, "second": "finished"}}'
+STARTED = b'{"trial": 3, "point": {"first": 0.5, "second": "finished"}}'
 
 
 @pytest.fixture(scope="module")
@@ -194,14 +194,14 @@ def test_line_that_says_a_trial_began(damage: str) -> None:
 
 
 @pytest.mark.parametrize("value", WRONG, ids=repr)
-@pytest.mark.parametrize("key", ["trial", "config"])
+@pytest.mark.parametrize("key", ["trial", "point"])
 def test_line_that_says_that_something_else_began(key: str, value: Any) -> None:
     results = Results(Path("study"))
     results.create()
     results.write_json("run.json", {"identity": {}})
     results.add_started(1, {"first": 0.5})
     with Path("study/started.jsonl").open("a") as file:
-        file.write(json.dumps({"trial": 2, "config": {"first": 0.5}, key: value}) + "\n")
+        file.write(json.dumps({"trial": 2, "point": {"first": 0.5}, key: value}) + "\n")
     goes_on(results)
     assert results.problems() or value == {}
 
@@ -279,8 +279,8 @@ def test_text_that_would_be_script(capsys: pytest.CaptureFixture[str]) -> None:
     session = {**all_evil(a_run()["sessions"][0], "started_at"), "versions": {EVIL: EVIL}}
     identity = {**all_evil(a_run()["identity"], "target"), "pruner_groups": {EVIL: {"weights": [EVIL]}}}
     Path("study/run.json").write_text(json.dumps({"identity": identity, "seed": EVIL, "sessions": [session, session]}))
-    fixed = ("baseline", "status", "structures", "started_at", "ended_at")
-    free = {"sparsities": {EVIL: 0.5}, "seconds": {EVIL: 5.0}, "structures": {EVIL: "filters"}}
+    fixed = ("baseline", "status", "started_at", "ended_at")
+    free = {"point": {EVIL: 0.5, f"{EVIL}.text": EVIL}, "seconds": {EVIL: 5.0}}
     evil = {**all_evil(a_record(), *fixed), **free, "reason": EVIL, "collapsed": EVIL}
     with Path("study/trials.jsonl").open("a") as lines:
         for number, status in enumerate(("finished", "stopped", "failed"), 90):
@@ -333,12 +333,12 @@ EXPORTS: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     ),
     "a plan of nothing": (
         "trials.jsonl",
-        lambda b: b.replace(b'"plan": [{"weight"', b'"plan": [{"colour"', 1),
-        "trial_0004: the plan must say of each weight which slices stay, .* no usable 'weight'",
+        lambda b: b.replace(b'"plan": [{"part"', b'"plan": [{"colour"', 1),
+        "trial_0004: the plan must say of each part which slices stay, .* no usable 'part'",
     ),
     "a plan of other weights": (
         "trials.jsonl",
-        lambda b: b.replace(b'"weight": "block1.conv1.weight"', b'"weight": "block9.conv1.weight"', 1),
+        lambda b: b.replace(b'"part": "block1.conv1.weight"', b'"part": "block9.conv1.weight"', 1),
         "trial_0004.pt: .*block9",
     ),
     "a damaged verdict": ("summary.json", lambda b: b'{"rows": 5}', "summary.json: must hold .* restore the file, or"),
@@ -393,13 +393,13 @@ DESCRIPTIONS: list[dict[str, Any]] = [
     {"plan": None},
     {"plan": 5},
     {"plan": [5]},
-    {"plan": [{"weight": "block1.conv1.weight"}]},
-    {"plan": [{"weight": 5, "structure": "filters", "sparsity": 0.5, "before": 8, "kept": 4}]},
-    {"plan": [{"weight": "nothing", "structure": "filters", "sparsity": 0.5, "before": 8, "kept": 4}]},
-    {"plan": [{"weight": "block1.conv1.weight", "structure": "rows", "sparsity": 0.5, "before": 8, "kept": 4}]},
-    {"plan": [{"weight": "block1.conv1.weight", "structure": "filters", "sparsity": 0.5, "before": 8, "kept": "4"}]},
-    {"plan": [{"weight": "block1.conv1.weight", "structure": "filters", "sparsity": 0.5, "before": 8, "kept": -4}]},
-    {"plan": [{"weight": "block1.conv1.weight", "structure": "filters", "sparsity": 0.5, "before": 999, "kept": 4}]},
+    {"plan": [{"part": "block1.conv1.weight"}]},
+    {"plan": [{"part": 5, "structure": "filters", "sparsity": 0.5, "before": 8, "kept": 4}]},
+    {"plan": [{"part": "nothing", "structure": "filters", "sparsity": 0.5, "before": 8, "kept": 4}]},
+    {"plan": [{"part": "block1.conv1.weight", "structure": "rows", "sparsity": 0.5, "before": 8, "kept": 4}]},
+    {"plan": [{"part": "block1.conv1.weight", "structure": "filters", "sparsity": 0.5, "before": 8, "kept": "4"}]},
+    {"plan": [{"part": "block1.conv1.weight", "structure": "filters", "sparsity": 0.5, "before": 8, "kept": -4}]},
+    {"plan": [{"part": "block1.conv1.weight", "structure": "filters", "sparsity": 0.5, "before": 999, "kept": 4}]},
 ]
 
 

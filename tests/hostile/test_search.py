@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import edge_tune as et
 from edge_tune.records.results import Record, Results
 from edge_tune.run import main
 from edge_tune.search.searcher import Searcher, count_trials
-from edge_tune.search.trainable import to_point
+from tests.asked import sparsities
 from tests.networks import experiment
 from tests.searching import searching
 
@@ -52,7 +51,7 @@ def test_command_ends_when_a_space_is_exhausted_and_when_it_is_resumed(
     out = capsys.readouterr().out
     assert re.search(r"\d of \d+ trials are recorded in .*: the space is exhausted: .* was tried, 4 in all\.\n", out)
     records = Results(tmp_path / "out").trials()
-    assert len({tuple(record.sparsities.values()) for record in records if record.same_as in (None, 1, 2)}) == 4
+    assert len({tuple(record.point.values()) for record in records if record.same_as in (None, 1, 2)}) == 4
     assert any(record.same_as in (1, 2) for record in records)
     before = (tmp_path / "out" / "trials.jsonl").read_text()
     assert main([*options, "--resume"]) == 0
@@ -88,7 +87,7 @@ def test_searcher_ends_whatever_the_size_of_the_space(method: Any, groups: Mappi
     searcher = searching(one)
     records = run_sums(searcher, one, 6)
     own = [record for record in records if record.same_as is None]
-    assert len({json.dumps([dict(r.sparsities), dict(r.structures)]) for r in own}) == len(own)
+    assert len({json.dumps(dict(r.point)) for r in own}) == len(own)
     assert len(own) == count_trials(one) or searcher.exhausted
     assert searcher.suggest("after") == Searcher.FINISHED
 
@@ -101,9 +100,8 @@ def run_sums(searcher: Searcher, one: et.Experiment, trials: int) -> list[Record
         records += searcher.take_news()[1]
         if not isinstance(config, dict):
             break
-        point = to_point(config, one.pruner_groups)
-        metrics = {"latency_ms": sum(point.sparsities.values())}
-        record = Record(trial=config["trial"], status="finished", metrics=metrics, **asdict(point))
+        metrics = {"latency_ms": sum(sparsities(config["point"]).values())}
+        record = Record(trial=config["trial"], status="finished", metrics=metrics, point=config["point"])
         searcher.end(record)
         records.append(record)
     return records

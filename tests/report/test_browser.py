@@ -103,7 +103,7 @@ def test_every_plot_has_its_points(page: webdriver.Chrome, folder: Path) -> None
         "pareto": len(measured) + len(study.front) + len(study.baselines) + 1,
         "best": 2 * len(finished),
         "matrix": 2 * (5 * len(measured) + 2 * len(finished)),  # two groups, seven metrics
-        "bins": sum(bins([t.sparsities[label] for t in measured]) for label in ("layer_1", "layer_2")),
+        "bins": sum(bins([t.point[f"{label}.sparsity"] for t in measured]) for label in ("layer_1", "layer_2")),
         "before-after": len(measured),
     }
     bars = {
@@ -152,7 +152,7 @@ def test_card_opens_when_its_point_is_clicked(page: webdriver.Chrome, folder: Pa
     assert "the chosen network and on the Pareto front" in card
     assert f"{chosen.metrics['latency_ratio']:.3f}" in card
     assert "layer1.8.conv1.weight" in card
-    cut = next(cut for cut in chosen.plan if cut["weight"] == "layer2.1.conv1.weight")
+    cut = next(cut for cut in chosen.plan if cut["part"] == "layer2.1.conv1.weight")
     assert f"{cut['kept']} of 32" in card
     assert "epoch 2" in card
     page.find_element(By.CSS_SELECTOR, "dialog button").click()

@@ -23,7 +23,7 @@ def test_read_gives_the_records_as_columns(tmp_path: Path) -> None:
     columns = study.columns
     for row, trial in enumerate(trials):
         assert columns.trial[row] == trial.trial
-        assert columns.sparsities["layer_1"][row] == trial.sparsities["layer_1"]
+        assert columns.parameters["layer_1.sparsity"][row] == trial.point["layer_1.sparsity"]
         expected = trial.metrics.get("top1", math.nan)
         assert columns.metric("top1")[row] == pytest.approx(expected, nan_ok=True)
         assert columns.eligible[row] == (trial.status == "finished")

@@ -113,12 +113,12 @@ def test_every_colour_has_a_dark_one() -> None:
 
 def test_a_plot_has_room_for_the_groups_of_every_convolution(study: StudyData) -> None:
     """As many as ResNet-110 has in its blocks; plotly refuses panels whose gaps take more than there is."""
-    sparsity = next(iter(study.columns.sparsities.values()))
+    sparsity = next(iter(study.columns.parameters.values()))
     many = replace(study)
-    labels = [f"group_{number}" for number in range(108)]
-    vars(many)["columns"] = replace(study.columns, sparsities=dict.fromkeys(labels, sparsity))
+    labels = [f"group_{number}.sparsity" for number in range(108)]
+    vars(many)["columns"] = replace(study.columns, parameters=dict.fromkeys(labels, sparsity))
     for figure in (
-        figures.sparsity_matrix(many, [("top1", study.columns.metric("top1"))], 0),
+        figures.parameter_matrix(many, [("top1", study.columns.metric("top1"))], 0),
         figures.latency_bins(many, style.Axes.of([study])),
     ):
         lefts = sorted(axis.domain[0] for axis in figure.select_xaxes())

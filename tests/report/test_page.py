@@ -59,8 +59,8 @@ SECTIONS = [
     "Latency against accuracy",
     "Best so far",
     "Trials by latency",
-    "Sparsity against metrics",
-    "Which group matters",
+    "Parameters against metrics",
+    "Which parameter matters",
     "Before and after retraining",
     "Ruined networks",
     "Where the time went",
@@ -110,14 +110,14 @@ def test_page_takes_trials_with_missing_and_extra_fields_and_an_unfinished_line(
             {"trial": 90},
             {"trial": 91, "status": "finished"},
             {"trial": 92, "status": "finished", "metrics": {"top1": 50.0}, "news": {"a": 1}, "attempts": 2},
-            {"trial": 93, "status": "stopped", "stopped_by": "time_limit", "sparsities": {"layer_9": 0.5}},
+            {"trial": 93, "status": "stopped", "stopped_by": "time_limit", "point": {"layer_9.sparsity": 0.5}},
         ):
             file.write(json.dumps(entry) + "\n")
         file.write('{"trial": 94, "status"')
     page = written(tmp_path)
     assert "trials.jsonl:25: must hold what a study wrote there, but got: input data was truncated; left out." in page
     assert "1 stopped by its time limit" in page
-    assert "layer_9" in data_of(page)["studies"][0]["sparsities"]
+    assert "layer_9.sparsity" in data_of(page)["studies"][0]["parameters"]
 
 
 def test_page_of_a_study_without_baselines_compares_with_nothing(tmp_path: Path) -> None:
