@@ -24,6 +24,7 @@ from torch import nn
 
 import edge_tune as et
 from edge_tune.errors import EdgeTuneError
+from edge_tune.experiment import settled
 from edge_tune.loading import load_experiment
 from edge_tune.networks import pruning, retraining
 from edge_tune.networks.evaluation import evaluate
@@ -120,7 +121,7 @@ def scores(network: nn.Module, prepared: study.Study, test: Split, validation: S
         return evaluate(network, test).top1, evaluate(network, validation).loss
 
     found = {RUNNING: [score()]}
-    batch_size = prepared.experiment.retraining.batch_size
+    batch_size = int(settled(prepared.experiment.retraining.batch_size))
     for images, batches in WAYS:
         for draw in range(draws):
             augment = prepared.augmentation if images == "augmented" else None

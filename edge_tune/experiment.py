@@ -7,7 +7,7 @@ mended once. Knows neither torch nor ray: an experiment can be read and checked 
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
 from types import UnionType
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 from edge_tune.errors import ExperimentError
 from edge_tune.objective import Goal, Objective
 from edge_tune.objective_text import parse
-from edge_tune.parameters import Bounds, Choice, Parameter, Point, Uniform, Value, is_number
+from edge_tune.parameters import Bounds, Choice, Integer, Parameter, Point, Uniform, Value, is_number, is_whole
 
 STRUCTURES = ("filters", "channels")
 IMPORTANCES = ("l1", "l2")
@@ -194,10 +194,24 @@ class Cosine:
 
 Decay = Exponential | Step | MultiStep | Cosine
 
+RETRAINING = "retraining"
+"""The part that the parameters of the recipe belong to; no pruner group is called so."""
+
+NUMBERS = {
+    "lr": Bounds("0 < {}", lambda value: value > 0),
+    "batch_size": Bounds("2 <= {}", lambda value: value >= 2),
+    "momentum": Bounds("0 <= {} < 1", lambda value: 0 <= value < 1),
+    "weight_decay": Bounds("0 <= {}", lambda value: value >= 0),
+}
+"""The numbers of a recipe that can be searched."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
     """SGD after pruning; also the recipe by which a network without weights is trained.
+
+    Learning rate, batch size, momentum and weight decay may be ranges or choices, as in `lr=et.LogUniform(0.005, 0.2)`:
+    parameters of the search, named "retraining.lr" and so on.
 
     Attributes:
         epochs: Passes over the training split; 0 leaves the pruned network as it is.
@@ -211,27 +225,39 @@ class Retraining:
     """
 
     epochs: int
-    lr: float
+    lr: float | Uniform | Choice
     decay: Decay | None = None
-    batch_size: int = 128
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    batch_size: int | Integer | Choice = 128
+    momentum: float | Uniform | Choice = 0.9
+    weight_decay: float | Uniform | Choice = 1e-4
     precision: Literal["auto", "f32", "bf16"] = "auto"
 
     def lr_at(self, epoch: int) -> float:
         """Return the learning rate of `epoch`, counted from 0."""
-        return self.lr * (self.decay.factor(epoch, self.epochs) if self.decay else 1.0)
+        return settled(self.lr) * (self.decay.factor(epoch, self.epochs) if self.decay else 1.0)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Return name -> what this recipe lets the search choose."""
+        values = {name: getattr(self, name) for name in NUMBERS}
+        return {name: value for name, value in values.items() if isinstance(value, Parameter)}
+
+    def at(self, values: Mapping[str, Any]) -> "Retraining":
+        """Return the recipe with these values, name -> value, in place of what was to be searched."""
+        return replace(self, **values)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this recipe."""
         yield from _at_least("epochs", self.epochs, 0)
-        yield from _at_least("batch_size", self.batch_size, 2)
-        if not (is_number(self.lr) and self.lr > 0):
-            yield f"lr must be a number above 0, but got {self.lr!r}."
-        if not (is_number(self.momentum) and 0 <= self.momentum < 1):
-            yield f"momentum must hold 0 <= momentum < 1, but got {self.momentum!r}."
-        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
-            yield f"weight_decay must be at least 0, but got {self.weight_decay!r}."
+        for name, parameter in self.parameters().items():
+            yield from parameter.problems(name, NUMBERS[name])
+        if not isinstance(self.batch_size, Integer | Choice):
+            yield from _at_least("batch_size", self.batch_size, 2)
+        elif any(not is_whole(value) for value in self.batch_size.values or ()):
+            yield f"batch_size must offer whole numbers, but got {self.batch_size!r}."
+        for name in ("lr", "momentum", "weight_decay"):
+            value = getattr(self, name)
+            if not isinstance(value, Uniform | Choice) and not (is_number(value) and NUMBERS[name].hold(value)):
+                yield f"{name} must be a number and hold {NUMBERS[name].rule.format(name)}, but got {value!r}."
         yield from _one_of("precision", self.precision, ("auto", "f32", "bf16"))
         if isinstance(self.decay, Decay):
             yield from self.decay.problems()
@@ -489,6 +515,7 @@ class Experiment:
     def parameters(self) -> dict[str, Parameter]:
         """Name -> what the search chooses: first all sparsities, then all structures, and so on."""
         own = {label: group.parameters() for label, group in self.pruner_groups.items()}
+        own[RETRAINING] = self.retraining.parameters()
         kinds = dict.fromkeys(kind for parameters in own.values() for kind in parameters)
         return {
             f"{label}.{kind}": parameters[kind]
@@ -528,6 +555,8 @@ class Experiment:
                 yield f"{name}: must be a {kind.__name__}, but got {part!r}."
         if isinstance(self.training, Retraining):
             yield from _within("training", self.training.problems())
+            if searched := self.training.parameters():
+                yield f"training: must be settled, since only retraining is searched, but {list(searched)} are ranges."
         elif self.training is not None:
             yield f"training: must be a Retraining or None, but got {self.training!r}."
         if isinstance(self.stopping, tuple):
@@ -536,7 +565,8 @@ class Experiment:
             yield f"stopping: must be a list of Asha and Hopeless rules, but got {self.stopping!r}."
         if not isinstance(self.baselines, Mapping):
             yield f"baselines: must be a dict of name -> label -> sparsity, but got {self.baselines!r}."
-        if isinstance(self.search, Search) and not any(self._group_problems()):
+        sound = isinstance(self.retraining, Retraining) and not any(self.retraining.problems())
+        if isinstance(self.search, Search) and sound and not any(self._group_problems()):
             yield from self._parameter_problems()
         if isinstance(self.baselines, Mapping) and isinstance(self.pruner_groups, Mapping):
             yield from self._baseline_problems()
@@ -564,6 +594,8 @@ class Experiment:
             place = f"pruner_groups[{label!r}]"
             if not (isinstance(label, str) and NAME.fullmatch(label)):
                 yield f"{place}: a label {NAME_RULE}, but got {label!r}."
+            if label == RETRAINING:
+                yield f"{place}: the parameters of the recipe are called so; choose another label."
             if not isinstance(group, PrunerGroup):
                 yield f"{place}: must be a PrunerGroup, but got {group!r}."
                 continue
@@ -624,6 +656,11 @@ class Experiment:
             if isinstance(group, PrunerGroup) and not any(group.problems())
         }
         ranges = {f"{label}.{name}": one for label, group in sound.items() for name, one in group.parameters().items()}
+        recipe = self.retraining.parameters() if isinstance(self.retraining, Retraining) else {}
+        for name, parameter in recipe.items():
+            ranges[f"{RETRAINING}.{name}"] = parameter
+            if f"{RETRAINING}.{name}" not in point:
+                yield f"must give each number of the recipe that is searched, but it lacks '{RETRAINING}.{name}'."
         for label in self.pruner_groups.keys() - point.keys():
             if f"{label}.sparsity" not in point:
                 yield f"must give a sparsity for each pruner group, but it lacks the group {label!r}."
@@ -652,6 +689,12 @@ def _without_prefix(weights: Sequence[Any]) -> tuple[Any, ...]:
 
 def _copied(baselines: Mapping[Any, Any]) -> dict[Any, Any]:
     return {name: dict(point) if isinstance(point, Mapping) else point for name, point in baselines.items()}
+
+
+def settled(value: float | Parameter) -> float:
+    """Return a number of a recipe of which nothing is left to search."""
+    assert not isinstance(value, Parameter), value
+    return value
 
 
 def _listed(names: object) -> Sequence[Any]:

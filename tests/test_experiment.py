@@ -118,7 +118,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
             r"target: a bound must be a number or one of the study's baselines, \['unpruned', 'half'\], but got 'fast'",
         ),
         ({"retraining": et.Retraining(epochs=-1, lr=0.1)}, r"retraining: epochs must be .* at least 0, but got -1"),
-        ({"retraining": et.Retraining(epochs=1, lr=0)}, r"retraining: lr must be a number above 0, but got 0"),
+        ({"retraining": et.Retraining(epochs=1, lr=0)}, r"retraining: lr must be a number and hold 0 < lr, but got 0"),
         (
             {"retraining": et.Retraining(epochs=1, lr=0.1, decay=et.Exponential(gamma=1.5))},
             r"0 < gamma <= 1, but got 1.5",
@@ -305,3 +305,21 @@ def test_load_experiment_reads_the_encoding_that_a_file_names(tmp_path: Path) ->
     (tmp_path / "study.py").write_bytes(f"{text}assert len(NAME) == 5\nexperiment = make()\n".encode("latin-1"))
     assert load_experiment(tmp_path / "study.py") == experiment()
     assert 'NAME = "gr\xf6\xdfe"' in as_text((tmp_path / "study.py").read_bytes())
+
+
+def test_recipe_contributes_parameters_to_the_search() -> None:
+    recipe = et.Retraining(epochs=2, lr=et.LogUniform(0.01, 0.2), batch_size=et.Integer(8, 64))
+    known = {"half": {"first": 0.5, "second": 0.5, "retraining.lr": 0.1, "retraining.batch_size": 32}}
+    one = experiment(retraining=recipe, baselines=known)
+    assert list(one.parameters)[-2:] == ["retraining.lr", "retraining.batch_size"]
+    assert one.point(known["half"]).items() >= {"first.sparsity": 0.5, "retraining.lr": 0.1}.items()
+    assert recipe.at({"lr": 0.1, "batch_size": 32}) == et.Retraining(epochs=2, lr=0.1, batch_size=32)
+    with pytest.raises(
+        ExperimentError, match=r"baselines\['half'\]: must give each number .*, but it lacks 'retraining.lr'"
+    ):
+        experiment(
+            retraining=et.Retraining(epochs=2, lr=et.Uniform(0.01, 0.2)),
+            baselines={"half": {"first": 0.5, "second": 0.5}},
+        )
+    with pytest.raises(ExperimentError, match=r"training: must be settled, .* but \['momentum'\] are ranges"):
+        experiment(training=et.Retraining(epochs=2, lr=0.1, momentum=et.Uniform(0.0, 0.5)))

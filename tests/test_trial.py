@@ -339,3 +339,21 @@ def test_planner_counts_the_networks_that_lists_of_sparsities_give() -> None:
     assert Trials(replace(one, granule=4)).planner().count() == 2 * 2
     ranged = {**groups, "first": experiment().pruner_groups["first"]}
     assert Trials(study_with(pruner_groups=ranged)).planner().count() is None
+
+
+def test_trial_is_retrained_by_the_recipe_of_its_point_and_equal_plans_of_other_recipes_are_other_networks() -> None:
+    recipe = et.Retraining(epochs=1, lr=et.LogUniform(0.001, 0.5), precision="f32")
+    one = study_with(retraining=recipe, baselines={})
+    points = [{**HALF, "retraining.lr": lr} for lr in (0.01, 0.3)]
+    planner = Trials(one).planner()
+    first, second = (planner(point, is_baseline=False) for point in points)
+    assert first.plan == second.plan
+    assert first.digest != second.digest
+    ends = [list(run_trial(one, point, Formula(), epochs=1, trial=1))[-1].record for point in points]
+    assert [end.curve[0]["lr"] for end in ends] == [0.01, 0.3]
+    assert ends[0].metrics["loss"] != ends[1].metrics["loss"]
+    assert [planner.digest(end) for end in ends] == [first.digest, second.digest]
+    assert planner.count() is None
+    two = replace(recipe, lr=et.Choice([0.01, 0.3]))
+    groups = {label: replace(group, sparsity=et.Choice([0.5])) for label, group in experiment().pruner_groups.items()}
+    assert Trials(study_with(retraining=two, baselines={}, pruner_groups=groups)).planner().count() == 2

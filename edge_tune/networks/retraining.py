@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from edge_tune.errors import RetrainingError
-from edge_tune.experiment import Retraining
+from edge_tune.experiment import Retraining, settled
 from edge_tune.networks.images import Augmentation, Split
 
 STATISTICS_IMAGES = 1024
@@ -37,7 +37,12 @@ class Epoch:
 
 def make_optimiser(model: nn.Module, recipe: Retraining) -> torch.optim.SGD:
     """Return the optimiser of a recipe for the parameters that `model` has now."""
-    return torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=settled(recipe.lr),
+        momentum=settled(recipe.momentum),
+        weight_decay=settled(recipe.weight_decay),
+    )
 
 
 def retrain(
@@ -73,20 +78,21 @@ def retrain(
     model.to(memory_format=torch.channels_last)
     optimiser = optimiser or make_optimiser(model, recipe)
     use_bf16 = computes_in_bf16(recipe)
+    batch_size = int(settled(recipe.batch_size))
     for epoch in range(epochs_done, recipe.epochs):
         started = time.perf_counter()
         torch.manual_seed(seed + epoch)  # of layers that draw, such as dropout
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr_at(epoch)
-        batches = split.batches(recipe.batch_size, augment=augmentation, seed=seed + epoch)
+        batches = split.batches(batch_size, augment=augmentation, seed=seed + epoch)
         loss = _one_pass(model, optimiser, batches, use_bf16)
         if not math.isfinite(loss):
             raise RetrainingError(
                 f"epoch {epoch + 1}: the training loss must be finite, but got {loss} at lr {recipe.lr_at(epoch):g}; "
                 f"lower the learning rate."
             )
-        again = split.batches(recipe.batch_size, augment=augmentation, seed=seed + epoch)
-        estimate_statistics(model, islice(again, math.ceil(STATISTICS_IMAGES / recipe.batch_size)), use_bf16)
+        again = split.batches(batch_size, augment=augmentation, seed=seed + epoch)
+        estimate_statistics(model, islice(again, math.ceil(STATISTICS_IMAGES / batch_size)), use_bf16)
         yield Epoch(epoch + 1, recipe.lr_at(epoch), loss, time.perf_counter() - started)
 
 

@@ -481,7 +481,7 @@ def _remedy(experiment: Experiment) -> str:
         )
     recipe = training_recipe(experiment)
     return (
-        f"It was trained for {counted(recipe.epochs, 'epoch')} from lr {recipe.lr:g}: train it longer, at "
+        f"It was trained for {counted(recipe.epochs, 'epoch')} from lr {recipe.lr_at(0):g}: train it longer, at "
         f"another rate or on more images (in the experiment file: training=et.Retraining(...)), or give weights."
     )
 

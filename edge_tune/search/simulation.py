@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edge_tune.benchmark.measurement import Device
-from edge_tune.experiment import Experiment
-from edge_tune.parameters import Parameter, Point
+from edge_tune.experiment import RETRAINING, Experiment
+from edge_tune.parameters import Parameter, Point, of_part
 from edge_tune.records.choosing import rank, ranking_line
 from edge_tune.records.ranking import Row, Verdict, better_in_both, endings, evidence, failures
 from edge_tune.records.results import Planned, Record, Report, Results, now
@@ -121,7 +121,7 @@ class Simulation:
         accuracy = _accuracy(sparsity, epoch)
         entry = {
             "epoch": epoch,
-            "lr": self.experiment.retraining.lr_at(epoch - 1),
+            "lr": self.experiment.retraining.at(of_part(record.point, RETRAINING)).lr_at(epoch - 1),
             "train_loss": accuracy["loss"],
             "seconds": self.epoch_s,
             **accuracy,

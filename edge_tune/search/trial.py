@@ -16,7 +16,7 @@ from torch import nn
 from edge_tune.benchmark import layers
 from edge_tune.benchmark.measurement import Device
 from edge_tune.errors import PruningError, RetrainingError
-from edge_tune.experiment import Experiment, Hopeless
+from edge_tune.experiment import RETRAINING, Experiment, Hopeless
 from edge_tune.networks import onnx_export, pruning, stored
 from edge_tune.networks.evaluation import Evaluation, evaluate
 from edge_tune.networks.pruning import Plan
@@ -83,19 +83,21 @@ class Planner:
         except PruningError:
             return Planned(json.dumps(dict(point), sort_keys=True), ())
         plan = tuple(itertools.chain(*parts))
-        return Planned(pruning.digest(plan), pruning.plan_as_json(plan))
+        return Planned(_digest(plan, point), pruning.plan_as_json(plan))
 
     def digest(self, record: Record) -> str:
         """Return the digest of the network of a trial that has ended; its record holds the plan, once it was made."""
         if record.plan:
-            return pruning.digest(pruning.plan_from_json(record.plan))
+            return _digest(pruning.plan_from_json(record.plan), record.point)
         return self(record.point, is_baseline=record.baseline is not None).digest
 
     def count(self) -> int | None:
         """Return how many different networks the points of the search space give; None if they cannot be counted."""
-        if count_points(self.study.experiment.parameters) is None:
+        experiment = self.study.experiment
+        recipes = count_points(experiment.retraining.parameters())
+        if recipes is None or count_points(experiment.parameters) is None:
             return None
-        return math.prod(len(set(self._digests(label))) for label in self.groups)
+        return recipes * math.prod(len(set(self._digests(label))) for label in self.groups)
 
     def _digests(self, label: str) -> Iterator[str]:
         """Yield the digest of what each point of one group makes of its weights."""
@@ -113,6 +115,12 @@ class Planner:
         """Return the plan of one group: groups have nothing to do with each other."""
         point = {f"{label}.{name}": value for name, value in asked}
         return _plan(self.study, self.network, point, is_baseline=is_baseline)
+
+
+def _digest(plan: Plan, point: Point) -> str:
+    """Return a text that is equal for points that give the same network, trained by the same recipe."""
+    recipe = of_part(point, RETRAINING)
+    return f"{pruning.digest(plan)} {json.dumps(recipe, sort_keys=True)}" if recipe else pruning.digest(plan)
 
 
 def _plan(study: Study, network: nn.Module, point: Point, *, is_baseline: bool) -> Plan:
@@ -216,12 +224,13 @@ class _Run:
         self.study, self.device, self.network, self.record, self.clock = study, device, network, record, clock
         self.epochs = epochs
         self.stop: tuple[str, str] | None = None
+        self.recipe = study.experiment.retraining.at(of_part(record.point, RETRAINING))
         self.is_unpruned = pruning.digest(plan) == pruning.digest(())
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:
         """Made only for retraining: the first of a process has PyTorch import its compiler, about a second."""
-        return make_optimiser(self.network, self.study.experiment.retraining)
+        return make_optimiser(self.network, self.recipe)
 
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Take up the state of an earlier attempt, whose seconds count too."""
@@ -291,7 +300,7 @@ class _Run:
         for epoch in retrain(
             self.network,
             study.train,
-            study.experiment.retraining,
+            self.recipe,
             augmentation=study.augmentation,
             seed=study.experiment.search.seed,
             optimiser=self.optimiser,

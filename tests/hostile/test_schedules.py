@@ -107,8 +107,11 @@ TEXTS = {
     "a network that is a path": (GOOD.replace("resnet20_cifar", "../../x"), "arch must be a network's name"),
     "a network without a name": (GOOD.replace("resnet20_cifar", "''"), "arch must be a network's name, of letters"),
     "no pruner of filters": (GOOD.replace("Filters", "Rows"), "pruners must hold at least one of class"),
-    "a rate of nothing": (f"# a.py --lr=0 --compress=x\n{GOOD}", "lr must be a number above 0, but got 0"),
-    "momentum of an engine": (f"# a.py --momentum=9 --compress=x\n{GOOD}", "momentum must hold 0 <= momentum < 1"),
+    "a rate of nothing": (f"# a.py --lr=0 --compress=x\n{GOOD}", "lr must be a number and hold 0 < lr, but got 0"),
+    "momentum of an engine": (
+        f"# a.py --momentum=9 --compress=x\n{GOOD}",
+        "momentum must be a number and hold 0 <= momentum < 1",
+    ),
     "a batch of one": (f"# a.py -b 1 --compress=x\n{GOOD}", "batch_size must be a whole number of at least 2"),
 }
 
