@@ -35,6 +35,7 @@ ROOMS = [
     "train",
     "export",
     "run",
+    "__main__",
 ]
 MAY_IMPORT = {
     "torch": {
