@@ -26,6 +26,9 @@ from edge_tune.parameters import Choice, Integer, LogUniform, Uniform
 # them spin for milliseconds, on a busy host in place of the very thread that they wait for (docs/decisions.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+__version__ = "0.1.0"
+"""The one place that says it; pyproject.toml reads it here."""
+
 __all__ = [
     "Asha",
     "Benchmark",

@@ -1,8 +1,9 @@
 """How every command begins and ends: an exception or a signal becomes a sentence and an exit code, the same for all.
 
 0              done
-1              something went wrong while it ran
-2              bad input, which the user can mend before anything starts
+1              something went wrong while it ran: training that diverges, a device that fails midway, a full disk;
+               or the answer is no: a host that `doctor` cannot measure on, a granule that noise hides
+2              bad input, which the user can mend before anything starts: an option, a file, a device that is not there
 129, 130, 143  the terminal was closed, Ctrl-C, SIGTERM: 128 and the number of the signal, as shells count
 141            whoever read the output has gone, as after `| head`
 """

@@ -3,7 +3,7 @@
 EdgeTuneError
 ├── ExperimentError    what the user gave, before anything starts; may hold several problems
 ├── PruningError       this plan cannot be carried out on this network
-├── RetrainingError    this network diverged: its loss is not a finite number
+├── RetrainingError    this network diverged: its loss, or a weight, is not a finite number
 ├── ExportError        this network cannot be written as ONNX
 ├── BenchmarkError     the device, or the process that owns it
 ├── StudyError         the whole study cannot go on; what it found so far is kept
@@ -40,7 +40,7 @@ class PruningError(EdgeTuneError):
 
 
 class RetrainingError(EdgeTuneError):
-    """A loss, in training or on validation, is not a finite number."""
+    """A loss, in training or on validation, or a weight that was trained is not a finite number."""
 
 
 class ExportError(EdgeTuneError):

@@ -14,9 +14,10 @@ from google.protobuf.message import DecodeError
 
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
-from edge_tune.benchmark.backend import open_backend
+from edge_tune.benchmark.backend import open_backend, require_device
 from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.experiment import Benchmark
+from edge_tune.files import writing
 from edge_tune.networks import models, onnx_export, pruning, stored
 from edge_tune.networks.stored import load_network as load_network
 from edge_tune.records.jsonfiles import content
@@ -25,13 +26,13 @@ from edge_tune.records.results import Record, Results
 from edge_tune.search.conclusion import figures
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.export") -> int:
     """Write the folder and return the exit code: 0 done, 2 bad input, 1 failed."""
-    return command.run(_main, arguments)
+    return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str]) -> int:
-    given = _parser().parse_args(words)
+def _main(words: Sequence[str], program: str) -> int:
+    given = _parser(program).parse_args(words)
     record = write_stored(
         Results(given.results),
         given.trial,
@@ -58,9 +59,10 @@ def write_stored(
 
     Raises:
         ExperimentError: There is no such study, trial or weights, the folder cannot take them, or the network's
-            module must be trusted and is not.
+            module must be trusted and is not, or the OpenVINO that converts the network is not there.
         ExportError: ONNX cannot hold the network.
-        BenchmarkError: The OpenVINO that converts the network is not there.
+        BenchmarkError: OpenVINO cannot convert the network.
+        OSError: The disk is full or broken.
     """
     results.require()
     record = find(results, trial)
@@ -75,10 +77,8 @@ def write_stored(
     model = onnx_export.to_onnx(rebuilt, tuple(network["input_shape"]))
     metrics = figures(_row(results, record), record)
     ir = _converted(model, device, device_python)
-    try:
+    with writing(folder, "must be a folder that can be written"):
         stored.write_network(folder, network=network, weights=weights, onnx=model, ir=ir, metrics=metrics)
-    except OSError as error:
-        raise ExperimentError(f"{folder}: must be a folder that can be written, but got: {error.strerror}.") from error
     return record
 
 
@@ -155,7 +155,9 @@ def _converted(model: bytes, device: str, python: str | None) -> tuple[bytes, by
     """Return IR from an OpenVINO; None for a study whose device was the formula."""
     if device == "fake":
         return None
-    backend = open_backend(Benchmark(device="CPU", python=python), None)
+    settings = Benchmark(device="CPU", python=python)
+    require_device(settings)
+    backend = open_backend(settings, None)
     try:
         return backend.convert(model)
     finally:
@@ -177,9 +179,9 @@ def _row(results: Results, record: Record) -> Row:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m edge_tune.export",
+        prog=program,
         description="Write the network of a stored trial as best/ is written: plan.json, weights.pt, model.onnx, "
         "OpenVINO IR, metrics.json. Nothing is measured again.",
     )

@@ -34,14 +34,14 @@ STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
 UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.run") -> int:
     """Run the command and return its exit code: 0 done, 2 bad input, 1 failed, above 128 interrupted."""
-    return command.run(_main, arguments)
+    return command.run(lambda words: _main(words, program), arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m edge_tune.run",
+        prog=program,
         description="Search the pruning of a trained CNN, measuring each candidate on the device. "
         "What is not given here stands in the experiment file.",
     )
@@ -120,8 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _main(words: Sequence[str]) -> int:
-    given = _parser().parse_args(words)
+def _main(words: Sequence[str], program: str) -> int:
+    given = _parser(program).parse_args(words)
     experiment = _with_options(load_experiment(given.experiment), given)
     results = Results(_results_folder(given))
     _check_folder(results, resume=given.resume)
@@ -130,7 +130,7 @@ def _main(words: Sequence[str]) -> int:
         from edge_tune.search import session
 
     try:
-        _run(given, experiment, results)
+        _run(words, given, experiment, results)
     except StudyError as error:
         raise StudyError(f"{error}{_how_to_go_on(given, results, ' when this is mended')}") from error
     except KeyboardInterrupt as interruption:
@@ -141,13 +141,13 @@ def _main(words: Sequence[str]) -> int:
     return 0
 
 
-def _run(given: argparse.Namespace, experiment: Experiment, results: Results) -> None:
+def _run(words: Sequence[str], given: argparse.Namespace, experiment: Experiment, results: Results) -> None:
     """Run the study, say what it came to, and write its report."""
     from edge_tune.report.page import write_report
     from edge_tune.search import session
     from edge_tune.search.cluster import versions
 
-    about = {**_about(given, experiment), "versions": versions()}
+    about = {**_about(words, given, experiment), "versions": versions()}
     source = _without_secrets(given.experiment.read_bytes(), experiment)
     verdict = session.run(experiment, results, about, source, say, given.simulate)
     say("")
@@ -256,9 +256,9 @@ def _without_secrets(text: bytes, experiment: Experiment) -> bytes:
     return text.replace(url.encode(), without_secrets(url).encode()) if url else text
 
 
-def _about(given: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
+def _about(words: Sequence[str], given: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
     """Return what run.json says of the circumstances."""
-    started = shlex.join(["python", "-m", "edge_tune.run", *sys.argv[1:]])
+    started = shlex.join(["python", "-m", "edge_tune.run", *words])
     return {
         "experiment_file": str(given.experiment),
         "command": os.fsdecode(_without_secrets(os.fsencode(started), experiment)),
@@ -268,8 +268,14 @@ def _about(given: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit of this checkout, with "+" when files differ from it; None outside of one."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    """Return the commit of this checkout, with "+" when files differ from it; None outside of one.
+
+    A package that is installed may stand in another project's checkout.
+    """
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

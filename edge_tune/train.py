@@ -17,13 +17,13 @@ from edge_tune.networks import datasets, models
 from edge_tune.networks.training import checked_onnx, trained_weights
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.train") -> int:
     """Train, print where the weights are, and return the exit code: 0 done, 2 bad input, 1 failed."""
-    return command.run(_main, arguments)
+    return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m edge_tune.train", description=__doc__)
+def _main(words: Sequence[str], program: str) -> int:
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("experiment", type=given_path, help="the experiment file")
     parser.add_argument(
         "--data", type=given_text, metavar="NAME|PATH", help="images to train on, instead of the experiment's"

@@ -37,6 +37,7 @@ ROOMS = [
     "train",
     "export",
     "run",
+    "__main__",
 ]
 MAY_IMPORT = {
     "torch": {

@@ -17,7 +17,7 @@ import torch
 import torchvision
 
 import edge_tune as et
-from edge_tune import export
+from edge_tune import export, train
 from edge_tune import run as command_line
 from edge_tune.display import console
 from edge_tune.errors import ExperimentError
@@ -381,6 +381,17 @@ def test_run_searches_nothing_for_a_network_that_guesses(capsys: pytest.CaptureF
     assert re.match(r"the unpruned network must do better than guessing, but got: .*143 .*Check that the weights", line)
     assert "trials to run" not in output.out
     assert not Path("out").exists()  # the mended weights are another study's
+
+
+@pytest.mark.parametrize("lr", ["1e20", "3e3"])  # the loss is no number; it is one, but the weights are none
+def test_run_ends_as_train_does_when_training_diverges(lr: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(f"training=et.Retraining(epochs=1, lr={lr}, batch_size=32, precision='f32')")
+    assert train.main([file]) == 1
+    sentence = capsys.readouterr().err
+    assert re.search(r"^(epoch 1: the training loss|after epoch 1: the trained weights) must be finite", sentence)
+    assert main([file, "--results", "out"]) == 1
+    assert capsys.readouterr().err == sentence
+    assert not Path("out").exists()  # another recipe is another study's
 
 
 def test_run_goes_on_when_a_trial_fails(capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,7 +104,7 @@ def test_export_says_what_was_recorded_of_the_network_as_it_is_kept(tmp_path: Pa
         ),
         ("study", "6", "out", "trial_0006: only a trial that finished has weights, but this one stopped: asha: behind"),
         ("study", "4", "study", "study: must be new or empty, but holds files; choose another folder."),
-        ("study", "4", "file/out", "file/out: must be a folder that can be written, but got: Not a directory."),
+        ("study", "4", "file/out", "file/out: must be a folder that can be written, but got Not a directory; name"),
         ("bare", "4", "out", "bare/unpruned.onnx: must be there to tell the network's input and output, but is not."),
     ],
 )
@@ -141,11 +141,11 @@ def test_export_runs_no_interpreter_that_the_results_name(tmp_path: Path) -> Non
     assert not (tmp_path / "ran").exists()
 
 
-def test_export_ends_with_1_when_the_interpreter_of_the_device_is_gone(
+def test_export_refuses_an_interpreter_of_the_device_that_is_gone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(study(tmp_path / "study", device="CPU").folder)
-    assert export.main([folder, "4", str(tmp_path / "out"), "--trust-model", "--device-python=gone/python"]) == 1
+    assert export.main([folder, "4", str(tmp_path / "out"), "--trust-model", "--device-python=gone/python"]) == 2
     assert "gone/python: the interpreter must start, but got" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -9,6 +9,7 @@ import torch
 
 import edge_tune as et
 from edge_tune import train
+from edge_tune.errors import RetrainingError
 from edge_tune.networks import datasets, training
 from tests.networks import experiment
 
@@ -113,6 +114,23 @@ def test_main_says_when_training_diverges(tmp_path: Path, capsys: pytest.Capture
     assert train.main([str(tmp_path / "study.py")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("epoch 1: the training loss must be finite, but got nan at lr 1e+20")
+
+
+def test_training_that_leaves_weights_without_numbers_has_diverged(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step may spoil them after its loss was taken. Kept, they would be refused as weights that were given."""
+    one = experiment()
+
+    def retrain(network: torch.nn.Module, *arguments: object, **options: object) -> list[object]:
+        network.state_dict()["block1.bn1.running_var"].fill_(torch.inf)
+        return []
+
+    monkeypatch.setattr(training, "retrain", retrain)
+    sentence = r"after epoch 2: the trained weights must be finite numbers, but block1\.bn1\.running_var hold NaN or"
+    with pytest.raises(RetrainingError, match=sentence):
+        training.trained_weights(one, datasets.load(one.data, seed=0), lambda line: None)
+    assert list((cache / "weights").iterdir()) == []
 
 
 def test_main_refuses_a_network_that_could_not_be_measured(

@@ -15,7 +15,7 @@ from typing import Any, get_args
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark import granule, layers
-from edge_tune.benchmark.backend import open_backend
+from edge_tune.benchmark.backend import open_backend, require_device
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.layers import read_network
 from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
@@ -28,25 +28,25 @@ from edge_tune.waiting import told
 COMMANDS = {"granule": granule.main, "layers": layers.main}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 done, 2 bad input, 1 the device failed."""
-    return command.run(_main, arguments)
+def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.benchmark") -> int:
+    """Run the command and return its exit code: 0 done, 2 bad input, 1 the device failed while it measured."""
+    return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str]) -> int:
+def _main(words: Sequence[str], program: str) -> int:
     if words and words[0] in COMMANDS:
-        return COMMANDS[words[0]](words[1:])
-    given = _parser().parse_args(words)
+        return COMMANDS[words[0]](words[1:], f"{program} {words[0]}")
+    given = _parser(program).parse_args(words)
     with told(lambda line: say(line, sys.stderr), f"{given.device} to measure"):
         answer = _measure(given)
     say(json.dumps(answer, indent=2) if given.json else "\n".join(_lines(answer)))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     defaults = Benchmark()
     parser = argparse.ArgumentParser(
-        prog="python -m edge_tune.benchmark",
+        prog=program,
         description="Measure a network, in turns with a reference if there is one, which is also measured against "
         "itself: what lies within that noise is not distinguishable.",
     )
@@ -86,6 +86,7 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     ExperimentError.raise_if(settings.problems())
     model = read_network(given.model)
     reference = read_network(given.reference) if given.reference else None
+    require_device(settings)
     backend = open_backend(settings, measuring_cpus(settings.threads))
     try:
         answer: dict[str, Any] = {"model": asdict(backend.measure(model, settings, reference))}

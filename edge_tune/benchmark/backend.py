@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge_tune.benchmark import answers
 from edge_tune.benchmark.child import Child, ChildError
 from edge_tune.benchmark.measurement import Measurement, condense, take_samples, written
-from edge_tune.errors import BenchmarkError
+from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
 
 RUNNER = Path(__file__).with_name("runner.py")
@@ -243,6 +243,23 @@ def check_device(
         return description
     finally:
         backend.close()
+
+
+def require_device(settings: Benchmark, *, computes: bool = False) -> None:
+    """Check, before a command measures anything, that its device is there and can be used as the settings ask.
+
+    Args:
+        computes: Whether it must be one that computes, which the formula does not.
+
+    Raises:
+        ExperimentError: It is not, or cannot.
+    """
+    if computes and settings.device == "fake":
+        raise ExperimentError("device must be one that computes, but got 'fake', a formula; pass --device CPU.")
+    try:
+        check_device(settings)
+    except BenchmarkError as error:
+        raise ExperimentError(str(error)) from error
 
 
 def _try(backend: Backend, onnx: bytes, image: NDArray[np.float32], settings: Benchmark) -> None:

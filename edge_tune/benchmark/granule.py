@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_tune import command
 from edge_tune.arguments import given_text
-from edge_tune.benchmark.backend import OpenVinoBackend
+from edge_tune.benchmark.backend import OpenVinoBackend, require_device
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.layers import layers_of
 from edge_tune.errors import BenchmarkError, ExperimentError
@@ -170,15 +170,13 @@ def says(verdict: Verdict) -> str:
     return f"Granule: {verdict.granule} channels ({agree})."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.benchmark granule") -> int:
     """Measure, print the table and the verdict; return 0, 1 if there is none, 2 for bad input."""
-    return command.run(_main, arguments)
+    return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m edge_tune.benchmark granule", description="Find the device's granule."
-    )
+def _main(words: Sequence[str], program: str) -> int:
+    parser = argparse.ArgumentParser(prog=program, description="Find the device's granule.")
     defaults = Benchmark()
     parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device: CPU, GPU, ...")
     parser.add_argument("--precision", default=defaults.precision, help="f32, bf16 or f16")
@@ -191,6 +189,7 @@ def _main(words: Sequence[str]) -> int:
         device=given.device, precision=given.precision, threads=given.threads, python=given.device_python
     )
     ExperimentError.raise_if(settings.problems())
+    require_device(settings, computes=True)
     verdict = measure_granule(settings)
     command.say(table(verdict))
     return int(verdict.granule is None)

@@ -18,7 +18,7 @@ import numpy as np
 
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
-from edge_tune.benchmark.backend import OpenVinoBackend
+from edge_tune.benchmark.backend import OpenVinoBackend, require_device
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.names import Names, is_network
 from edge_tune.command import say
@@ -187,15 +187,13 @@ def report(found: Sequence[Stuck]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.benchmark layers") -> int:
     """Measure one network or two and print what became of their layers."""
-    return command.run(_main, arguments)
+    return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m edge_tune.benchmark layers", description="Show which layers lost channels and no time."
-    )
+def _main(words: Sequence[str], program: str) -> int:
+    parser = argparse.ArgumentParser(prog=program, description="Show which layers lost channels and no time.")
     parser.add_argument("network", type=given_path, help="ONNX file; the one before pruning if two are given")
     parser.add_argument("pruned", type=given_path, nargs="?", help="ONNX file of the pruned network")
     parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, ...")
@@ -212,6 +210,7 @@ def _main(words: Sequence[str]) -> int:
             f"{given.pruned}: some layer must be one of {given.network} with fewer filters or channels, but got "
             f"none; give a network and the same one pruned."
         )
+    require_device(settings, computes=True)
     tables = measure_in_turns(networks, settings)
     if given.pruned:
         say(report(stuck(tables[0], tables[1], (networks[0], networks[1]), given.granule)))

@@ -16,16 +16,17 @@ from edge_tune.convert.conversion import convert
 from edge_tune.convert.source import experiment_source
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import NAME
+from edge_tune.files import writing
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.convert") -> int:
     """Write the file, print what it does not hold, and return the exit code: 0 written, 2 bad input."""
-    return command.run(_main, arguments)
+    return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str]) -> int:
+def _main(words: Sequence[str], program: str) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m edge_tune.convert",
+        prog=program,
         description="Turn a Distiller compression schedule, and a W&B sweep over it, into an experiment file. "
         "What cannot be carried over is printed with its line, and stands at the top of the file.",
     )
@@ -66,17 +67,14 @@ def _convert(schedule: Path, sweep: Path | None, output: Path) -> Sequence[str]:
         origin=f"Made from {origin} by edge_tune.convert.",
         notes=conversion.notes,
     )
-    try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(source)
-    except FileExistsError as error:
-        raise ExperimentError(
-            f"{output}: the experiment file must be new, but there is one; remove it, or name another by --output."
-        ) from error
-    except OSError as error:
-        raise ExperimentError(
-            f"{output}: the experiment file cannot be written: {error.strerror}; name another by --output."
-        ) from error
+    with writing(output, "the experiment file must be one that can be written"):
+        try:
+            with output.open("x", encoding="utf-8") as file:
+                file.write(source)
+        except FileExistsError as error:
+            raise ExperimentError(
+                f"{output}: the experiment file must be new, but there is one; remove it, or name another by --output."
+            ) from error
     return conversion.notes
 
 

@@ -34,13 +34,13 @@ OF_A_STICK: tuple[Check, ...] = (stick.libusb, stick.usb, stick.udev_rule, stick
 OF_THE_PROCESSOR: tuple[Check, ...] = (checks.governor, checks.cores, checks.quota)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.doctor") -> int:
     """Print the findings; return 0 when the device can be measured, else 1; 2 for bad input."""
-    return command.run(_main, arguments)
+    return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m edge_tune.doctor", description=__doc__)
+def _main(words: Sequence[str], program: str) -> int:
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, MYRIAD, ...")
     parser.add_argument(
         "--device-python", default=sys.executable, metavar="PATH", help="interpreter that is to own the device"

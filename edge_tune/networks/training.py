@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edge_tune.errors import ExperimentError, ExportError
+from edge_tune.errors import ExperimentError, ExportError, RetrainingError
 from edge_tune.experiment import Cosine, Experiment, Retraining
 from edge_tune.files import write_atomically
 from edge_tune.networks import datasets, models, onnx_export, stored
@@ -21,7 +21,8 @@ from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.retraining import STATISTICS_IMAGES, retrain
 from edge_tune.networks.tracing import Shape
-from edge_tune.networks.weights import read_weights
+from edge_tune.networks.weights import not_finite, read_weights
+from edge_tune.wording import listed
 
 RECIPES = {"digits": Retraining(epochs=10, lr=0.05, decay=Cosine(), batch_size=64)}
 """Recipes that suit a data set; any other one gets USUAL_RECIPE."""
@@ -53,6 +54,7 @@ def trained_weights(experiment: Experiment, dataset: Dataset, say: Callable[[str
 
     Raises:
         ExperimentError: There is no place to keep them.
+        RetrainingError: The training diverged; nothing is kept.
     """
     file = weights_file(experiment, dataset)
     if not file.is_file():
@@ -96,6 +98,11 @@ def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None])
         say(
             f"  epoch {epoch.epoch}/{recipe.epochs}: training loss {epoch.train_loss:.3f}, "
             f"lr {epoch.lr:.4f}, {epoch.seconds:.1f} s"
+        )
+    if infinite := not_finite(network.state_dict()):
+        raise RetrainingError(
+            f"after epoch {recipe.epochs}: the trained weights must be finite numbers, but {listed(infinite)} hold NaN "
+            f"or infinity; lower the learning rate, {recipe.lr:g}."
         )
     evaluation = evaluate(network, dataset.validation)
     say(f"  val_top1 {evaluation.top1:.2f} on {evaluation.images} images")

@@ -106,6 +106,11 @@ def is_download(source: str) -> bool:
     return urlsplit(source).scheme in ("http", "https")
 
 
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the weights that hold NaN or infinity."""
+    return [name for name, value in weights.items() if not bool(value.isfinite().all())]
+
+
 def _check_values(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
     """Check that values are plain numbers of the kind that the network computes with, and finite."""
     strange = [name for name, value in weights.items() if _kind(value) != _kind(own[name])]
@@ -115,8 +120,7 @@ def _check_values(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], sour
             f"{source}: weights must be dense tensors of the kind that the network has, but got {kinds} for "
             f"{listed(strange)}; give weights that are not quantised or packed."
         )
-    infinite = [name for name, value in weights.items() if not bool(value.to(own[name].dtype).isfinite().all())]
-    if infinite:
+    if infinite := not_finite({name: value.to(own[name].dtype) for name, value in weights.items()}):
         raise ExperimentError(
             f"{source}: weights must be finite numbers, but {listed(infinite)} hold NaN or infinity; give weights of a "
             f"training that did not diverge."

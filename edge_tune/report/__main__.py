@@ -8,15 +8,14 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.command import say
 from edge_tune.errors import ExperimentError
-from edge_tune.files import write_atomically
+from edge_tune.files import write_atomically, writing
 from edge_tune.objective_text import EXAMPLE, parse
 from edge_tune.records import tables
 from edge_tune.records.results import OWN, Record, Results
@@ -25,15 +24,17 @@ from edge_tune.report.page import write_report
 from edge_tune.report.sections import damage
 from edge_tune.report.verdict import sentences
 
+WRITABLE = "must be a file that can be written"
 
-def main(arguments: Sequence[str] | None = None) -> int:
+
+def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.report") -> int:
     """Run the command and return its exit code: 0 written, 2 bad input."""
-    return command.run(lambda words: _run(_parser().parse_args(words)), arguments)
+    return command.run(lambda words: _run(_parser(program).parse_args(words)), arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m edge_tune.report",
+        prog=program,
         description="Write what studies found as one HTML file that needs nothing else. Runs nothing.",
     )
     parser.add_argument("results", nargs="+", type=given_path, metavar="RESULTS", help="results folder of a study")
@@ -73,11 +74,11 @@ def _run(given: argparse.Namespace) -> int:
         if file and _is_special(file)
     )
     ExperimentError.raise_if(
-        f"{file}: must be a file that can be written, but got No such file or directory: {file.parent} is not there."
+        f"{file}: {WRITABLE}, but got No such file or directory: {file.parent} is not there."
         for file in (given.output, given.csv, given.parquet)
         if file and not os.path.isdir(file.parent)  # noqa: PTH112 - Path.is_dir fails where a name is too long
     )
-    with _writing(output):
+    with writing(output, WRITABLE):
         studies = write_report(given.results, output, objective)
     says = sys.stderr if given.json else sys.stdout  # the JSON alone is for whoever reads the output
     for study in studies:
@@ -87,7 +88,7 @@ def _run(given: argparse.Namespace) -> int:
     say(f"Report: {output}", says)
     for file, convert in ((given.csv, tables.to_csv), (given.parquet, tables.to_parquet)):
         if file:
-            with _writing(file):
+            with writing(file, WRITABLE):
                 write_atomically(file, convert(_all_records(studies[0])))
             say(f"Table: {file}", says)
     if given.json:
@@ -122,15 +123,6 @@ def _is_special(file: Path) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-@contextmanager
-def _writing(file: Path) -> Iterator[None]:
-    """Turn a file that cannot be written into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise ExperimentError(f"{file}: must be a file that can be written, but got {error.strerror}.") from error
 
 
 if __name__ == "__main__":

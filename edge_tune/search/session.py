@@ -15,7 +15,7 @@ from edge_tune.benchmark.granule import measure_granule
 from edge_tune.display import console
 from edge_tune.display.card import study_card
 from edge_tune.display.tensorboard import TensorBoard
-from edge_tune.errors import BenchmarkError, ExperimentError, StudyError
+from edge_tune.errors import BenchmarkError, EdgeTuneError, ExperimentError, StudyError
 from edge_tune.experiment import Asha, Benchmark, Experiment
 from edge_tune.files import write_atomically
 from edge_tune.loading import as_json, parameters_as_json
@@ -61,6 +61,7 @@ def run(
 
     Raises:
         ExperimentError: Something that the experiment names does not fit; nothing was started.
+        RetrainingError: The training of the unpruned network diverged; nothing was kept.
         BenchmarkError: The unpruned network could not be measured; nothing was kept.
         StudyError: Too many trials failed, their records cannot be written, or an image of the test split cannot be
             read any more; what was written is kept.
@@ -120,7 +121,7 @@ def _run(
                 write_atomically(results.folder / "experiment.py", source)
                 _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
                 return _Session(work, results, here, device, say).run(unpruned)
-    except (ExperimentError, BenchmarkError, KeyboardInterrupt):
+    except (EdgeTuneError, KeyboardInterrupt):
         results.discard_if_empty()
         raise
     except OSError as error:

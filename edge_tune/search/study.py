@@ -137,6 +137,7 @@ def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.
         measure_granule: Measures on the host that has the device.
 
     Raises:
+        RetrainingError: The training diverged.
         BenchmarkError: The device cannot be measured.
     """
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network

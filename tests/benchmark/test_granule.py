@@ -145,15 +145,18 @@ def test_main_fails_without_a_verdict(
 ) -> None:
     asked: list[Benchmark] = []
     verdict = Verdict(found, 0.9, {16: 0.5, 17: 1.0})
+    monkeypatch.setattr(granule, "require_device", lambda settings, *, computes: asked.append(settings))
     monkeypatch.setattr(granule, "measure_granule", lambda settings: asked.append(settings) or verdict)
     assert granule.main(["--device", "GPU", "--threads", "2", "--device-python", "python3.9"]) == code
-    assert asked == [Benchmark(device="GPU", threads=2, python="python3.9")]
+    assert asked == 2 * [Benchmark(device="GPU", threads=2, python="python3.9")]
     assert capsys.readouterr().out == granule.table(verdict) + "\n"
 
 
 def test_main_says_why_the_device_cannot_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    assert granule.main(["--device-python", "no-such-python"]) == 1
+    assert granule.main(["--device-python", "no-such-python"]) == 2
     assert "no-such-python: the interpreter must start" in capsys.readouterr().err
+    assert granule.main(["--device", "fake"]) == 2
+    assert capsys.readouterr().err.startswith("device must be one that computes, but got 'fake', a formula; pass")
 
 
 def test_main_refuses_settings_before_it_measures(capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,6 +139,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [str(tmp_path / "before.onnx"), str(tmp_path / "after.onnx")]
 
 
+def test_main_refuses_a_device_that_has_no_layers(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert layers.main([files[0], "--device", "fake"]) == 2
+    assert capsys.readouterr().err.startswith("device must be one that computes, but got 'fake', a formula; pass")
+
+
 def test_main_prints_the_layers_of_one_network(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert layers.main(files[:1]) == 0
     out = capsys.readouterr().out

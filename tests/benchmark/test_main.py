@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_tune.benchmark.__main__ import main
+from edge_tune.benchmark.granule import pairs
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def test_main_prints_a_formula_too(files: tuple[str, str], capsys: pytest.Captur
     [
         (["--runs", "0"], 2, "runs must be a whole number of at least 1, but got 0"),
         (["--reference", "none.onnx"], 2, "none.onnx: must be an ONNX file that can be read, but got: No such file"),
-        (["--device", "GPUX"], 1, "device must be one OpenVINO finds on this host"),
-        (["--device-python", "no-python"], 1, "no-python: the interpreter must start, but got: "),
+        (["--device", "GPUX"], 2, "device must be one OpenVINO finds on this host"),
+        (["--device-python", "no-python"], 2, "no-python: the interpreter must start, but got: "),
     ],
 )
 def test_main_says_in_one_sentence_what_is_wrong(
@@ -62,6 +63,15 @@ def test_main_says_in_one_sentence_what_is_wrong(
 ) -> None:
     assert main([files[0], *options]) == code
     assert problem in capsys.readouterr().err
+
+
+def test_main_ends_with_1_when_the_device_fails_while_it_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This file passes for a network, and no device compiles it: the device was there, and measuring went wrong."""
+    (tmp_path / "broken.onnx").write_bytes(pairs([16]).replace(b"GlobalAveragePool", b"GlobalAverageFool"))
+    assert main([str(tmp_path / "broken.onnx")]) == 1
+    assert "GlobalAverageFool" in capsys.readouterr().err
 
 
 def test_main_refuses_a_file_that_is_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

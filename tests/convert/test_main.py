@@ -43,7 +43,7 @@ def test_main_writes_a_sweep_where_it_is_told(tmp_path: Path) -> None:
         (["filter_rank.yaml", "--output", "taken.py"], "taken.py: the experiment file must be new, but there is one"),
         (
             ["filter_rank.yaml", "--output", "no/such.py"],
-            "such.py: the experiment file cannot be written: No such file",
+            "such.py: the experiment file must be one that can be written, but got No such file or directory; name",
         ),
         (["filter_rank.yaml", "--output", "study.txt"], "study.txt: the experiment file must end in .py"),
         (["my schedule.yaml"], "my schedule.py: the experiment file must end in .py and its name consist of letters"),

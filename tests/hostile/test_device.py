@@ -265,7 +265,7 @@ def test_a_device_python_that_is_none_is_named_in_one_sentence(
     from edge_tune.benchmark.granule import pairs
 
     model.write_bytes(pairs([16]))
-    assert main([str(model), "--device-python", program]) == 1
+    assert main([str(model), "--device-python", program]) == 2
     said = capsys.readouterr().err.strip()
     assert re.search(r"must (answer|start)", said.splitlines()[-1])
     assert "Traceback" not in said

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from pathlib import Path
@@ -88,6 +89,19 @@ def test_main_answers_bad_input_in_a_sentence(
 ) -> None:
     assert main([argument.format(study=study) for argument in arguments]) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_main_ends_with_1_when_the_disk_is_full(
+    study: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No other name would mend that."""
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main([study]) == 1
+    assert capsys.readouterr() == ("", f"{study}/report.html: must be at hand, but got No space left on device.\n")
 
 
 def test_main_replaces_no_pipe(study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
