@@ -15,6 +15,7 @@ from edge_tune.records.results import Record, Report
 from edge_tune.search import trainable
 from edge_tune.search.stopping import StudyLimits
 from edge_tune.search.tune import Recorder
+from tests.asked import asked
 from tests.networks import experiment
 from tests.searching import finished, searching, study
 
@@ -85,7 +86,7 @@ def test_trial_that_hangs_is_ended_by_the_time_of_one_report(monkeypatch: pytest
     one = experiment(search=et.Search("random", trials=1, trial_time_limit_s=10))
     trial = object.__new__(trainable.PrunedTrial)
     trial.trials = SimpleNamespace(experiment=one)  # type: ignore[assignment]
-    trial.reports = iter([Report(finished(1, {"first": 0.1, "second": 0.1}, one))] * 2)
+    trial.reports = iter([Report(finished(1, asked({"first": 0.1, "second": 0.1}), one))] * 2)
     trial.step()
     trial.step()
     assert seen == [80, "ended", 80, "ended"]
