@@ -9,6 +9,7 @@ over the rounds of the ratio within the round, with a bootstrap 95 % interval ov
 """
 
 import argparse
+import os
 import platform
 import random
 import time
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_tune.benchmark.cores import measuring_cpus
-from edge_tune.benchmark.runner import pin
 from edge_tune.experiment import Point, PrunerGroup
 from edge_tune.loading import load_experiment
 from edge_tune.networks import models, onnx_export, pruning, weights
@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    pin(",".join(map(str, measuring_cpus() or [])))
+    if (cpus := measuring_cpus()) and hasattr(os, "sched_setaffinity"):  # macOS has no such thing
+        os.sched_setaffinity(0, cpus)
     model = models.build("resnet56_cifar", 10)
     weights.load_weights(model, weights.read_weights(str(given.weights)), str(given.weights))
     study = load_experiment(ROOT / "experiments/resnet56_latency.py")
