@@ -1,9 +1,9 @@
-"""What plans aligned to the device's granule gain on ResNet-56, against unaligned plans of about equal MACs.
+"""What plans aligned to the channel granularity gain on ResNet-56, against unaligned plans of about equal MACs.
 
-python -m benchmarks.aligned_plans --granule 16
+python -m benchmarks.aligned_plans --granularity 16
 
-Each point of the search space becomes three networks: as asked; aligned, each kept count rounded to the granule; and
-unaligned of equal MACs, the same sparsities scaled until it computes as much as the aligned one. With the unpruned
+Each point of the search space becomes three networks: as asked; aligned, each kept count rounded to the granularity;
+and unaligned of equal MACs, the same sparsities scaled until it computes as much as the aligned one. With the unpruned
 network they are compiled in one process, on one core, and run in turn, in rounds of random order. A ratio is the median
 over the rounds of the ratio within the round, with a bootstrap 95 % interval over the rounds.
 """
@@ -40,7 +40,7 @@ def main() -> None:
     """Measure and print one line a point, then what they come to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=ROOT.parent / "shared/models/resnet56_cifar10_jpeg.pt")
-    parser.add_argument("--granule", type=int, default=16)
+    parser.add_argument("--granularity", type=int, default=16)
     parser.add_argument("--precision", default="f32")
     parser.add_argument("--points", type=int, default=8, help="random points, besides the file's baselines")
     parser.add_argument("--rounds", type=int, default=100)
@@ -55,10 +55,11 @@ def main() -> None:
     coupled = couplings(model, SHAPE)
     unpruned = compile_(model)
     print(f"{hardware()}, OpenVINO {ov.get_version()}, {given.precision}, 1 thread, {time.ctime()}")
-    print(f"granule {given.granule}, {given.rounds} rounds of {RUNS_A_TURN} runs; [95 % interval of the ratio]")
+    print(f"channel granularity {given.granularity}")
+    print(f"{given.rounds} rounds of {RUNS_A_TURN} runs; [95 % interval of the ratio]")
     gains = []
     for name, sparsities in points(study.pruner_groups, study.baselines, given.points, given.seed):
-        plans = three_plans(model, coupled, study.pruner_groups, sparsities, given.granule)
+        plans = three_plans(model, coupled, study.pruner_groups, sparsities, given.granularity)
         pruned = [pruning.prune(model, plan, coupled) for plan in plans]
         macs = [pruning.size(network, SHAPE)[1] / 1e6 for network in pruned]
         asked, aligned, equal, reference = in_turns(
@@ -90,15 +91,15 @@ def three_plans(
     coupled: Couplings,
     groups: Mapping[str, PrunerGroup],
     sparsities: Mapping[str, float],
-    granule: int,
+    granularity: int,
 ) -> tuple[Plan, Plan, Plan]:
     """Return the plan as asked, aligned, and unaligned with the MACs of the aligned one."""
 
-    def plan(factor: float, granule: int = 1) -> Plan:
+    def plan(factor: float, granularity: int = 1) -> Plan:
         scaled = {label: min(0.999, factor * sparsity) for label, sparsity in sparsities.items()}
-        return pruning.make_plan(model, groups, Point(scaled, dict.fromkeys(groups, "filters")), coupled, granule)
+        return pruning.make_plan(model, groups, Point(scaled, dict.fromkeys(groups, "filters")), coupled, granularity)
 
-    aligned = plan(1.0, granule)
+    aligned = plan(1.0, granularity)
     factors = np.linspace(0, 1 / max(sparsities.values()), 400)
     equal = min(map(plan, factors), key=lambda of: abs(macs_removed(model, of) - macs_removed(model, aligned)))
     return plan(1.0), aligned, equal
