@@ -20,8 +20,8 @@ import threading
 import time
 from typing import Any, Dict, Iterator, Optional, Tuple
 
-LEAVE_S = 2.0
-SIGN_S = 1.0
+LEAVE_S = 2.0  # what a command has left when stdin ends
+SIGN_S = 1.0  # between two signs of life, at least
 
 
 class Wire:
