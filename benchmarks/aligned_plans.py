@@ -1,14 +1,15 @@
-"""What plans aligned to the device's granule gain on ResNet-56, against unaligned plans of about equal MACs.
+"""What plans aligned to the channel granularity gain on ResNet-56, against unaligned plans of about equal MACs.
 
-python -m benchmarks.aligned_plans --granule 16
+python -m benchmarks.aligned_plans --granularity 16
 
-Each point of the search space becomes three networks: as asked; aligned, each kept count rounded to the granule; and
-unaligned of equal MACs, the same sparsities scaled until it computes as much as the aligned one. With the unpruned
+Each point of the search space becomes three networks: as asked; aligned, each kept count rounded to the granularity;
+and unaligned of equal MACs, the same sparsities scaled until it computes as much as the aligned one. With the unpruned
 network they are compiled in one process, on one core, and run in turn, in rounds of random order. A ratio is the median
 over the rounds of the ratio within the round, with a bootstrap 95 % interval over the rounds.
 """
 
 import argparse
+import os
 import platform
 import random
 import time
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_tune.benchmark.cores import measuring_cpus
-from edge_tune.benchmark.runner import pin
 from edge_tune.experiment import Experiment
 from edge_tune.loading import load_experiment
 from edge_tune.networks import models, onnx_export, pruning, weights
@@ -40,13 +40,14 @@ def main() -> None:
     """Measure and print one line a point, then what they come to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=ROOT.parent / "shared/models/resnet56_cifar10_jpeg.pt")
-    parser.add_argument("--granule", type=int, default=16)
+    parser.add_argument("--granularity", type=int, default=16)
     parser.add_argument("--precision", default="f32")
     parser.add_argument("--points", type=int, default=8, help="random points, besides the file's baselines")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    pin(",".join(map(str, measuring_cpus() or [])))
+    if (cpus := measuring_cpus()) and hasattr(os, "sched_setaffinity"):  # macOS has no such thing
+        os.sched_setaffinity(0, cpus)
     model = models.build("resnet56_cifar", 10)
     weights.load_weights(model, weights.read_weights(str(given.weights)), str(given.weights))
     study = load_experiment(ROOT / "experiments/resnet56_latency.py")
@@ -54,10 +55,11 @@ def main() -> None:
     coupled = couplings(model, SHAPE)
     unpruned = compile_(model)
     print(f"{hardware()}, OpenVINO {ov.get_version()}, {given.precision}, 1 thread, {time.ctime()}")
-    print(f"granule {given.granule}, {given.rounds} rounds of {RUNS_A_TURN} runs; [95 % interval of the ratio]")
+    print(f"channel granularity {given.granularity}")
+    print(f"{given.rounds} rounds of {RUNS_A_TURN} runs; [95 % interval of the ratio]")
     gains = []
     for name, sparsities in points(study, given.points, given.seed):
-        plans = three_plans(model, coupled, study, sparsities, given.granule)
+        plans = three_plans(model, coupled, study, sparsities, given.granularity)
         pruned = [pruning.prune(model, plan, coupled) for plan in plans]
         macs = [pruning.size(network, SHAPE)[1] / 1e6 for network in pruned]
         asked, aligned, equal, reference = in_turns(
@@ -91,15 +93,15 @@ def three_plans(
     coupled: Couplings,
     study: Experiment,
     sparsities: Mapping[str, float],
-    granule: int,
+    granularity: int,
 ) -> tuple[Plan, Plan, Plan]:
     """Return the plan as asked, aligned, and unaligned with the MACs of the aligned one."""
 
-    def plan(factor: float, granule: int = 1) -> Plan:
+    def plan(factor: float, granularity: int = 1) -> Plan:
         scaled = {label: min(0.999, factor * sparsity) for label, sparsity in sparsities.items()}
-        return pruning.make_plan(model, study.pruner_groups, study.point(scaled), coupled, granule)
+        return pruning.make_plan(model, study.pruner_groups, study.point(scaled), coupled, granularity)
 
-    aligned = plan(1.0, granule)
+    aligned = plan(1.0, granularity)
     factors = np.linspace(0, 1 / max(sparsities.values()), 400)
     equal = min(map(plan, factors), key=lambda of: abs(macs_removed(model, of) - macs_removed(model, aligned)))
     return plan(1.0), aligned, equal

@@ -2,7 +2,7 @@
 
 0              done
 1              something went wrong while it ran: training that diverges, a device that fails midway, a full disk;
-               or the answer is no: a host that `doctor` cannot measure on, a granule that noise hides
+               or the answer is no: a host that `doctor` cannot measure on, a channel granularity that noise hides
 2              bad input, which the user can mend before anything starts: an option, a file, a device that is not there
 129, 130, 143  the terminal was closed, Ctrl-C, SIGTERM: 128 and the number of the signal, as shells count
 141            whoever read the output has gone, as after `| head`

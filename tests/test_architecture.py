@@ -5,12 +5,17 @@ import os
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1] / "edge_tune"
 MODULES = sorted(".".join(file.relative_to(ROOT).with_suffix("").parts) for file in ROOT.rglob("*.py"))
+RUNNER = "benchmark.runner."
+RUNNERS = {module.removeprefix(RUNNER) for module in MODULES if module.startswith(RUNNER)}
+"""The modules of the folder that Python runs, and in which they import each other by these plain names."""
+
 ROOMS = [
     "errors",
     "wording",
@@ -106,6 +111,8 @@ def room_of(module: str) -> str:
 
 def ours(module: str) -> set[str]:
     """Return the modules of edge_tune that a module imports."""
+    if module.startswith(RUNNER):
+        return {f"{RUNNER}{name}" for name in imports(module) & RUNNERS}
     names = {name.removeprefix("edge_tune.") for name in imports(module) if name.startswith("edge_tune.")}
     return {name if name in MODULES else f"{name}.__init__" for name in names} & set(MODULES)
 
@@ -154,7 +161,20 @@ def test_threads_of_trial_processes_sleep_while_they_wait(asked: dict[str, str],
 
 
 def test_runner_stands_alone() -> None:
-    assert not {name for name in imports("benchmark.runner") if name.startswith(("edge_tune", "torch", "ray"))}
+    used = {name.partition(".")[0] for runner in RUNNERS for name in imports(f"{RUNNER}{runner}")}
+    assert used <= sys.stdlib_module_names | {"numpy"} | RUNNERS
+
+
+def test_runner_is_run_and_not_imported() -> None:
+    """Else its modules would be there under two names."""
+    for module in set(MODULES) - {f"{RUNNER}{runner}" for runner in RUNNERS}:
+        assert not {name for name in imports(module) if f"{name}.".startswith(f"edge_tune.{RUNNER}")}
+        assert not RUNNERS & {name.partition(".")[0] for name in imports(module)}
+
+
+def test_runners_modules_hide_nobody_elses() -> None:
+    """Their folder comes first on the path of the process, and here on that of the tests."""
+    assert not (RUNNERS - {"__main__"}) & {*sys.stdlib_module_names, *packages_distributions(), "edge_tune", "tests"}
 
 
 def test_only_command_prints() -> None:

@@ -74,7 +74,7 @@ def test_each_command_says_its_name_as_it_was_called(name: str, capsys: pytest.C
         assert capsys.readouterr().out.startswith(f"usage: {called} ")
 
 
-@pytest.mark.parametrize("word", ["granule", "layers"])
+@pytest.mark.parametrize("word", ["granularity", "layers"])
 def test_benchmark_hands_its_name_on(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["benchmark", word, "--help"])

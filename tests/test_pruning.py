@@ -54,30 +54,30 @@ def test_kept_count_rounds_the_removed_slices_down_as_distiller_does(slices: int
     assert pruning.kept_count(sparsity, slices) == kept
 
 
-@pytest.mark.parametrize("granule", [1, 2, 3, 4, 8, 16, 32, 100])
+@pytest.mark.parametrize("granularity", [1, 2, 3, 4, 8, 16, 32, 100])
 @pytest.mark.parametrize("slices", [1, 2, 3, 10, 16, 20, 32, 64, 100])
-def test_kept_count_is_the_aligned_width_nearest_to_what_is_asked(slices: int, granule: int) -> None:
-    aligned = [width for width in range(1, slices + 1) if width % granule == 0 or width == slices]
+def test_kept_count_is_the_aligned_width_nearest_to_what_is_asked(slices: int, granularity: int) -> None:
+    aligned = [width for width in range(1, slices + 1) if width % granularity == 0 or width == slices]
     for percent in range(100):
         asked = pruning.kept_count(percent / 100, slices)
         nearest = min(aligned, key=lambda width: (abs(width - asked), -width))
-        assert pruning.kept_count(percent / 100, slices, granule) == nearest
+        assert pruning.kept_count(percent / 100, slices, granularity) == nearest
 
 
-@pytest.mark.parametrize("granule", [1, 5, 8, 16])
-def test_kept_count_never_rises_with_sparsity_and_leaves_a_granule(granule: int) -> None:
+@pytest.mark.parametrize("granularity", [1, 5, 8, 16])
+def test_kept_count_never_rises_with_sparsity_and_leaves_a_step(granularity: int) -> None:
     for slices in range(1, 130):
-        kept = [pruning.kept_count(step / 997, slices, granule) for step in range(997)]
+        kept = [pruning.kept_count(step / 997, slices, granularity) for step in range(997)]
         assert kept == sorted(kept, reverse=True)
         assert kept[0] == slices
-        assert kept[-1] == min(granule, slices)
+        assert kept[-1] == min(granularity, slices)
 
 
 def test_make_plan_records_what_was_asked_and_what_is_done() -> None:
     model = Small(5)
     for filter_, weight in enumerate(model.block1.conv1.weight.data):
         weight.fill_(filter_ % 5)
-    plan = pruning.make_plan(model, group("filters", "block1.conv1.weight"), asked({"g": 0.8}), COUPLED, granule=4)
+    plan = pruning.make_plan(model, group("filters", "block1.conv1.weight"), asked({"g": 0.8}), COUPLED, granularity=4)
     assert plan == (Cut("block1.conv1.weight", "filters", "out", "l1", sparsity=0.8, before=8, slices=(2, 3, 4, 7)),)
     assert pruning.prune(model, plan, COUPLED).block1.conv1.out_channels == 4
 

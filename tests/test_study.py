@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import edge_tune as et
-from edge_tune.benchmark.granule import Verdict
+from edge_tune.benchmark.granularity import Verdict
 from edge_tune.errors import ExperimentError
 from edge_tune.networks.images import Split
 from edge_tune.search import study
@@ -17,27 +17,29 @@ def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.mark.parametrize(("align", "granule"), [(None, 1), (1, 1), (8, 8)])
-def test_granule_of_is_what_the_settings_say(align: int | None, granule: int) -> None:
+@pytest.mark.parametrize(("align", "granularity"), [(None, 1), (1, 1), (8, 8)])
+def test_granularity_of_is_what_the_settings_say(align: int | None, granularity: int) -> None:
     said: list[str] = []
-    assert study.granule_of(et.Benchmark(align=align), said.append) == granule
+    assert study.granularity_of(et.Benchmark(align=align), said.append) == granularity
     assert said == []
 
 
 @pytest.mark.parametrize(
-    ("found", "granule", "sentence"),
+    ("found", "granularity", "sentence"),
     [
-        (16, 16, "Granule: 16 channels (97% of 1000 resamples agree). Kept counts are multiples of 16."),
-        (1, 1, "Granule: 1, the time rises evenly with the width (97% of 1000 resamples agree). Kept counts are not "),
-        (None, 1, "Granule: no verdict"),
+        (16, 16, "Channel granularity: 16 channels (97% of 1000 resamples agree). Kept counts are multiples of 16."),
+        (1, 1, "Channel granularity: 1, the time rises evenly with the width (97% of 1000 resamples agree). Kept "),
+        (None, 1, "Channel granularity: no verdict"),
     ],
 )
-def test_granule_of_is_measured_when_the_settings_say_auto(found: int | None, granule: int, sentence: str) -> None:
+def test_granularity_of_is_measured_when_the_settings_say_auto(
+    found: int | None, granularity: int, sentence: str
+) -> None:
     said: list[str] = []
     measure = lambda _: Verdict(found, 0.97, {})  # noqa: E731
-    assert study.granule_of(et.Benchmark(align="auto"), said.append, measure) == granule
+    assert study.granularity_of(et.Benchmark(align="auto"), said.append, measure) == granularity
     assert said[0].startswith(sentence)
-    assert said[0].endswith(f"Kept counts are {'multiples of 16' if granule > 1 else 'not aligned'}.")
+    assert said[0].endswith(f"Kept counts are {'multiples of 16' if granularity > 1 else 'not aligned'}.")
 
 
 def test_load_refuses_what_cannot_be_exported_before_anything_is_trained(
@@ -49,13 +51,13 @@ def test_load_refuses_what_cannot_be_exported_before_anything_is_trained(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_prepare_tells_studies_apart_whose_measured_granules_differ() -> None:
+def test_prepare_tells_studies_apart_whose_measured_granularities_differ() -> None:
     def digest(found: int, align: str | int | None) -> str:
         benchmark = et.Benchmark(align=align)  # type: ignore[arg-type]
         one = study.prepare(
             study.load(experiment(benchmark=benchmark)), lambda _: None, lambda _: Verdict(found, 0.97, {})
         )
-        assert one.granule == (found if align == "auto" else align or 1)
+        assert one.granularity == (found if align == "auto" else align or 1)
         return one.digest
 
     assert digest(16, "auto") != digest(8, "auto")

@@ -153,12 +153,12 @@ def test_run_trial_records_the_layers_of_the_last_measurement_under_the_networks
     assert Record.from_entry(json.loads(last.to_json())).layers == last.layers
 
 
-def test_run_trial_aligns_its_plan_to_the_studys_granule() -> None:
-    last = reports(replace(study_with(), granule=8), epochs=0)[-1].record
+def test_run_trial_aligns_its_plan_to_the_studys_granularity() -> None:
+    last = reports(replace(study_with(), granularity=8), epochs=0)[-1].record
     assert [(cut["sparsity"], cut["before"], cut["kept"]) for cut in last.plan] == [(0.5, 8, 8), (0.5, 8, 8)]
-    last = reports(replace(study_with(), granule=3), epochs=0)[-1].record
+    last = reports(replace(study_with(), granularity=3), epochs=0)[-1].record
     assert [cut["kept"] for cut in last.plan] == [3, 3]
-    last = reports(replace(study_with(), granule=3), epochs=0, baseline="half")[-1].record
+    last = reports(replace(study_with(), granularity=3), epochs=0, baseline="half")[-1].record
     assert [cut["kept"] for cut in last.plan] == [4, 4]
 
 
@@ -309,10 +309,10 @@ def test_run_trial_raises_when_the_device_fails_or_retraining_diverges() -> None
         list(found)
 
 
-@pytest.mark.parametrize("granule", [1, 4])
+@pytest.mark.parametrize("granularity", [1, 4])
 @pytest.mark.parametrize("baseline", [None, "half"])
-def test_planner_tells_the_plan_that_a_trial_then_has(granule: int, baseline: str | None) -> None:
-    one = replace(study_with(retraining=et.Retraining(epochs=0, lr=0.1)), granule=granule)
+def test_planner_tells_the_plan_that_a_trial_then_has(granularity: int, baseline: str | None) -> None:
+    one = replace(study_with(retraining=et.Retraining(epochs=0, lr=0.1)), granularity=granularity)
     point = asked({"first": 0.7, "second": 0.3})
     planned = Trials(one).planner()(point, is_baseline=baseline is not None)
     (report,) = run_trial(one, point, Formula(), epochs=0, trial=7, baseline=baseline)
@@ -336,7 +336,7 @@ def test_planner_counts_the_networks_that_lists_of_sparsities_give() -> None:
     }
     one = study_with(pruner_groups=groups)
     assert Trials(one).planner().count() == 3 * 3
-    assert Trials(replace(one, granule=4)).planner().count() == 2 * 2
+    assert Trials(replace(one, granularity=4)).planner().count() == 2 * 2
     ranged = {**groups, "first": experiment().pruner_groups["first"]}
     assert Trials(study_with(pruner_groups=ranged)).planner().count() is None
 

@@ -1,7 +1,7 @@
 """Measure any ONNX file by hand, with the protocol of a search.
 
 python -m edge_tune.benchmark MODEL.onnx --reference REFERENCE.onnx
-python -m edge_tune.benchmark granule --device CPU
+python -m edge_tune.benchmark granularity --device CPU
 python -m edge_tune.benchmark layers A.onnx B.onnx
 """
 
@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
-from edge_tune.benchmark import granule, layers
+from edge_tune.benchmark import granularity, layers
 from edge_tune.benchmark.backend import open_backend, require_device
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.layers import read_network
@@ -25,7 +25,7 @@ from edge_tune.experiment import Benchmark, Precision
 from edge_tune.metrics import RATIOS
 from edge_tune.waiting import told
 
-COMMANDS = {"granule": granule.main, "layers": layers.main}
+COMMANDS = {"granularity": granularity.main, "layers": layers.main}
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.benchmark") -> int:

@@ -1,8 +1,8 @@
 """What the device's process answers, checked: the one place where its figures come in.
 
 The process may be another interpreter's with another OpenVINO, or no runner at all. Each function takes the answer to
-one command of runner.py and returns what is asked for in it. An answer that cannot be true is the process's fault:
-ChildError, one sentence that names the figure, what must hold and what came.
+one command of runner/commands.py and returns what is asked for in it. An answer that cannot be true is the process's
+fault: ChildError, one sentence that names the figure, what must hold and what came.
 """
 
 import math

@@ -17,7 +17,7 @@ from edge_tune.benchmark.measurement import Measurement, condense, take_samples,
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
 
-RUNNER = Path(__file__).with_name("runner.py")
+RUNNER = Path(__file__).with_name("runner")
 SILENCE_S = 90.0
 """The stick needs up to about a minute to boot and load; a load that hangs, hangs for ever."""
 
@@ -68,7 +68,7 @@ class OpenVinoBackend:
         Args:
             settings: The device that is asked for, and how it must be usable; each request brings its own settings.
             cpus: Cores that the process stays on; None: all.
-            command: What to start instead of runner.py in the settings' interpreter.
+            command: What to start instead of the runner in the settings' interpreter.
             silence_s: Seconds without a sign from the process that mean that it hangs.
         """
         if cpus is not None and len(cpus) < settings.threads:

@@ -41,7 +41,7 @@ class Child:
         """Start the process.
 
         Args:
-            command: Program and arguments; it speaks the protocol that runner.py describes.
+            command: Program and arguments; it speaks the protocol that runner/protocol.py describes.
             silence_s: Seconds without a line from it, during a request, that mean that it hangs.
             limit_s: Seconds that a request may take, whatever the process signs meanwhile.
 

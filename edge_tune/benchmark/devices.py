@@ -367,8 +367,6 @@ def _is_there(ping: Any) -> bool:
     except ActorUnavailableError:
         time.sleep(RETRY_S)
         return False
-    except RayTaskError as error:
-        raise _own(error) from None
     return True
 
 

@@ -112,14 +112,14 @@ def rows(layers: Sequence[Layer], network: bytes) -> list[Row]:
 
 
 def stuck(
-    before: Sequence[Row], after: Sequence[Row], networks: tuple[bytes, bytes], granule: int | None = None
+    before: Sequence[Row], after: Sequence[Row], networks: tuple[bytes, bytes], granularity: int | None = None
 ) -> list[Stuck]:
     """Return the layers of `after` that have fewer filters or channels than in `before`, and no less time.
 
     Args:
         before, after: Rows of both networks, measured in turns.
         networks: Both as ONNX; tell how wide each layer is.
-        granule: Of the device, if known.
+        granularity: The device's channel granularity, if known.
     """
     widths = [Names(network).widths for network in networks]
     then, now = _by_name(before), _by_name(after)
@@ -129,7 +129,7 @@ def stuck(
         if name in then
         and _is_narrower(widths[1].get(name, ()), widths[0].get(name, ()))
         and _ms(now[name]) >= FELL * _ms(then[name])
-        for reasons in [(*_reasons(then[name], now[name]), *_off(granule, widths[0][name], widths[1][name]))]
+        for reasons in [(*_reasons(then[name], now[name]), *_off(granularity, widths[0][name], widths[1][name]))]
     ]
 
 
@@ -163,10 +163,10 @@ def _reasons(then: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:
         yield f"{counted(added, 'reorder')} added, {_ms(row for row in now if row.type == 'Reorder'):.3f} ms"
 
 
-def _off(granule: int | None, then: tuple[int, ...], now: tuple[int, ...]) -> Iterator[str]:
+def _off(granularity: int | None, then: tuple[int, ...], now: tuple[int, ...]) -> Iterator[str]:
     for side, before, after in zip(("filters", "channels"), then, now, strict=True):
-        if granule and after < before and after % granule:
-            yield f"{after} {side} are no multiple of {granule}"
+        if granularity and after < before and after % granularity:
+            yield f"{after} {side} are no multiple of {granularity}"
 
 
 def medians(rounds: Sequence[Sequence[Layer]]) -> list[Layer]:
@@ -197,7 +197,9 @@ def _main(words: Sequence[str], program: str) -> int:
     parser.add_argument("network", type=given_path, help="ONNX file; the one before pruning if two are given")
     parser.add_argument("pruned", type=given_path, nargs="?", help="ONNX file of the pruned network")
     parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, ...")
-    parser.add_argument("--granule", type=int, metavar="N", help="the device's, as `granule` measures it")
+    parser.add_argument(
+        "--granularity", type=int, metavar="N", help="channel granularity of the device, as `granularity` measures it"
+    )
     parser.add_argument(
         "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
     )
@@ -213,7 +215,7 @@ def _main(words: Sequence[str], program: str) -> int:
     require_device(settings, computes=True)
     tables = measure_in_turns(networks, settings)
     if given.pruned:
-        say(report(stuck(tables[0], tables[1], (networks[0], networks[1]), given.granule)))
+        say(report(stuck(tables[0], tables[1], (networks[0], networks[1]), given.granularity)))
     else:
         say(as_csv([asdict(row) for row in tables[0]]).removesuffix("\n"))
     return 0

@@ -13,11 +13,7 @@ import importlib
 import json
 import re
 import sys
-from pathlib import Path
 from typing import Any
-
-# This file's folder comes first on the path; its statistics.py must not hide the standard library's.
-sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
 
 RUNTIMES = (("openvino", "Core"), ("openvino.runtime", "Core"), ("openvino.inference_engine", "IECore"))
 
@@ -47,7 +43,7 @@ def version_of(module: str) -> Any:
 
 def open_runtime() -> Any:
     """Return (module, its core) of the newest API there is, or None."""
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as in runner.py: nothing reports home
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as in the runner's installed.py: nothing reports home
     for name, core in RUNTIMES:
         try:
             module = importlib.import_module(name)

@@ -73,27 +73,27 @@ class Cut:
 Plan = tuple[Cut, ...]
 
 
-def kept_count(sparsity: float, slices: int, granule: int = 1) -> int:
-    """Return how many of `slices` stay: slices - floor(sparsity * slices), at least 1, aligned to the granule.
+def kept_count(sparsity: float, slices: int, granularity: int = 1) -> int:
+    """Return how many of `slices` stay: slices - floor(sparsity * slices), at least 1, aligned to the granularity.
 
     Monotone in `sparsity`. 1e-9 absorbs float slips such as 10 * 0.3 = 2.9999999999999996.
 
     Args:
         sparsity: 0 <= sparsity < 1.
         slices: At least 1.
-        granule: The result is the multiple of it, or all slices, that is nearest to what was asked; the wider
+        granularity: The result is the multiple of it, or all slices, that is nearest to what was asked; the wider
             of two as near, and never none.
 
     Source: Distiller rounds the removed count down too, so its schedules give the same networks.
     """
     kept = max(1, slices - math.floor(sparsity * slices + 1e-9))
-    narrower = kept // granule * granule
-    wider = min(slices, narrower + granule)
+    narrower = kept // granularity * granularity
+    wider = min(slices, narrower + granularity)
     return narrower if narrower and kept - narrower < wider - kept else wider
 
 
 def make_plan(
-    model: nn.Module, groups: Mapping[str, PrunerGroup], point: Point, coupled: Couplings, granule: int = 1
+    model: nn.Module, groups: Mapping[str, PrunerGroup], point: Point, coupled: Couplings, granularity: int = 1
 ) -> Plan:
     """Return which slices stay of every weight in the groups that `point` speaks of: the most important ones.
 
@@ -103,7 +103,7 @@ def make_plan(
 
     Args:
         coupled: What must be removed together in `model`.
-        granule: Kept counts are multiples of it, as `kept_count` has it.
+        granularity: Kept counts are multiples of it, as `kept_count` has it.
 
     Raises:
         PruningError: A weight is tied to one outside the plan or to what must stay.
@@ -117,7 +117,7 @@ def make_plan(
         for cut in whole(group, asked, coupled)
     ]
     removed = np.array(
-        [atom for family in families(cuts, coupled) for atom in _lowest(model, family, coupled, granule)],
+        [atom for family in families(cuts, coupled) for atom in _lowest(model, family, coupled, granularity)],
         dtype=np.int64,
     )
     return tuple(_without(cut, removed, coupled) for cut in cuts)
@@ -216,7 +216,7 @@ def families(cuts: Iterable[Cut], coupled: Couplings) -> list[Family]:
     return [members for members, _ in families]
 
 
-def _lowest(model: nn.Module, family: Family, coupled: Couplings, granule: int) -> list[int]:
+def _lowest(model: nn.Module, family: Family, coupled: Couplings, granularity: int) -> list[int]:
     """Return the atoms to remove: of each part of what is tied, those with the lowest L1 norms."""
     _check_family(model, family, coupled)
     scores: dict[int, float] = defaultdict(float)
@@ -234,7 +234,7 @@ def _lowest(model: nn.Module, family: Family, coupled: Couplings, granule: int) 
         for place in _removed_of(
             family[0].structure,
             [scores[atom] for atom in atoms],
-            len(atoms) - kept_count(sparsity, len(atoms), -(-granule // fewest)),
+            len(atoms) - kept_count(sparsity, len(atoms), -(-granularity // fewest)),
         )
     ]
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from edge_tune.benchmark.backend import check_device
 from edge_tune.benchmark.devices import BenchmarkClient, measuring
-from edge_tune.benchmark.granule import measure_granule
+from edge_tune.benchmark.granularity import measure_granularity
 from edge_tune.display import console
 from edge_tune.display.card import study_card
 from edge_tune.display.tensorboard import TensorBoard
@@ -108,7 +108,7 @@ def _run(
             if loaded is None:
                 work = Simulation(experiment, simulated_epoch_s or 0.0)
             else:
-                study = prepare(loaded, say, lambda settings: here.on_device_node(measure_granule, settings))
+                study = prepare(loaded, say, lambda settings: here.on_device_node(measure_granularity, settings))
                 _check_images(here, study)
                 work = _Pruning(study, loaded.dataset)
             check_same(results, {"weights and images": work.digest})

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edge_tune.benchmark import granule
+from edge_tune.benchmark import granularity
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Experiment
@@ -23,7 +23,7 @@ from edge_tune.networks.tracing import Shape
 from edge_tune.networks.weights import is_download, load_weights, read_weights
 
 Say = Callable[[str], None]
-MeasureGranule = Callable[[Benchmark], granule.Verdict]
+MeasureGranularity = Callable[[Benchmark], granularity.Verdict]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Study:
         weights: The unpruned network's `state_dict`, as the bytes of a file.
         coupled: What must be removed together in the network.
         digest: Of everything that decides what a trial reports, but for the search itself.
-        granule: Every kept count is aligned to it; 1 for as asked.
+        granularity: Channel granularity: every kept count is aligned to it; 1 for as asked.
     """
 
     experiment: Experiment
@@ -46,7 +46,7 @@ class Study:
     num_classes: int
     coupled: Couplings
     digest: str
-    granule: int = 1
+    granularity: int = 1
 
     def network(self) -> nn.Module:
         """Return the unpruned network, a new one at each call."""
@@ -130,11 +130,13 @@ def _network(
     return network, coupled, onnx
 
 
-def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> Study:
+def prepare(
+    loaded: Loaded, say: Say, measure_granularity: MeasureGranularity = granularity.measure_granularity
+) -> Study:
     """Train the network if it has no weights, and measure what its plans are aligned to if that is asked.
 
     Args:
-        measure_granule: Measures on the host that has the device.
+        measure_granularity: Measures on the host that has the device.
 
     Raises:
         RetrainingError: The training diverged.
@@ -143,7 +145,7 @@ def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
     if not experiment.weights:
         load_weights(network, training.trained_weights(experiment, dataset, say), "the trained baseline")
-    aligned_to = granule_of(experiment.benchmark, say, measure_granule)
+    aligned_to = granularity_of(experiment.benchmark, say, measure_granularity)
     return Study(
         experiment=experiment,
         weights=stored.to_bytes(network),
@@ -154,11 +156,13 @@ def prepare(loaded: Loaded, say: Say, measure_granule: MeasureGranule = granule.
         num_classes=dataset.num_classes,
         coupled=loaded.coupled,
         digest=_digest(network, dataset, aligned_to if experiment.benchmark.align == "auto" else None),
-        granule=aligned_to,
+        granularity=aligned_to,
     )
 
 
-def granule_of(settings: Benchmark, say: Say, measure_granule: MeasureGranule = granule.measure_granule) -> int:
+def granularity_of(
+    settings: Benchmark, say: Say, measure_granularity: MeasureGranularity = granularity.measure_granularity
+) -> int:
     """Return what kept counts are aligned to, measured if the settings say "auto".
 
     Raises:
@@ -166,9 +170,10 @@ def granule_of(settings: Benchmark, say: Say, measure_granule: MeasureGranule = 
     """
     if settings.align != "auto":
         return settings.align or 1
-    verdict = measure_granule(settings)
-    aligned_to = verdict.granule or 1
-    say(f"{granule.says(verdict)} Kept counts are {f'multiples of {aligned_to}' if aligned_to > 1 else 'not aligned'}.")
+    verdict = measure_granularity(settings)
+    aligned_to = verdict.granularity or 1
+    counts = f"multiples of {aligned_to}" if aligned_to > 1 else "not aligned"
+    say(f"{granularity.says(verdict)} Kept counts are {counts}.")
     return aligned_to
 
 
@@ -187,10 +192,10 @@ def images_digest(study: Study) -> str:
         ) from error
 
 
-def _digest(network: nn.Module, dataset: Dataset, measured_granule: int | None) -> str:
+def _digest(network: nn.Module, dataset: Dataset, measured_granularity: int | None) -> str:
     sha256 = hashlib.sha256(dataset.digest.encode())
-    if measured_granule is not None:
-        sha256.update(f"granule {measured_granule}".encode())
+    if measured_granularity is not None:
+        sha256.update(f"granularity {measured_granularity}".encode())
     for name, value in network.state_dict().items():
         sha256.update(name.encode())
         sha256.update(value.numpy().tobytes())

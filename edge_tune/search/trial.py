@@ -124,8 +124,8 @@ def _digest(plan: Plan, point: Point) -> str:
 
 
 def _plan(study: Study, network: nn.Module, point: Point, *, is_baseline: bool) -> Plan:
-    granule = 1 if is_baseline else study.granule  # a baseline is a known schedule, and stays one
-    return pruning.make_plan(network, study.experiment.pruner_groups, point, study.coupled, granule)
+    granularity = 1 if is_baseline else study.granularity  # a baseline is a known schedule, and stays one
+    return pruning.make_plan(network, study.experiment.pruner_groups, point, study.coupled, granularity)
 
 
 def run_trial(

@@ -51,32 +51,33 @@ import os, runpy, signal, sys, time
 from pathlib import Path
 script, marker = sys.argv[1], Path(sys.argv[2])
 sys.argv = [script, *sys.argv[3:]]
-names = runpy.run_path(script)
+sys.path.insert(0, script)
+import commands, openvino_api2, refusals
 first_time = not marker.exists()
 marker.touch()
 {change}
-names["main"]()
+runpy.run_path(script, run_name="__main__")
 """
 """The runner itself with one thing that is wrong, as its plugin would have it."""
 
 LOAD_FAILS = """
-load = names["OpenVino"].load
+load = openvino_api2.OpenVino.load
 def fail(self, onnx, device, *others):
     {how}
-names["OpenVino"].load = lambda self, *arguments: (fail if {when} else load)(self, *arguments)
+openvino_api2.OpenVino.load = lambda self, *arguments: (fail if {when} else load)(self, *arguments)
 """
 OPEN_FAILS = """
 def fail(self, device):
     {how}
-names["OpenVino"].probe = fail
+openvino_api2.OpenVino.probe = fail
 """
 ANSWERS_WRONGLY = """
-infer = names["OpenVinoNetwork"].infer
+infer = openvino_api2.OpenVinoNetwork.infer
 count = [0]
 def wrong(self, image):
     count[0] += 1
     return infer(self, image) + count[0] % 2  # each of the device's images comes before the CPU's
-names["OpenVinoNetwork"].infer = wrong
+openvino_api2.OpenVinoNetwork.infer = wrong
 """
 NC_ERROR = 'raise RuntimeError("Can not init Myriad device: NC_ERROR")'
 LIBUSB = 'raise RuntimeError("Cannot load library x.so: libusb-1.0.so.0: cannot open shared object file")'
@@ -283,9 +284,7 @@ def test_measure_gives_up_with_the_reason_after_its_retries(
 
 @pytest.mark.parametrize("command", ["rounds", "read", "end"])
 def test_measure_begins_again_when_the_process_fails_on_the_way(command: str, onnx: bytes, tmp_path: Path) -> None:
-    change = (
-        f"{command} = names['Runner'].{command}\nif first_time: names['Runner'].{command} = lambda *a, **b: os._exit(1)"
-    )
+    change = f"if first_time: commands.Commands.{command} = lambda *a, **b: os._exit(1)"
     backend = runner_but(change, tmp_path / "marker")
     assert backend.measure(onnx, QUICK).evidence["restarts"] == 1
     backend.close()
@@ -319,7 +318,7 @@ def test_measure_refuses_a_network_that_the_device_computes_wrongly(onnx: bytes,
             r"install libusb \(Debian: apt-get install libusb-1.0-0\) or pass --device CPU\. OpenVINO says: .*libusb",
         ),
         (
-            'raise names["RefusalError"]("no such device is connected")',
+            'raise refusals.RefusalError("no such device is connected")',
             r"plug it in or pass .*no such device is connected",
         ),
     ],

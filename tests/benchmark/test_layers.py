@@ -41,10 +41,12 @@ def reorder(name: str, ms: float) -> Layer:
     return Layer(f"input_abcd_acdb_/{name}/Conv/WithoutBiases", "Reorder", "jit_uni_f32", ms)
 
 
-def found(before: list[Layer], after: list[Layer], widths: tuple[int, ...], granule: int | None = None) -> list[Stuck]:
+def found(
+    before: list[Layer], after: list[Layer], widths: tuple[int, ...], granularity: int | None = None
+) -> list[Stuck]:
     """What is stuck after a chain 3 -> 32 -> 32 -> 8 became one of `widths`."""
     networks = chain(3, 32, 32, 8), chain(*widths)
-    return stuck(rows(before, networks[0]), rows(after, networks[1]), networks, granule)
+    return stuck(rows(before, networks[0]), rows(after, networks[1]), networks, granularity)
 
 
 def test_layers_of_reads_the_evidence() -> None:
@@ -84,15 +86,15 @@ def test_stuck_finds_nothing_when_all_became_faster() -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "granule", "reason"),
+    ("after", "granularity", "reason"),
     [
         ([convolution("a", 1.0, AVX2)], None, f"kernel {AVX512} -> {AVX2}"),
         ([convolution("a", 0.9), reorder("a", 0.2)], None, "1 reorder added, 0.200 ms"),
         ([convolution("a", 1.0)], 16, "17 filters are no multiple of 16"),
     ],
 )
-def test_stuck_gives_the_reason(after: list[Layer], granule: int | None, reason: str) -> None:
-    (layer,) = found([convolution("a", 1.0)], after, (3, 17, 32, 8), granule)
+def test_stuck_gives_the_reason(after: list[Layer], granularity: int | None, reason: str) -> None:
+    (layer,) = found([convolution("a", 1.0)], after, (3, 17, 32, 8), granularity)
     assert layer.reasons[0] == reason
 
 
@@ -154,7 +156,7 @@ def test_main_prints_the_layers_of_one_network(files: list[str], capsys: pytest.
 
 
 def test_main_prints_what_is_stuck_in_the_second(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert layers.main([*files, "--granule", "16"]) == 0
+    assert layers.main([*files, "--granularity", "16"]) == 0
     head, line = capsys.readouterr().out.splitlines()
     assert head.startswith("1 layer ")
     assert line.startswith("a ")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_tune.benchmark.__main__ import main
-from edge_tune.benchmark.granule import pairs
+from edge_tune.benchmark.granularity import pairs
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_main_refuses_a_file_that_is_no_network(tmp_path: Path, capsys: pytest.C
     assert re.match(r".*text\.onnx: must be an ONNX network, but cannot be read as one", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("word", ["granule", "layers"])
+@pytest.mark.parametrize("word", ["granularity", "layers"])
 def test_first_word_leads_to_another_command(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([word, "--help"])

@@ -109,7 +109,7 @@ def test_study_comes_through_whatever_dies(
         driver = Driver(there, study, tmp_path / "disturbed")
         kill = {
             "worker": there.killer_of("ray::ResourceTrainable"),
-            "child": there.killer_of("benchmark/runner.py"),
+            "child": there.killer_of("benchmark/runner"),
             "device's actor": there.killer_of("ray::BenchmarkActor"),
             "queue": there.killer_of("ray::BenchmarkQueue"),
             "trainer node": there.lose_a_trainer,

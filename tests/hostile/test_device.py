@@ -262,7 +262,7 @@ def test_a_device_python_that_is_none_is_named_in_one_sentence(
     if not Path(program).exists():
         pytest.skip(f"this host has no {program}")
     model = tmp_path / "model.onnx"
-    from edge_tune.benchmark.granule import pairs
+    from edge_tune.benchmark.granularity import pairs
 
     model.write_bytes(pairs([16]))
     assert main([str(model), "--device-python", program]) == 2

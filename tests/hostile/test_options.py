@@ -36,7 +36,7 @@ EMPTY: list[tuple[Main, list[str]]] = [
     (benchmark.main, ["x.onnx", "--device-python="]),
     (benchmark.main, ["layers", ""]),
     (benchmark.main, ["layers", "x.onnx", "--device-python="]),
-    (benchmark.main, ["granule", "--device-python="]),
+    (benchmark.main, ["granularity", "--device-python="]),
 ]
 OWN = [
     "trials.jsonl",

@@ -1,13 +1,13 @@
-"""The granule of a device: the number of channels in whose steps the time of a convolution rises.
+"""The channel granularity of a device: the number of channels in whose steps the time of a convolution rises.
 
-python -m edge_tune.benchmark granule --device CPU
+python -m edge_tune.benchmark granularity --device CPU
 
 One network holds a pair of 3x3 convolutions 64 -> C -> 64 for each width C, so that every inference runs them all in
 turn. Each round orders the pairs anew, so that no width has a place of its own, and takes each pair's time from
 the layers' counters, relative to the round's median. A width's time is the lower quartile over the rounds: another
 process can only add to it, and on a busy host it does so in half of them.
 
-The verdict is `find_granule`'s, and holds no absolute time: it is the same on a device that is ten times as fast.
+The verdict is `find_granularity`'s, and holds no absolute time: it is the same on a device that is ten times as fast.
 """
 
 import argparse
@@ -56,22 +56,22 @@ class Verdict:
     """What the times say.
 
     Attributes:
-        granule: In channels; None if noise forbids to say.
+        granularity: Channels in a step; None if noise forbids to say.
         agreement: Share of the resamples of the rounds that give the commonest answer.
         relative: Width -> its time as a share of the widest's.
     """
 
-    granule: int | None
+    granularity: int | None
     agreement: float
     relative: Mapping[int, float]
 
 
-def find_granule(times: Times, seed: int = 0) -> Verdict:
+def find_granularity(times: Times, seed: int = 0) -> Verdict:
     """Return the step of the staircase that times rise in, 1 if they rise evenly.
 
     For each candidate g, least squares of the relative error fit a parabola in C and steps of ceil(C / g). The
     candidate that leaves the smallest error is the step if steps make at least a quarter of the rise over g
-    widths. The granule is 1 if no candidate's steps make that much. This is asked of 1000 resamples of the rounds
+    widths. The granularity is 1 if no candidate's steps make that much. This is asked of 1000 resamples of the rounds
     with replacement. What 95 % of them agree on is the verdict; if they do not, the noise is too large for one.
     """
     widths = np.array(sorted(times))
@@ -83,7 +83,7 @@ def find_granule(times: Times, seed: int = 0) -> Verdict:
     agreement = answers.count(commonest) / RESAMPLES
     typical = np.quantile(rounds, QUANTILE, axis=1)
     return Verdict(
-        granule=commonest or None if agreement >= AGREEMENT else None,
+        granularity=commonest or None if agreement >= AGREEMENT else None,
         agreement=agreement,
         relative=dict(zip(widths.tolist(), (typical / typical[-1]).tolist(), strict=True)),
     )
@@ -105,19 +105,19 @@ def time_widths(measure: Measure, widths: Sequence[int] = WIDTHS, rounds: int = 
     return times
 
 
-def measure_granule(settings: Benchmark, measure: Measure | None = None) -> Verdict:
-    """Measure the device's granule.
+def measure_granularity(settings: Benchmark, measure: Measure | None = None) -> Verdict:
+    """Measure the device's channel granularity.
 
     Args:
         settings: The device; runs are this module's own.
         measure: Who measures; None: a process of its own on this host, which is ended afterwards.
     """
     if measure is not None:
-        return find_granule(time_widths(measure))
+        return find_granularity(time_widths(measure))
     own = replace(settings, runs=RUNS)
     backend = OpenVinoBackend(own, measuring_cpus(own.threads))
     try:
-        return find_granule(time_widths(lambda network: backend.measure(network, own).evidence))
+        return find_granularity(time_widths(lambda network: backend.measure(network, own).evidence))
     finally:
         backend.close()
 
@@ -163,20 +163,20 @@ def table(verdict: Verdict) -> str:
 def says(verdict: Verdict) -> str:
     """Return the verdict as a sentence."""
     agree = f"{verdict.agreement:.0%} of {RESAMPLES} resamples agree"
-    if verdict.granule is None:
-        return f"Granule: no verdict, the times are too noisy (only {agree}); free the host and try again."
-    if verdict.granule == 1:
-        return f"Granule: 1, the time rises evenly with the width ({agree})."
-    return f"Granule: {verdict.granule} channels ({agree})."
+    if verdict.granularity is None:
+        return f"Channel granularity: no verdict, the times are too noisy (only {agree}); free the host and try again."
+    if verdict.granularity == 1:
+        return f"Channel granularity: 1, the time rises evenly with the width ({agree})."
+    return f"Channel granularity: {verdict.granularity} channels ({agree})."
 
 
-def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.benchmark granule") -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.benchmark granularity") -> int:
     """Measure, print the table and the verdict; return 0, 1 if there is none, 2 for bad input."""
     return command.run(lambda words: _main(words, program), arguments)
 
 
 def _main(words: Sequence[str], program: str) -> int:
-    parser = argparse.ArgumentParser(prog=program, description="Find the device's granule.")
+    parser = argparse.ArgumentParser(prog=program, description="Find the device's channel granularity.")
     defaults = Benchmark()
     parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device: CPU, GPU, ...")
     parser.add_argument("--precision", default=defaults.precision, help="f32, bf16 or f16")
@@ -190,14 +190,14 @@ def _main(words: Sequence[str], program: str) -> int:
     )
     ExperimentError.raise_if(settings.problems())
     require_device(settings, computes=True)
-    verdict = measure_granule(settings)
+    verdict = measure_granularity(settings)
     command.say(table(verdict))
-    return int(verdict.granule is None)
+    return int(verdict.granularity is None)
 
 
 def _steps(widths: NDArray[np.int64], times: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return for each row of `times`, [resamples, widths], the step that fits it best, 1 for none, 0 if undecided."""
-    fits = [_fit(granule, widths, times) for granule in CANDIDATES]
+    fits = [_fit(granularity, widths, times) for granularity in CANDIDATES]
     errors, shares = (np.stack(parts, axis=1) for parts in zip(*fits, strict=True))
     is_step = shares >= STEP_SHARE
     best = errors.argmin(axis=1)
@@ -206,18 +206,18 @@ def _steps(widths: NDArray[np.int64], times: NDArray[np.float64]) -> NDArray[np.
 
 
 def _fit(
-    granule: int, widths: NDArray[np.int64], times: NDArray[np.float64]
+    granularity: int, widths: NDArray[np.int64], times: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return for each row of `times` the squared relative error of a staircase, and the steps' share of its rise."""
     span = widths[-1] - widths[0]
     position = (widths - widths.mean()) / span
     weight = 1 / np.median(times, axis=0)
     design = (
-        np.stack([np.ones(len(widths)), position, position**2, np.ceil(widths / granule)], axis=1) * weight[:, None]
+        np.stack([np.ones(len(widths)), position, position**2, np.ceil(widths / granularity)], axis=1) * weight[:, None]
     )
     fitted = (times * weight) @ np.linalg.pinv(design).T
     error = ((times * weight - fitted @ design.T) ** 2).sum(axis=1)
-    even = (fitted[:, 1] + fitted[:, 2] * (position[-1] ** 2 - position[0] ** 2)) * granule / span
+    even = (fitted[:, 1] + fitted[:, 2] * (position[-1] ** 2 - position[0] ** 2)) * granularity / span
     rise = fitted[:, 3] + even
     return error, np.divide(fitted[:, 3], rise, out=np.zeros(len(rise)), where=rise > 0)
 

@@ -9,15 +9,15 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from edge_tune.benchmark import granule
-from edge_tune.benchmark.granule import ROUNDS, WIDTHS, Verdict, find_granule, pairs, time_widths
+from edge_tune.benchmark import granularity
+from edge_tune.benchmark.granularity import ROUNDS, WIDTHS, Verdict, find_granularity, pairs, time_widths
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
 
 
 def staircase(
     step: int, noise: float, seed: int, *, slope: float = 0.4, scale: float = 1.0, disturbed: float = 0.05
-) -> granule.Times:
+) -> granularity.Times:
     """Times of which `slope` rises within the steps; the host drifts, and adds up to its double to some of them."""
     generator = np.random.default_rng(seed)
     drift = 1 + 0.3 * generator.random(ROUNDS)
@@ -31,36 +31,36 @@ def staircase(
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("step", [1, 2, 4, 8, 16, 32])
-def test_find_granule_finds_the_step_under_noise(step: int, seed: int) -> None:
-    assert find_granule(staircase(step, 0.005, seed)).granule == step
+def test_find_granularity_finds_the_step_under_noise(step: int, seed: int) -> None:
+    assert find_granularity(staircase(step, 0.005, seed)).granularity == step
 
 
 @pytest.mark.parametrize("step", [8, 16, 32])
-def test_find_granule_finds_the_step_on_a_busy_host(step: int) -> None:
-    assert find_granule(staircase(step, 0.01, 0, disturbed=0.4)).granule == step
+def test_find_granularity_finds_the_step_on_a_busy_host(step: int) -> None:
+    assert find_granularity(staircase(step, 0.01, 0, disturbed=0.4)).granularity == step
 
 
 @pytest.mark.parametrize("noise", [0.03, 0.1, 0.3])
 @pytest.mark.parametrize("step", [1, 2, 4, 8, 16, 32])
-def test_find_granule_gives_no_verdict_rather_than_a_wrong_one(step: int, noise: float) -> None:
-    answers = {find_granule(staircase(step, noise, seed)).granule for seed in range(5)}
+def test_find_granularity_gives_no_verdict_rather_than_a_wrong_one(step: int, noise: float) -> None:
+    answers = {find_granularity(staircase(step, noise, seed)).granularity for seed in range(5)}
     assert answers <= {None, step}
     assert step > 8 or noise < 0.3 or answers == {None}
 
 
-def test_find_granule_does_not_depend_on_the_unit() -> None:
-    times = [find_granule(staircase(8, 0.01, 0, scale=scale)) for scale in (1e-3, 1e3)]
-    assert times[0].granule == times[1].granule == 8
+def test_find_granularity_does_not_depend_on_the_unit() -> None:
+    times = [find_granularity(staircase(8, 0.01, 0, scale=scale)) for scale in (1e-3, 1e3)]
+    assert times[0].granularity == times[1].granularity == 8
     assert times[0].relative == pytest.approx(times[1].relative)
 
 
 @pytest.mark.parametrize(("slope", "found"), [(0.0, 16), (0.6, 16), (0.95, 1)])
-def test_find_granule_calls_it_a_step_when_it_is_a_quarter_of_the_rise(slope: float, found: int) -> None:
-    # Steps make 1 - slope of the rise over a granule: all of it, 0.4, and 0.05.
-    assert find_granule(staircase(16, 0.002, 0, slope=slope)).granule == found
+def test_find_granularity_calls_it_a_step_when_it_is_a_quarter_of_the_rise(slope: float, found: int) -> None:
+    # Steps make 1 - slope of the rise over a step: all of it, 0.4, and 0.05.
+    assert find_granularity(staircase(16, 0.002, 0, slope=slope)).granularity == found
 
 
-def fake_device(step: int, seen: list[Sequence[int]]) -> granule.Measure:
+def fake_device(step: int, seen: list[Sequence[int]]) -> granularity.Measure:
     """A device whose pairs take a staircase of time, and whose first pair pays for a reorder."""
 
     def measure(network: bytes) -> Mapping[str, Any]:
@@ -108,35 +108,38 @@ def test_time_widths_refuses_counters_without_time() -> None:
         time_widths(lambda _: {"layers": []}, widths=[16, 17], rounds=1)
 
 
-def test_measure_granule_asks_whom_it_is_given() -> None:
+def test_measure_granularity_asks_whom_it_is_given() -> None:
     seen: list[Sequence[int]] = []
-    assert granule.measure_granule(Benchmark(), fake_device(8, seen)).granule == 8
+    assert granularity.measure_granularity(Benchmark(), fake_device(8, seen)).granularity == 8
     assert len(seen) == ROUNDS
 
 
 def test_pairs_keeps_values_in_range() -> None:
     order = random.Random(0).sample(WIDTHS, len(WIDTHS))
     compiled = ov.compile_model(ov.Core().read_model(pairs(order)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    output = compiled(np.random.default_rng(0).standard_normal((1, 3, granule.SIDE, granule.SIDE)).astype(np.float32))[
-        0
-    ]
+    output = compiled(
+        np.random.default_rng(0).standard_normal((1, 3, granularity.SIDE, granularity.SIDE)).astype(np.float32)
+    )[0]
     assert output.shape == (1, 64, 1, 1)
     assert np.all(np.isfinite(output))
     assert 0.1 < output.std() < 100  # not drowned, not exploded
 
 
 def test_table_shows_each_width_and_the_verdict() -> None:
-    text = granule.table(Verdict(16, 0.98, {width: width / 65 for width in WIDTHS}))
+    text = granularity.table(Verdict(16, 0.98, {width: width / 65 for width in WIDTHS}))
     assert all(f"{width:4d}: {width / 65:5.3f}" in text for width in WIDTHS)
-    assert text.splitlines()[-1] == "Granule: 16 channels (98% of 1000 resamples agree)."
+    assert text.splitlines()[-1] == "Channel granularity: 16 channels (98% of 1000 resamples agree)."
 
 
 @pytest.mark.parametrize(
     ("verdict", "sentence"),
-    [(Verdict(None, 0.6, {}), "no verdict, .*only 60%"), (Verdict(1, 1.0, {}), "Granule: 1, the time rises evenly")],
+    [
+        (Verdict(None, 0.6, {}), "no verdict, .*only 60%"),
+        (Verdict(1, 1.0, {}), "Channel granularity: 1, the time rises evenly"),
+    ],
 )
 def test_says_tells_when_there_is_no_step(verdict: Verdict, sentence: str) -> None:
-    assert re.search(sentence, granule.says(verdict))
+    assert re.search(sentence, granularity.says(verdict))
 
 
 @pytest.mark.parametrize(("found", "code"), [(16, 0), (None, 1)])
@@ -145,29 +148,29 @@ def test_main_fails_without_a_verdict(
 ) -> None:
     asked: list[Benchmark] = []
     verdict = Verdict(found, 0.9, {16: 0.5, 17: 1.0})
-    monkeypatch.setattr(granule, "require_device", lambda settings, *, computes: asked.append(settings))
-    monkeypatch.setattr(granule, "measure_granule", lambda settings: asked.append(settings) or verdict)
-    assert granule.main(["--device", "GPU", "--threads", "2", "--device-python", "python3.9"]) == code
+    monkeypatch.setattr(granularity, "require_device", lambda settings, *, computes: asked.append(settings))
+    monkeypatch.setattr(granularity, "measure_granularity", lambda settings: asked.append(settings) or verdict)
+    assert granularity.main(["--device", "GPU", "--threads", "2", "--device-python", "python3.9"]) == code
     assert asked == 2 * [Benchmark(device="GPU", threads=2, python="python3.9")]
-    assert capsys.readouterr().out == granule.table(verdict) + "\n"
+    assert capsys.readouterr().out == granularity.table(verdict) + "\n"
 
 
 def test_main_says_why_the_device_cannot_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    assert granule.main(["--device-python", "no-such-python"]) == 2
+    assert granularity.main(["--device-python", "no-such-python"]) == 2
     assert "no-such-python: the interpreter must start" in capsys.readouterr().err
-    assert granule.main(["--device", "fake"]) == 2
+    assert granularity.main(["--device", "fake"]) == 2
     assert capsys.readouterr().err.startswith("device must be one that computes, but got 'fake', a formula; pass")
 
 
 def test_main_refuses_settings_before_it_measures(capsys: pytest.CaptureFixture[str]) -> None:
-    assert granule.main(["--precision", "f64"]) == 2
+    assert granularity.main(["--precision", "f64"]) == 2
     assert capsys.readouterr().err == "precision must be one of ['f32', 'bf16', 'f16'], but got 'f64'.\n"
 
 
 @pytest.mark.slow
-def test_measure_granule_finds_16_on_avx512_or_says_that_it_cannot() -> None:
+def test_measure_granularity_finds_16_on_avx512_or_says_that_it_cannot() -> None:
     if "avx512f" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("needs a CPU with AVX-512")
-    verdict = granule.measure_granule(Benchmark())
-    assert verdict.granule in (16, None)
+    verdict = granularity.measure_granularity(Benchmark())
+    assert verdict.granularity in (16, None)
     assert verdict.relative[64] < verdict.relative[65]
