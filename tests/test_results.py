@@ -11,7 +11,9 @@ import torch
 from edge_tune.errors import ExperimentError
 from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS
+from edge_tune.records.entries import EpochEntry, LayerEntry
 from edge_tune.records.results import Record, Results
+from tests.studies import evidence
 
 
 def record(trial: int, **changes: object) -> Record:
@@ -20,7 +22,12 @@ def record(trial: int, **changes: object) -> Record:
 
 def test_add_and_trials_return_the_same_records_by_number(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    later = record(12, metrics={"top1": 90.5}, curve=({"epoch": 1, "top1": 80.0},), sparsities={"a": 0.25})
+    later = record(
+        12,
+        metrics={"top1": 90.5},
+        curve=(EpochEntry(epoch=1, lr=0.1, train_loss=2.0, seconds=9.0, metrics={"top1": 80.0}),),
+        sparsities={"a": 0.25},
+    )
     for one in (later, record(3, status="failed", reason="x"), record(1, baseline="half")):
         results.add(one)
     assert [r.trial for r in results.trials()] == [3, 12]
@@ -74,12 +81,12 @@ def test_keep_networks_deletes_those_of_the_records_only(tmp_path: Path) -> None
 def test_keep_networks_writes_the_layers_of_those_it_keeps(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.create()
-    layers = [{"name": "conv1", "type": "Convolution", "ms": 0.5}, {"name": "a,b", "type": "Add", "ms": 0.25}]
+    layers = [LayerEntry("conv1", "Convolution", "k", 0.5, 0.75), LayerEntry("a,b", "Add", "k", 0.25, 0.25)]
     first, second, without = record(1, layers=layers), record(2, layers=layers[:1]), record(3)
     results.keep_networks([first, without], among=[first, without])
     assert list(csv.DictReader(results.layers_file(first).read_text().splitlines())) == [
-        {"name": "conv1", "type": "Convolution", "ms": "0.5"},
-        {"name": "a,b", "type": "Add", "ms": "0.25"},
+        {"name": "conv1", "type": "Convolution", "kernel": "k", "ms": "0.5", "share": "0.75"},
+        {"name": "a,b", "type": "Add", "kernel": "k", "ms": "0.25", "share": "0.25"},
     ]
     results.keep_networks([second, without], among=[first, second, without])
     assert [file.name for file in (tmp_path / "layers").iterdir()] == ["trial_0002.csv"]
@@ -158,7 +165,7 @@ def test_discard_if_empty_keeps_what_was_written(tmp_path: Path) -> None:
         ),
         ("run.json", "[]", r"run.json: must hold .*, but got: expected `object`, got `array`; restore the file"),
         ("run.json", "{}", r"run.json: must say the study's identity, but does not; restore the file"),
-        ("run.json", '{"identity": 5}', r"run.json: .* expected `object`, got `int` in `identity`; restore the file"),
+        ("run.json", '{"identity": 5}', r"run.json: .* expected `object \| null`, got `int` in `identity`; restore"),
         ("run.json", None, r"run.json: must be there beside the records of a study, but is not; restore the file"),
     ],
 )
@@ -203,7 +210,7 @@ def test_check_wants_every_figure_of_a_trial_that_has_figures(tmp_path: Path) ->
     results.write_json("run.json", {"identity": {}})
     metrics = dict.fromkeys(METRICS, 1.0)
     ratios = {name: {"ratio": 1.0, "low": 1.0, "high": 1.0} for name in ("latency_ratio", "total_latency_ratio")}
-    whole = record(1, metrics=metrics, pruned=metrics, measurements={"pruned": {"ratios": ratios}})
+    whole = record(1, metrics=metrics, pruned=metrics, measurements={"pruned": evidence(ratios=ratios)})
     results.add(whole)
     results.check()
     results.add(replace(whole, trial=2, metrics=dict.fromkeys(METRICS[1:], 1.0)))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import edge_tune as et
-from edge_tune.benchmark.granule import Verdict
+from edge_tune.benchmark.granule import GranuleVerdict
 from edge_tune.errors import ExperimentError
 from edge_tune.networks.images import Split
 from edge_tune.search import study
@@ -34,7 +34,7 @@ def test_granule_of_is_what_the_settings_say(align: int | None, granule: int) ->
 )
 def test_granule_of_is_measured_when_the_settings_say_auto(found: int | None, granule: int, sentence: str) -> None:
     said: list[str] = []
-    measure = lambda _: Verdict(found, 0.97, {})  # noqa: E731
+    measure = lambda _: GranuleVerdict(found, 0.97, {})  # noqa: E731
     assert study.granule_of(et.Benchmark(align="auto"), said.append, measure) == granule
     assert said[0].startswith(sentence)
     assert said[0].endswith(f"Kept counts are {'multiples of 16' if granule > 1 else 'not aligned'}.")
@@ -53,7 +53,7 @@ def test_prepare_tells_studies_apart_whose_measured_granules_differ() -> None:
     def digest(found: int, align: str | int | None) -> str:
         benchmark = et.Benchmark(align=align)  # type: ignore[arg-type]
         one = study.prepare(
-            study.load(experiment(benchmark=benchmark)), lambda _: None, lambda _: Verdict(found, 0.97, {})
+            study.load(experiment(benchmark=benchmark)), lambda _: None, lambda _: GranuleVerdict(found, 0.97, {})
         )
         assert one.granule == (found if align == "auto" else align or 1)
         return one.digest

@@ -1,6 +1,5 @@
 """Processes that own the device and lie, flood their pipes, hang or die: one sentence each, and nothing goes on."""
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from edge_tune.benchmark.backend import OpenVinoBackend
 from edge_tune.doctor import __main__ as doctor
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.jsonfiles import as_text
 from tests.doubles import double_of
 
 pytestmark = pytest.mark.hostile
@@ -198,7 +198,7 @@ def test_an_honest_double_is_believed() -> None:
     assert backend.predict(NETWORK, IMAGES, QUICK).shape == (4, 10)
     assert backend.convert(NETWORK) == (b"IR", b"IR")
     backend.close()
-    json.dumps(dict(measured.evidence), allow_nan=False)
+    as_text(measured.evidence)
 
 
 FLOODS = {

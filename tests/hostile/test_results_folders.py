@@ -278,7 +278,7 @@ def test_text_that_would_be_script(capsys: pytest.CaptureFixture[str]) -> None:
     write_study(Path("study"), 8, epochs=1)
     session = {**all_evil(a_run()["sessions"][0], "started_at"), "versions": {EVIL: EVIL}}
     identity = {**all_evil(a_run()["identity"], "target"), "pruner_groups": {EVIL: {"weights": [EVIL]}}}
-    Path("study/run.json").write_text(json.dumps({"identity": identity, "seed": EVIL, "sessions": [session, session]}))
+    Path("study/run.json").write_text(json.dumps({"identity": identity, "seed": 0, "sessions": [session, session]}))
     fixed = ("baseline", "status", "structures", "started_at", "ended_at")
     free = {"sparsities": {EVIL: 0.5}, "seconds": {EVIL: 5.0}, "structures": {EVIL: "filters"}}
     evil = {**all_evil(a_record(), *fixed), **free, "reason": EVIL, "collapsed": EVIL}
