@@ -11,7 +11,8 @@ import torch
 from edge_tune.errors import ExperimentError
 from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS
-from edge_tune.records.entries import EpochEntry, LayerEntry
+from edge_tune.records.entries import EpochEntry, Evidence, LayerEntry, Ratio
+from edge_tune.records.jsonfiles import converted, decoded, plain, to_json
 from edge_tune.records.results import Record, Results
 from tests.studies import evidence
 
@@ -103,6 +104,11 @@ def test_keep_networks_writes_the_layers_of_those_it_keeps(tmp_path: Path) -> No
         (b'{"trial": 4, "reason": "\xff"}', "'utf-8' codec can't decode byte 0xff in position 0"),
         (b'{"trial": 4, "started_at": "noon"}', "expected a time in ISO 8601, got 'noon'"),
         (b'{"trial": 4, "baseline": "../mine"}', "a baseline's name names its files, so it must not be '../mine'"),
+        (b'{"trial": 4, "curve": [{"epoch": 1}]}', "object missing required field `lr` in `curve[0]`"),
+        (
+            b'{"trial": 4, "measurements": {"pruned": {"ratios": {"latency_ratio": {"ratio": 0, "low": 1}}}}}',
+            "expected `float` > 0.0 in `measurements[...].ratios.latency_ratio.ratio`",
+        ),
         (b'{"trial": 4, "plan": [{"kept": -1}]}', "expected `int` >= 0 in `[0].kept`"),
     ],
 )
@@ -116,6 +122,26 @@ def test_a_damaged_line_is_named_and_left_out(line: bytes, problem: str, tmp_pat
     (said,) = results.problems()
     assert said.startswith(f"{tmp_path}/trials.jsonl:2: must hold what a study wrote there, but got: {problem}")
     assert said.endswith("; left out.")
+
+
+def test_evidence_is_read_back_as_it_was_written_without_what_is_unknown() -> None:
+    one = {"ratio": 0.5, "low": 0.25, "high": 1.0}
+    written = {
+        "device": "CPU",
+        "devices": {"CPU": "a CPU"},
+        "cpus": [1],
+        "execution_devices": ["CPU"],
+        "latency": {"n": 9, "mean": 1.5, "median": 1.25},
+        "throughput": {"streams": 2, "images": 90, "seconds": 0.5, "warm_up_images": 3},
+        "reference": {"latency": {"median": 2.5}},
+        "ratios": {"latency_ratio": one, "is_precise": False, "to_itself": True},
+        "metrics": {"latency_ms": 1.25},
+    }
+    found = evidence(**written)
+    assert converted(decoded(to_json(found).encode()), Evidence) == found
+    assert plain(found) == {**written, "seconds": {}}
+    assert (found.intervals, found.reference_ms) == ({"latency_ratio": Ratio(0.5, 0.25, 1.0)}, {"latency_ms": 2.5})
+    assert (found.is_precise, found.is_unpruned) == (False, True)
 
 
 def test_a_record_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

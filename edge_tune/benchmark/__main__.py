@@ -21,8 +21,8 @@ from edge_tune.benchmark.statistics import noise_floor, ratio_text
 from edge_tune.command import say
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Precision
-from edge_tune.records.entries import Evidence, Times
-from edge_tune.records.jsonfiles import as_text
+from edge_tune.records.entries import Evidence, TimeSummary
+from edge_tune.records.jsonfiles import to_json
 from edge_tune.waiting import told
 
 COMMANDS = {"granule": granule.main, "layers": layers.main}
@@ -39,7 +39,7 @@ def _main(words: Sequence[str]) -> int:
     given = _parser().parse_args(words)
     with told(lambda line: say(line, sys.stderr), f"{given.device} to measure"):
         answer = _measure(given)
-    say(as_text(answer, indent=2) if given.json else "\n".join(_lines(answer)))
+    say(to_json(answer, indent=2) if given.json else "\n".join(_lines(answer)))
     return 0
 
 
@@ -121,7 +121,7 @@ def _of(evidence: Evidence, metric: str) -> str:
     return f" of {evidence.reference_ms[metric]:.4f}" if metric in evidence.reference_ms else ""
 
 
-def _summary(total: Times) -> str:
+def _summary(total: TimeSummary) -> str:
     found = vars(total)
     figures = ", ".join(f"{name} {found[name]:.4f}" for name in ("min", "p10", "median", "p90"))
     return f"{figures} ms; n = {total.n}"

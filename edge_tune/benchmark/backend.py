@@ -17,7 +17,7 @@ from edge_tune.benchmark.child import Child, ChildError
 from edge_tune.benchmark.measurement import Measurement, condense, take_samples, written
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
-from edge_tune.records.entries import DeviceEntry, Evidence, Ratio, Ratios, Reference, Times
+from edge_tune.records.entries import DeviceEntry, Evidence, Ratio, Ratios, Reference, TimeSummary
 
 RUNNER = Path(__file__).with_name("runner.py")
 SILENCE_S = 90.0
@@ -205,7 +205,7 @@ class FakeBackend:
                 evidence,
                 ratios=Ratios(latency_ratio=exactly, total_latency_ratio=exactly),
                 reference=Reference(
-                    latency=Times(median=reference_ms), total_latency=Times(median=1.25 * reference_ms)
+                    latency=TimeSummary(median=reference_ms), total_latency=TimeSummary(median=1.25 * reference_ms)
                 ),
             )
         return Measurement(latency_ms, 1.25 * latency_ms, 1000 / latency_ms, ratio, ratio, evidence)

@@ -26,7 +26,7 @@ from edge_tune.benchmark.statistics import (
 )
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
-from edge_tune.records.entries import DeviceEntry, Evidence, Layer, Ratio, Ratios, Reference, Times
+from edge_tune.records.entries import DeviceEntry, Evidence, Layer, Ratio, Ratios, Reference, TimeSummary
 
 RUNS_A_TURN = 5
 """The fastest of a turn counts. One or two are slow, since the other network's weights are in the cache, and on a busy
@@ -306,7 +306,7 @@ class _Timed:
             # No run is shown alone. Interruptions make the means of both times longer, and their quotient hardly.
             self.counters = "mean of all runs"
             median_ms = self._mean_ms / float(self.wall_ms.mean()) * self.total.median
-            self.latency = Times(n=self.total.n, mean=self._mean_ms, median=median_ms)
+            self.latency = TimeSummary(n=self.total.n, mean=self._mean_ms, median=median_ms)
         else:
             self.counters = "last run"
             self.device_ms = readings[first + 1 :].sum(axis=1) / 1e3

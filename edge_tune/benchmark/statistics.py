@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from edge_tune.records.entries import Ratio, Times
+from edge_tune.records.entries import Ratio, TimeSummary
 
 CONFIDENCE = 0.95
 NORMAL_QUANTILE = 1.96
@@ -36,12 +36,12 @@ SHARES_KNOWN = 0.05
 """Relative standard deviation of a device time at which half of what its share says is believed."""
 
 
-def summary(samples_ms: Sequence[float]) -> Times:
+def summary(samples_ms: Sequence[float]) -> TimeSummary:
     """Return a summary of the samples."""
     if not samples_ms:
         raise ValueError("samples_ms must hold at least one sample, but got none.")
     p10, median, p90 = np.percentile(samples_ms, [10, 50, 90])
-    return Times(
+    return TimeSummary(
         n=len(samples_ms),
         min=float(np.min(samples_ms)),
         p10=float(p10),

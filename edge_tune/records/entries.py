@@ -60,7 +60,7 @@ class Ratios:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Times:
+class TimeSummary:
     """A summary of the times of single runs, in milliseconds; a formula has the median alone."""
 
     median: float
@@ -85,8 +85,8 @@ class Reference:
     """What the reference took in the turns of a measurement."""
 
     agreement: Agreement | None = None
-    latency: Times | None = None
-    total_latency: Times | None = None
+    latency: TimeSummary | None = None
+    total_latency: TimeSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +158,8 @@ class Evidence(ReadBack, DeviceEntry):
     counters: str | None = None
     executed_layers: int | None = None
     agreement: Agreement | None = None
-    latency: Times | None = None
-    total_latency: Times | None = None
+    latency: TimeSummary | None = None
+    total_latency: TimeSummary | None = None
     throughput: Throughput | None = None
     load_average: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -284,7 +284,7 @@ class RetrainingEntry:
 class BenchmarkEntry:
     """How the device is measured."""
 
-    device: str | None = None
+    device: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +303,7 @@ class Settings:
         target: As `loading.objective_from_json` takes it.
     """
 
-    model: str | None = None
+    model: str = ""
     dataset: DataEntry = DataEntry()
     pruner_groups: Mapping[str, GroupEntry] = field(default_factory=dict)
     target: object = None

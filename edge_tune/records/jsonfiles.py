@@ -120,7 +120,7 @@ def plain(part: object) -> Any:
     return [plain(value) for value in part] if isinstance(part, list | tuple) else part
 
 
-def as_text(part: object, indent: int | None = None) -> str:
+def to_json(part: object, indent: int | None = None) -> str:
     """Return JSON; a number that is not finite is refused."""
     return json.dumps(plain(part), indent=indent, allow_nan=False)
 

@@ -27,7 +27,7 @@ from edge_tune.experiment import NAME, Structure
 from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS, RATIOS
 from edge_tune.records.entries import Count, CutEntry, EpochEntry, Evidence, LayerEntry, Metrics, Number, Run
-from edge_tune.records.jsonfiles import DamageError, Lines, as_text, converted, read_lines, read_object
+from edge_tune.records.jsonfiles import DamageError, Lines, converted, read_lines, read_object, to_json
 
 LOCK = ".lock"
 RESTORE = "restore the file, or begin another study with --results"
@@ -105,7 +105,7 @@ class Record:
 
     def to_json(self) -> str:
         """Return one line of JSON; a metric that is not finite is refused."""
-        return as_text(self)
+        return to_json(self)
 
     @classmethod
     def from_entry(cls, entry: object) -> "Record":
@@ -345,7 +345,7 @@ class Results:
 
     def add_started(self, trial: int, config: Mapping[str, Any]) -> None:
         """Note that a trial begins."""
-        _append(self.folder / "started.jsonl", as_text(Started(trial, config)))
+        _append(self.folder / "started.jsonl", to_json(Started(trial, config)))
 
     def trials(self) -> list[Record]:
         """Return the trials of the search that came to an end, by number."""
@@ -386,7 +386,7 @@ class Results:
 
     def write_json(self, name: str, content: object) -> None:
         """Write a JSON file whole or not at all."""
-        write_atomically(self.folder / name, f"{as_text(content, indent=2)}\n".encode())
+        write_atomically(self.folder / name, f"{to_json(content, indent=2)}\n".encode())
 
     def network_file(self, record: Record) -> Path:
         """Return where the weights of a finished trial are, if they are kept."""

@@ -89,7 +89,7 @@ class Cluster:
             for node in alive
         ]
 
-    def says(self, device_name: str | None) -> str:
+    def says(self, device_name: str) -> str:
         """Return what there is, in one line.
 
         Args:
