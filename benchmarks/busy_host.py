@@ -20,9 +20,9 @@ from benchmarks.latency_quality import RATIOS, beside, instruction_sets, network
 from edge_tune.benchmark.backend import OpenVinoBackend
 from edge_tune.benchmark.cores import measuring_cpus, usable_cpus
 from edge_tune.benchmark.measurement import Measurement
-from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import BenchmarkError, EdgeTuneError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.entries import Ratio
 from edge_tune.waiting import told
 
 NEIGHBOUR = """
@@ -76,14 +76,14 @@ def neighbour(seed: int) -> AbstractContextManager[None]:
 def report(quiet: Sequence[Measurement], busy: Sequence[Measurement]) -> bool:
     """Print what came of it; tell whether every aim was met."""
     evidence = busy[0].evidence
-    loads = [one.evidence["load_average"] for one in (*quiet, *busy)]
+    loads = [one.evidence.load_average or 0.0 for one in (*quiet, *busy)]
     print(
-        f"{evidence['device_name']}, OpenVINO {evidence['openvino']}, {evidence['precision']}, {platform.node()}, "
+        f"{evidence.device_name}, OpenVINO {evidence.openvino}, {evidence.precision}, {platform.node()}, "
         f"{os.cpu_count()} cores, {', '.join(instruction_sets())}, load {min(loads):.1f} to {max(loads):.1f}, "
-        f"clock {evidence['clock']}, n = {len(busy)} measurements beside the neighbour"
+        f"clock {evidence.clock}, n = {len(busy)} measurements beside the neighbour"
     )
-    stopped = [one.evidence["stopped_by"] for one in busy]
-    precise = sum(one.evidence["ratios"]["is_precise"] for one in busy)
+    stopped = [one.evidence.stopped_by for one in busy]
+    precise = sum(one.evidence.is_precise for one in busy)
     print(f"ended by interval: {stopped.count('interval')}, by time: {stopped.count('time')}; precise: {precise}")
     return all([print_coverage(metric, quiet, busy) for metric in RATIOS])
 
@@ -104,10 +104,10 @@ def print_coverage(metric: str, quiet: Sequence[Measurement], busy: Sequence[Mea
 
 def ratio_of(measurement: Measurement, metric: str) -> Ratio:
     """Return a ratio with its interval."""
-    ratios = measurement.evidence.get("ratios")
-    if ratios is None:
+    ratio = measurement.evidence.intervals.get(metric)
+    if ratio is None:
         raise BenchmarkError("a measurement must have a reference, but got none.")
-    return Ratio(**ratios[metric])
+    return ratio
 
 
 if __name__ == "__main__":

@@ -152,28 +152,28 @@ def print_quality(settings: Benchmark, unpruned: bytes, off_the_shelf: bytes, pr
             measurements.append(measurement)
             seconds.append(took)
     evidence = itself[0].evidence
-    loads = [measurement.evidence["load_average"] for measurement in (*itself, *pruned)]
+    loads = [measurement.evidence.load_average or 0.0 for measurement in (*itself, *pruned)]
     print(
-        f"\n{settings.precision}, {evidence['device_name']}, OpenVINO {evidence['openvino']}, {platform.node()}, "
+        f"\n{settings.precision}, {evidence.device_name}, OpenVINO {evidence.openvino}, {platform.node()}, "
         f"{os.cpu_count()} cores, load {min(loads):.1f} to {max(loads):.1f}, n = {processes} processes each"
     )
     for metric in RATIOS:
-        found = [measurement.evidence["ratios"][metric] for measurement in itself]
-        covered = sum(one["low"] <= 1 <= one["high"] for one in found)
-        within = sum(abs(one["ratio"] - 1) <= ITSELF_WITHIN for one in found)
-        print(f"unpruned / itself, {metric}: {spread([one['ratio'] for one in found])}")
-        print(f"    half-width {spread([half_width(one) for one in found])}")
+        found = [measurement.evidence.intervals[metric] for measurement in itself]
+        covered = sum(one.low <= 1 <= one.high for one in found)
+        within = sum(abs(one.ratio - 1) <= ITSELF_WITHIN for one in found)
+        print(f"unpruned / itself, {metric}: {spread([one.ratio for one in found])}")
+        print(f"    half-width {spread([one.half_width for one in found])}")
         print(f"    1 is in the interval: {covered} of {processes}; ratio within 1 % of 1: {within} of {processes}")
     for metric in RATIOS:
-        found = [measurement.evidence["ratios"][metric] for measurement in pruned]
-        print(f"off the shelf / unpruned, {metric}: {spread([one['ratio'] for one in found])}")
-        print(f"    half-width {spread([half_width(one) for one in found])}")
+        found = [measurement.evidence.intervals[metric] for measurement in pruned]
+        print(f"off the shelf / unpruned, {metric}: {spread([one.ratio for one in found])}")
+        print(f"    half-width {spread([one.half_width for one in found])}")
     every = [*itself, *pruned]
-    stopped = [measurement.evidence["stopped_by"] for measurement in every]
+    stopped = [measurement.evidence.stopped_by for measurement in every]
     print(f"stopped by interval: {stopped.count('interval')}, by time: {stopped.count('time')} of {len(stopped)}")
-    print(f"inferences of each network: {spread([one.evidence['runs'] for one in every])}")
+    print(f"inferences of each network: {spread([one.evidence.runs or 0 for one in every])}")
     print(f"seconds a measurement, without starting the process: {spread(seconds)}")
-    off = [abs(one.evidence["ratios"]["total_latency_ratio"]["ratio"] - 1) for one in itself]
+    off = [abs(one.evidence.intervals["total_latency_ratio"].ratio - 1) for one in itself]
     return verdict(max(off) <= ITSELF_WITHIN, f"unpruned / itself is 1 within {max(off):.2%}, aim {ITSELF_WITHIN:.0%}")
 
 
@@ -197,7 +197,10 @@ def print_benchmark_app(settings: Benchmark, onnx: bytes, blocks: int) -> bool:
     alone = replace(settings, runs=300)  # without turns, after which the first runs find a cold cache
 
     def ours() -> float:
-        return float(measure(alone, onnx, None)[0].evidence["total_latency"]["min"])
+        total = measure(alone, onnx, None)[0].evidence.total_latency
+        assert total is not None
+        assert total.min is not None
+        return total.min
 
     def theirs() -> float:
         return float(benchmark_app(settings, onnx)["min latency"])
@@ -233,11 +236,6 @@ def benchmark_app(settings: Benchmark, onnx: bytes) -> dict[str, Any]:
         report: dict[str, Any] = json.loads(Path(folder, "benchmark_report.json").read_text())
         results: dict[str, Any] = report["execution_results"]
         return results
-
-
-def half_width(ratio: dict[str, float]) -> float:
-    """Return half the interval's width as a share of the ratio."""
-    return (ratio["high"] - ratio["low"]) / 2 / ratio["ratio"]
 
 
 def spread(values: Sequence[float]) -> str:

@@ -24,6 +24,7 @@ from ray.cluster_utils import Cluster
 
 import edge_tune as et
 from edge_tune.loading import load_experiment
+from edge_tune.records.entries import Session
 from edge_tune.records.results import Results
 from edge_tune.search import session, tune
 from edge_tune.search.cluster import versions
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         search=et.Search("hyperopt", trials=given.trials, seed=0),
     )
     command = shlex.join(["python", "-m", "benchmarks.scale", *sys.argv[1:]])
-    about = {"command": command, "commit": None, "versions": versions()}
+    about = Session(command=command, versions=versions())
     watch = Watch([given.trials // part for part in (8, 4, 2, 1)])
     TimedSearcher.watch = watch
     tune.Searcher = TimedSearcher  # type: ignore[attr-defined]

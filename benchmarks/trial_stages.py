@@ -19,6 +19,7 @@ from pathlib import Path
 import edge_tune as et
 from edge_tune.errors import EdgeTuneError
 from edge_tune.loading import load_experiment
+from edge_tune.records.entries import Session
 from edge_tune.records.results import Record, Results
 from edge_tune.search import session
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         results = Results(Path(folder) / "study")
         try:
-            session.run(experiment, results, {}, EXPERIMENT.read_bytes(), lambda line: None)
+            session.run(experiment, results, Session(), EXPERIMENT.read_bytes(), lambda line: None)
         except EdgeTuneError as error:
             print(error, file=sys.stderr)
             return 2
@@ -59,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def print_stages(results: Results) -> None:
     """Print the median seconds of each stage over the trials, and the driver's overhead."""
     trials = [record for record in results.trials() if record.status != "failed"]
-    device = results.run()["sessions"][0]["device"]
-    print(f"{platform.processor() or platform.machine()}, {device['device_name']}, n = {len(trials)} trials")
+    device = results.run().sessions[0].device
+    print(f"{platform.processor() or platform.machine()}, {device.device_name}, n = {len(trials)} trials")
     medians = {stage: statistics.median(seconds(record, stage) for record in trials) for stage in STAGES}
     for stage, median in medians.items():
         print(f"{stage:>10} {median:7.2f} s  {100 * median / sum(medians.values()):5.1f} %")
@@ -73,7 +74,7 @@ def print_stages(results: Results) -> None:
 
 def seconds(record: Record, stage: str) -> float:
     """Return the seconds of a stage; the device's own notes tell compiling from measuring."""
-    compiling = float(record.measurements["pruned"].get("seconds", {}).get("compile", 0.0))
+    compiling = record.measurements["pruned"].seconds.get("compile", 0.0)
     if stage == "compile":
         return compiling
     return record.seconds[stage] - (compiling if stage == "measure" else 0.0)

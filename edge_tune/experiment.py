@@ -43,6 +43,10 @@ MAX_SEED = 2**32 - 1
 
 SPARSITY = Bounds("0 <= {} < 1", lambda value: 0 <= value < 1)
 
+MAY_CHANGE = {"may_change": True}
+"""Of a field that may change between the sessions of a study: how many trials, limits, what is kept. What every other
+field says, and each that is added, is part of what the study is: it must stay the same."""
+
 
 @dataclass(frozen=True)
 class PrunerGroup:
@@ -388,13 +392,13 @@ class Search:
 
     method: str
     _: KW_ONLY
-    trials: int
+    trials: int = field(metadata=MAY_CHANGE)
     seed: int = 0
-    max_concurrent_trials: int | None = None
-    cpus_per_trial: int = 1
-    time_budget_s: float | None = None
-    trial_time_limit_s: float | None = None
-    max_failed_trials: int = 10
+    max_concurrent_trials: int | None = field(default=None, metadata=MAY_CHANGE)
+    cpus_per_trial: int = field(default=1, metadata=MAY_CHANGE)
+    time_budget_s: float | None = field(default=None, metadata=MAY_CHANGE)
+    trial_time_limit_s: float | None = field(default=None, metadata=MAY_CHANGE)
+    max_failed_trials: int = field(default=10, metadata=MAY_CHANGE)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this search."""
@@ -491,7 +495,7 @@ class Experiment:
     benchmark: Benchmark = field(default_factory=Benchmark)
     search: Search = Search("hyperopt", trials=64)
     baselines: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
-    keep_weights: KeepWeights = "front"
+    keep_weights: KeepWeights = field(default="front", metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
         _freeze(self, "dataset", PathLike, fspath)

@@ -5,7 +5,7 @@ Nothing is measured and no image is read: metrics.json holds what the study reco
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from edge_tune.files import writing
 from edge_tune.networks import models, onnx_export, pruning, stored
 from edge_tune.networks.stored import load_network as load_network
 from edge_tune.records.jsonfiles import content
-from edge_tune.records.ranking import Row, evidence, last_measurement, read_verdict
 from edge_tune.records.results import Record, Results
+from edge_tune.records.verdict import read_verdict, row_of, with_test_figures
 from edge_tune.search.conclusion import figures
 
 
@@ -68,28 +68,28 @@ def write_stored(
     record = find(results, trial)
     weights = _weights(results, record)
     _check_free(folder)
-    experiment = results.identity()
-    name, device = _of_study(results, experiment)
+    name, device = _of_study(results)
     if not trust_model:
         models.check_trusted(name, results.folder / "run.json", "add --trust-model")
     network = _description(results, name, record)
     rebuilt = stored.rebuild_stored(network, weights, results.network_file(record))
     model = onnx_export.to_onnx(rebuilt, tuple(network["input_shape"]))
-    metrics = figures(_row(results, record), record)
+    (row,) = with_test_figures([row_of(record, record.name)], read_verdict(results))
     ir = _converted(model, device, device_python)
     with writing(folder, "must be a folder that can be written"):
-        stored.write_network(folder, network=network, weights=weights, onnx=model, ir=ir, metrics=metrics)
+        stored.write_network(folder, network=network, weights=weights, onnx=model, ir=ir, metrics=figures(row, record))
     return record
 
 
-def _of_study(results: Results, identity: Mapping[str, Any]) -> tuple[str, str]:
+def _of_study(results: Results) -> tuple[str, str]:
     """Return the names of a study's network and device."""
-    try:
-        return identity["model"], identity["benchmark"]["device"]
-    except KeyError as error:
-        raise ExperimentError(
-            f"{results.folder / 'run.json'}: must name the study's model and its device, but lacks {error}; restore it."
-        ) from error
+    settings = results.run().settings
+    if settings.model and settings.benchmark.device:
+        return settings.model, settings.benchmark.device
+    lacking = "benchmark.device" if settings.model else "model"
+    raise ExperimentError(
+        f"{results.folder / 'run.json'}: must name the study's model and its device, but lacks {lacking!r}; restore it."
+    )
 
 
 def find(results: Results, trial: str) -> Record:
@@ -162,21 +162,6 @@ def _converted(model: bytes, device: str, python: str | None) -> tuple[bytes, by
         return backend.convert(model)
     finally:
         backend.close()
-
-
-def _row(results: Results, record: Record) -> Row:
-    """Return the trial's figures; those on the test split if the study's verdict has them."""
-    verdict = read_verdict(results)
-    rows = [row for row in (verdict.rows if verdict else ()) if row.trial == record.trial]
-    tested = rows[-1] if rows else None  # the last is on the weights as they are kept
-    return Row(
-        name=record.name,
-        trial=record.trial,
-        metrics=record.metrics,
-        test=tested.test if tested else {},
-        device_test_top1=tested.device_test_top1 if tested else None,
-        **evidence(last_measurement(record)),
-    )
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

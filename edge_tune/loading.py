@@ -8,7 +8,7 @@ import runpy
 import sys
 import tokenize
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from edge_tune.objective_text import parse
 
 URL = re.compile(r"^(https?://)(?:[^/?#]*@)?([^?#]*).*$", re.IGNORECASE | re.DOTALL)
 """A URL as what is known to everybody, around what may be a secret: a user with a password, and a query."""
+
+
+IsWanted = Callable[[dataclasses.Field[Any]], bool]
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -75,16 +78,20 @@ def as_text(source: bytes) -> str:
 
 def as_json(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment as plain JSON types, with the class of each part beside its fields."""
-    plain = _plain(experiment)
-    assert isinstance(plain, dict)
-    if experiment.weights:
-        plain["weights"] = without_secrets(experiment.weights)
-    return plain
+    return _written(experiment, lambda _: True)
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """Return what must not change between the sessions of a study: every field that is not marked with MAY_CHANGE."""
+    normal = dataclasses.replace(experiment, dataset=experiment.data)
+    found = _written(normal, lambda field: not field.metadata.get("may_change"))
+    del found["type"]
+    return found
 
 
 def parameters_as_json(experiment: Experiment) -> dict[str, Any]:
     """Return the search space as plain JSON types: name -> the class and the fields of each parameter."""
-    return {name: _plain(parameter) for name, parameter in experiment.parameters.items()}
+    return {name: _plain(parameter, lambda _: True) for name, parameter in experiment.parameters.items()}
 
 
 def objective_from_json(plain: object) -> Objective:
@@ -105,14 +112,22 @@ def objective_from_json(plain: object) -> Objective:
     )
 
 
-def _plain(value: Any) -> Any:
+def _written(experiment: Experiment, is_wanted: IsWanted) -> dict[str, Any]:
+    plain = _plain(experiment, is_wanted)
+    assert isinstance(plain, dict)
+    if experiment.weights:
+        plain["weights"] = without_secrets(experiment.weights)
+    return plain
+
+
+def _plain(value: Any, is_wanted: IsWanted) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **parts}
+        names = [field.name for field in dataclasses.fields(value) if is_wanted(field)]
+        return {"type": type(value).__name__, **{name: _plain(getattr(value, name), is_wanted) for name in names}}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, is_wanted) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item, is_wanted) for item in value]
     return value
 
 

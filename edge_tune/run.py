@@ -24,6 +24,7 @@ from edge_tune.display import console
 from edge_tune.errors import AllFailedError, ExperimentError, StudyError
 from edge_tune.experiment import Experiment, KeepWeights
 from edge_tune.loading import load_experiment, without_secrets
+from edge_tune.records.entries import Session
 from edge_tune.records.results import Results
 from edge_tune.waiting import told
 from edge_tune.wording import listed
@@ -147,7 +148,7 @@ def _run(words: Sequence[str], given: argparse.Namespace, experiment: Experiment
     from edge_tune.search import session
     from edge_tune.search.cluster import versions
 
-    about = {**_about(words, given, experiment), "versions": versions()}
+    about = replace(_about(words, given, experiment), versions=versions())
     source = _without_secrets(given.experiment.read_bytes(), experiment)
     verdict = session.run(experiment, results, about, source, say, given.simulate)
     say("")
@@ -256,15 +257,15 @@ def _without_secrets(text: bytes, experiment: Experiment) -> bytes:
     return text.replace(url.encode(), without_secrets(url).encode()) if url else text
 
 
-def _about(words: Sequence[str], given: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
+def _about(words: Sequence[str], given: argparse.Namespace, experiment: Experiment) -> Session:
     """Return what run.json says of the circumstances."""
     started = shlex.join(["python", "-m", "edge_tune.run", *words])
-    return {
-        "experiment_file": str(given.experiment),
-        "command": os.fsdecode(_without_secrets(os.fsencode(started), experiment)),
-        "commit": _commit(),
-        "host": platform.node(),
-    }
+    return Session(
+        experiment_file=str(given.experiment),
+        command=os.fsdecode(_without_secrets(os.fsencode(started), experiment)),
+        commit=_commit(),
+        host=platform.node(),
+    )
 
 
 def _commit() -> str | None:

@@ -1,13 +1,15 @@
 """Made-up studies, as their files: what a run of a small network would have written."""
 
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge_tune.records.entries import FORM, EpochEntry, Evidence, LayerEntry
+from edge_tune.records.jsonfiles import converted
 from edge_tune.records.results import Record
 from tests.asked import asked
 
@@ -48,6 +50,7 @@ def run(target: str = "latency_ratio", epochs: int = 0) -> dict[str, Any]:
     groups = {label: {"type": "PrunerGroup", "structure": "filters", "weights": ws} for label, ws in GROUPS.items()}
     goal = "Maximise" if target in ("top1", "top5", "throughput_fps") else "Minimise"
     return {
+        "form": FORM,
         "identity": {
             "model": "resnet56_cifar",
             "dataset": {"type": "Data", "name": "cifar10"},
@@ -63,9 +66,8 @@ def run(target: str = "latency_ratio", epochs: int = 0) -> dict[str, Any]:
                 "experiment_file": "experiments/made_up.py",
                 "command": "python -m edge_tune.run experiments/made_up.py",
                 "commit": "c0ffee",
-                "python": "3.11.7",
                 "host": "node-0",
-                "versions": {"ray": "2.60.0", "openvino": "2026.4.1"},
+                "versions": {"python": "3.11.7", "ray": "2.60.0", "openvino": "2026.4.1"},
                 "device": {"device": "CPU", "device_name": "A made-up CPU"},
             }
         ],
@@ -88,13 +90,13 @@ def record(
     pruned = _metrics(ratio, max(10.0, 98 - 95 * removed**2 + 3 * noise))
     after = _metrics(ratio, max(10.0, 95 - 20 * removed + noise)) if epochs else pruned
     steps = [
-        {
-            "epoch": epoch,
-            "lr": 0.1,
-            "train_loss": 1.5 / epoch,
-            "top1": pruned["top1"] + (after["top1"] - pruned["top1"]) * epoch / epochs,
-            "seconds": 10.0,
-        }
+        EpochEntry(
+            epoch=epoch,
+            lr=0.1,
+            train_loss=1.5 / epoch,
+            seconds=10.0,
+            metrics={"top1": pruned["top1"] + (after["top1"] - pruned["top1"]) * epoch / epochs},
+        )
         for epoch in range(1, epochs + 1)
     ]
     begin = START + timedelta(seconds=20 * trial)
@@ -110,13 +112,7 @@ def record(
         "plan": [_cut(label, weight, sparsities[label]) for label in sparsities for weight in GROUPS[label]],
         "measurements": {"retrained" if epochs else "pruned": _evidence(ratio)},
         "layers": [
-            {
-                "name": weight.removesuffix(".weight"),
-                "type": "Convolution",
-                "kernel": "k",
-                "ms": 0.1 * ratio,
-                "share": 0.1,
-            }
+            LayerEntry(weight.removesuffix(".weight"), "Convolution", "k", ms=0.1 * ratio, share=0.1)
             for weights in GROUPS.values()
             for weight in weights
         ],
@@ -143,9 +139,14 @@ def _metrics(ratio: float, top1: float) -> dict[str, float]:
     }
 
 
-def _evidence(ratio: float) -> dict[str, Any]:
+def evidence(**parts: Any) -> Evidence:
+    """Return the evidence that holds these parts, written as in a file."""
+    return converted(parts, Evidence)
+
+
+def _evidence(ratio: float) -> Evidence:
     measured = {"latency_ratio": ratio, "total_latency_ratio": ratio + 0.01}
-    return {"ratios": {name: {"ratio": r, "low": r - 0.01, "high": r + 0.01} for name, r in measured.items()}}
+    return evidence(ratios={name: {"ratio": r, "low": r - 0.01, "high": r + 0.01} for name, r in measured.items()})
 
 
 def _cut(label: str, weight: str, sparsity: float) -> dict[str, Any]:
@@ -177,6 +178,5 @@ def _trial(number: int, generator: np.random.Generator, epochs: int, node: str) 
     if number % 8 == 0:
         why = "hopeless: all 5000 validation images are predicted as class 3"
         metrics = {**one.metrics, "top1": 10.0}
-        changes = {"status": "stopped", "stopped_by": "hopeless", "reason": why, "collapsed": why, "metrics": metrics}
-        return Record(**{**asdict(one), **changes})
+        return replace(one, status="stopped", stopped_by="hopeless", reason=why, collapsed=why, metrics=metrics)
     return one

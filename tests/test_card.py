@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 from edge_tune.display import console
 from edge_tune.display.card import study_card
-from edge_tune.records.ranking import Verdict
+from edge_tune.records.entries import Run
+from edge_tune.records.verdict import Verdict
 from tests.test_console import BEST, UNPRUNED
 
-RUN = {
+FILE = {
     "identity": {
         "model": "resnet56_cifar",
         "dataset": {"type": "Data", "name": "digits"},
@@ -27,6 +30,9 @@ RUN = {
         },
     ],
 }
+
+
+RUN = Run.from_entry(FILE)
 
 
 def test_study_card_says_what_came_of_what_and_how_to_do_it_again() -> None:
@@ -57,7 +63,7 @@ def test_study_card_says_what_came_of_what_and_how_to_do_it_again() -> None:
 
 
 def test_study_card_of_a_simulation_says_so_first() -> None:
-    assert study_card("study-1", {**RUN, "simulated": True}, None).splitlines()[2] == console.SIMULATED
+    assert study_card("study-1", replace(RUN, simulated=True), None).splitlines()[2] == console.SIMULATED
 
 
 def test_study_card_of_a_study_that_runs_has_no_verdict() -> None:

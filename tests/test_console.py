@@ -6,10 +6,13 @@ import pytest
 import edge_tune as et
 from edge_tune.display import console
 from edge_tune.objective import Objective
-from edge_tune.records.ranking import Row, Standing, Verdict, imprecise_line
+from edge_tune.records.entries import Ratio
+from edge_tune.records.ranking import Standing, imprecise_line
 from edge_tune.records.results import Record
+from edge_tune.records.verdict import Row, Verdict
 from tests.asked import asked
 from tests.networks import experiment as make
+from tests.studies import evidence
 
 METRICS = {
     "latency_ratio": 0.5,
@@ -25,8 +28,8 @@ METRICS = {
 TEST = {"top1": 89.5, "top5": 98.75, "loss": 0.6}
 
 
-def ratios(ratio: float, low: float, high: float) -> dict[str, dict[str, float]]:
-    return {name: {"ratio": ratio, "low": low, "high": high} for name in ("latency_ratio", "total_latency_ratio")}
+def ratios(ratio: float, low: float, high: float) -> dict[str, Ratio]:
+    return {name: Ratio(ratio, low, high) for name in ("latency_ratio", "total_latency_ratio")}
 
 
 UNPRUNED = Row(name="unpruned", trial=0, metrics=METRICS, test=TEST, ratios=ratios(1.001, 0.992, 1.015))
@@ -113,13 +116,13 @@ def test_verdict_table_marks_what_is_imprecise_and_names_the_unpruned_network() 
     assert second[4:6] == ("1.500", "1 (the unpruned network)")
 
 
-def measured(**evidence: object) -> Record:
+def measured(**parts: object) -> Record:
     reference = {"latency": {"median": 4.0}, "total_latency": {"median": 5.0}}
-    return replace(RECORD, measurements={"pruned": {"reference": reference, **evidence}})
+    return replace(RECORD, measurements={"pruned": evidence(reference=reference, **parts)})
 
 
 @pytest.mark.parametrize(
-    ("evidence", "text"),
+    ("parts", "text"),
     [
         ({}, "latency 2.000 of 4.000 ms, 1.8 s"),
         ({"ratios": {"is_precise": True}, "stopped_by": "time"}, "latency 2.000 of 4.000 ms, 1.8 s"),
@@ -129,8 +132,8 @@ def measured(**evidence: object) -> Record:
     ],
     ids=["paired", "precise in spite of the time", "imprecise", "of an earlier version", "nothing removed"],
 )
-def test_trial_line_says_what_its_latency_is_worth(evidence: dict[str, object], text: str) -> None:
-    assert text in console.trial_line(measured(**evidence), study(et.Minimise("latency_ms")))
+def test_trial_line_says_what_its_latency_is_worth(parts: dict[str, object], text: str) -> None:
+    assert text in console.trial_line(measured(**parts), study(et.Minimise("latency_ms")))
 
 
 def test_progress_line_says_about_where_the_best_is_imprecise() -> None:

@@ -1,8 +1,10 @@
+import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR, StepLR
 
 import edge_tune as et
+import edge_tune.experiment
 from edge_tune.errors import ExperimentError
-from edge_tune.loading import as_json, as_text, load_experiment, objective_from_json
+from edge_tune.loading import as_json, as_text, identity, load_experiment, objective_from_json
 from tests.networks import BLOCKS, experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -323,3 +326,68 @@ def test_recipe_contributes_parameters_to_the_search() -> None:
         )
     with pytest.raises(ExperimentError, match=r"training: must be settled, .* but \['momentum'\] are ranges"):
         experiment(training=et.Retraining(epochs=2, lr=0.1, momentum=et.Uniform(0.0, 0.5)))
+
+
+# What a resumed study must not change
+
+
+MAY_CHANGE = {
+    ("Experiment", "keep_weights"),
+    ("Search", "trials"),
+    ("Search", "max_concurrent_trials"),
+    ("Search", "cpus_per_trial"),
+    ("Search", "time_budget_s"),
+    ("Search", "trial_time_limit_s"),
+    ("Search", "max_failed_trials"),
+}
+
+
+def settings(part: object, written: Any) -> Iterator[tuple[type, str, bool]]:
+    """Yield each field of every settings class in an experiment, and whether it was written."""
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        for field in dataclasses.fields(part):
+            yield type(part), field.name, field.name in written
+            if field.name in written:
+                yield from settings(getattr(part, field.name), written[field.name])
+    elif isinstance(part, Mapping):
+        for key in part:
+            yield from settings(part[key], written[key])
+    elif isinstance(part, tuple):
+        for item, plain in zip(part, written, strict=True):
+            yield from settings(item, plain)
+    else:
+        assert part == written
+
+
+def test_every_setting_is_in_the_identity_or_marked() -> None:
+    first, second = BLOCKS.values()
+    decays = [
+        et.Exponential(gamma=0.5),
+        et.Step(gamma=0.5, every_epochs=2),
+        et.MultiStep(gamma=0.5, milestones=[1]),
+        et.Cosine(),
+    ]
+    seen, left_out = set(), set()
+    for decay in decays:
+        one = experiment(
+            pruner_groups={"first": replace(first, sparsity=et.Choice([0.5, 0.7])), "second": second},
+            retraining=et.Retraining(epochs=2, lr=0.1, decay=decay),
+            stopping=[et.Asha(et.Maximise("top1")), et.Hopeless()],
+        )
+        for kind, name, is_written in settings(one, identity(one)):
+            seen.add(kind)
+            left_out |= set() if is_written else {(kind.__name__, name)}
+    all_kinds = {
+        kind
+        for kind in vars(edge_tune.experiment).values()
+        if isinstance(kind, type) and kind.__module__ == "edge_tune.experiment" and hasattr(kind, "problems")
+    }
+    assert all_kinds - seen == {et.Cosine}  # which has no settings
+    assert left_out == MAY_CHANGE
+
+
+def test_what_is_marked_may_change_and_what_is_not_may_not() -> None:
+    search = et.Search("hyperopt", trials=9, max_concurrent_trials=1, time_budget_s=9.0, max_failed_trials=1)
+    assert identity(experiment(search=search, keep_weights="all")) == identity(experiment())
+    assert identity(experiment(search=replace(search, seed=1))) != identity(experiment())
+    assert identity(experiment(dataset="digits")) == identity(experiment(dataset=et.Data("digits")))

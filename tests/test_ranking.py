@@ -137,11 +137,3 @@ def test_failures_are_counted_by_reason_the_most_frequent_first() -> None:
     failed = [Record(trial=n, status="failed", reason="no stick." if n % 3 else "diverged.") for n in range(1, 9)]
     repeat = replace(failed[0], trial=9, same_as=1)
     assert list(ranking.failures([*ALL, *failed, repeat]).items()) == [("no stick.", 6), ("diverged.", 2), ("x", 1)]
-
-
-@pytest.mark.parametrize(
-    ("endings", "all_failed"),
-    [({"finished": 0, "failed": 3, "repeat": 2}, True), ({"finished": 1, "failed": 3}, False), ({"failed": 0}, False)],
-)
-def test_all_failed_needs_trials_and_no_other_end(endings: dict[str, int], all_failed: bool) -> None:
-    assert ranking.Verdict(rows=[], chosen=None, better_in_both={}, endings=endings).all_failed == all_failed

@@ -11,7 +11,10 @@ import torch
 from edge_tune.errors import ExperimentError
 from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS
+from edge_tune.records.entries import EpochEntry, Evidence, LayerEntry, Ratio
+from edge_tune.records.jsonfiles import converted, decoded, plain, to_json
 from edge_tune.records.results import Record, Results
+from tests.studies import evidence
 
 
 def record(trial: int, **changes: object) -> Record:
@@ -20,7 +23,12 @@ def record(trial: int, **changes: object) -> Record:
 
 def test_add_and_trials_return_the_same_records_by_number(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    later = record(12, metrics={"top1": 90.5}, curve=({"epoch": 1, "top1": 80.0},), point={"a.sparsity": 0.25})
+    later = record(
+        12,
+        metrics={"top1": 90.5},
+        curve=(EpochEntry(epoch=1, lr=0.1, train_loss=2.0, seconds=9.0, metrics={"top1": 80.0}),),
+        point={"a.sparsity": 0.25},
+    )
     for one in (later, record(3, status="failed", reason="x"), record(1, baseline="half")):
         results.add(one)
     assert [r.trial for r in results.trials()] == [3, 12]
@@ -74,12 +82,12 @@ def test_keep_networks_deletes_those_of_the_records_only(tmp_path: Path) -> None
 def test_keep_networks_writes_the_layers_of_those_it_keeps(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.create()
-    layers = [{"name": "conv1", "type": "Convolution", "ms": 0.5}, {"name": "a,b", "type": "Add", "ms": 0.25}]
+    layers = [LayerEntry("conv1", "Convolution", "k", 0.5, 0.75), LayerEntry("a,b", "Add", "k", 0.25, 0.25)]
     first, second, without = record(1, layers=layers), record(2, layers=layers[:1]), record(3)
     results.keep_networks([first, without], among=[first, without])
     assert list(csv.DictReader(results.layers_file(first).read_text().splitlines())) == [
-        {"name": "conv1", "type": "Convolution", "ms": "0.5"},
-        {"name": "a,b", "type": "Add", "ms": "0.25"},
+        {"name": "conv1", "type": "Convolution", "kernel": "k", "ms": "0.5", "share": "0.75"},
+        {"name": "a,b", "type": "Add", "kernel": "k", "ms": "0.25", "share": "0.25"},
     ]
     results.keep_networks([second, without], among=[first, second, without])
     assert [file.name for file in (tmp_path / "layers").iterdir()] == ["trial_0002.csv"]
@@ -96,6 +104,11 @@ def test_keep_networks_writes_the_layers_of_those_it_keeps(tmp_path: Path) -> No
         (b'{"trial": 4, "reason": "\xff"}', "'utf-8' codec can't decode byte 0xff in position 0"),
         (b'{"trial": 4, "started_at": "noon"}', "expected a time in ISO 8601, got 'noon'"),
         (b'{"trial": 4, "baseline": "../mine"}', "a baseline's name names its files, so it must not be '../mine'"),
+        (b'{"trial": 4, "curve": [{"epoch": 1}]}', "object missing required field `lr` in `curve[0]`"),
+        (
+            b'{"trial": 4, "measurements": {"pruned": {"ratios": {"latency_ratio": {"ratio": 0, "low": 1}}}}}',
+            "expected `float` > 0.0 in `measurements[...].ratios.latency_ratio.ratio`",
+        ),
         (b'{"trial": 4, "plan": [{"kept": -1}]}', "expected `int` >= 0 in `[0].kept`"),
     ],
 )
@@ -109,6 +122,26 @@ def test_a_damaged_line_is_named_and_left_out(line: bytes, problem: str, tmp_pat
     (said,) = results.problems()
     assert said.startswith(f"{tmp_path}/trials.jsonl:2: must hold what a study wrote there, but got: {problem}")
     assert said.endswith("; left out.")
+
+
+def test_evidence_is_read_back_as_it_was_written_without_what_is_unknown() -> None:
+    one = {"ratio": 0.5, "low": 0.25, "high": 1.0}
+    written = {
+        "device": "CPU",
+        "devices": {"CPU": "a CPU"},
+        "cpus": [1],
+        "execution_devices": ["CPU"],
+        "latency": {"n": 9, "mean": 1.5, "median": 1.25},
+        "throughput": {"streams": 2, "images": 90, "seconds": 0.5, "warm_up_images": 3},
+        "reference": {"latency": {"median": 2.5}},
+        "ratios": {"latency_ratio": one, "is_precise": False, "to_itself": True},
+        "metrics": {"latency_ms": 1.25},
+    }
+    found = evidence(**written)
+    assert converted(decoded(to_json(found).encode()), Evidence) == found
+    assert plain(found) == {**written, "seconds": {}}
+    assert (found.intervals, found.reference_ms) == ({"latency_ratio": Ratio(0.5, 0.25, 1.0)}, {"latency_ms": 2.5})
+    assert (found.is_precise, found.is_unpruned) == (False, True)
 
 
 def test_a_record_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -153,18 +186,27 @@ def test_discard_if_empty_keeps_what_was_written(tmp_path: Path) -> None:
     [
         (
             "run.json",
-            '{"identity": {"mod',
+            '{"form": 2, "identity": {"mod',
             r"run.json: must hold what a study wrote there, but got: input data was truncated; restore the file, or",
         ),
         ("run.json", "[]", r"run.json: must hold .*, but got: expected `object`, got `array`; restore the file"),
         ("run.json", "{}", r"run.json: must say the study's identity, but does not; restore the file"),
-        ("run.json", '{"identity": 5}', r"run.json: .* expected `object`, got `int` in `identity`; restore the file"),
+        (
+            "run.json",
+            '{"identity": {}}',
+            r"run.json: must be of a study that this version of EdgeTune can read .*, but is older",
+        ),
+        (
+            "run.json",
+            '{"form": 2, "identity": 5}',
+            r"run.json: .* expected `object \| null`, got `int` in `identity`; restore",
+        ),
         ("run.json", None, r"run.json: must be there beside the records of a study, but is not; restore the file"),
     ],
 )
 def test_check_names_the_file_that_is_damaged(tmp_path: Path, file: str, content: str | None, problem: str) -> None:
     results = Results(tmp_path)
-    results.write_json("run.json", {"identity": {}, "sessions": []})
+    results.write_json("run.json", {"form": 2, "identity": {}, "sessions": []})
     results.add(record(1, status="failed"))
     results.check()
     (tmp_path / file).unlink(missing_ok=True)
@@ -200,10 +242,10 @@ def test_check_networks_finds_weights_that_are_cut_or_changed(begin: int, end: i
 
 def test_check_wants_every_figure_of_a_trial_that_has_figures(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    results.write_json("run.json", {"identity": {}})
+    results.write_json("run.json", {"form": 2, "identity": {}})
     metrics = dict.fromkeys(METRICS, 1.0)
     ratios = {name: {"ratio": 1.0, "low": 1.0, "high": 1.0} for name in ("latency_ratio", "total_latency_ratio")}
-    whole = record(1, metrics=metrics, pruned=metrics, measurements={"pruned": {"ratios": ratios}})
+    whole = record(1, metrics=metrics, pruned=metrics, measurements={"pruned": evidence(ratios=ratios)})
     results.add(whole)
     results.check()
     results.add(replace(whole, trial=2, metrics=dict.fromkeys(METRICS[1:], 1.0)))
@@ -215,7 +257,7 @@ def test_check_wants_every_figure_of_a_trial_that_has_figures(tmp_path: Path) ->
 
 def test_check_refuses_when_a_trial_has_lost_its_point(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    results.write_json("run.json", {"identity": {}})
+    results.write_json("run.json", {"form": 2, "identity": {}})
     for trial in (1, 2, 3):
         results.add_started(trial, {"a": 0.5})
     results.add(record(1, status="failed"))

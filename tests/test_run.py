@@ -21,13 +21,14 @@ from edge_tune import export, train
 from edge_tune import run as command_line
 from edge_tune.display import console
 from edge_tune.errors import ExperimentError
+from edge_tune.loading import identity
 from edge_tune.networks import datasets
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.retraining import retrain
 from edge_tune.networks.stored import load_network
 from edge_tune.records.results import Record, Results
 from edge_tune.run import main
-from edge_tune.search.session import check_same, identity
+from edge_tune.search.session import check_same
 from tests.networks import experiment as make
 from tests.networks import small, write_image_folder
 
@@ -196,7 +197,7 @@ def test_results_folder_must_be_new_writable_and_of_this_study(capsys: pytest.Ca
     Path("file").write_text("")
     assert main([file, "--results", "file/results"]) == 2
     Path("old").mkdir()
-    Path("old/run.json").write_text(json.dumps({"identity": {"model": "another"}, "sessions": []}))
+    Path("old/run.json").write_text(json.dumps({"form": 2, "identity": {"model": "another"}, "sessions": []}))
     assert main([file, "--results", "old"]) == 2
     unwritable, exists = capsys.readouterr().err.splitlines()
     assert unwritable.startswith("file/results: the results folder must be writable, but got Not a directory")
@@ -208,16 +209,12 @@ def test_results_folder_must_be_new_writable_and_of_this_study(capsys: pytest.Ca
     )
 
 
-def test_what_a_resumed_study_keeps_may_change() -> None:
-    assert identity(make(keep_weights="all")) == identity(make(keep_weights="best"))
-
-
 def test_baselines_of_a_resumed_study_must_keep_their_order() -> None:
     """They are numbered by it."""
     half, most = {"first": 0.5, "second": 0.5}, {"first": 0.9, "second": 0.9}
     results = Results(Path("old"))
     results.create()
-    results.write_json("run.json", {"identity": identity(make(baselines={"half": half, "most": most}))})
+    results.write_json("run.json", {"form": 2, "identity": identity(make(baselines={"half": half, "most": most}))})
     check_same(results, identity(make(baselines={"half": half, "most": most})))
     with pytest.raises(ExperimentError, match="got another baselines"):
         check_same(results, identity(make(baselines={"most": most, "half": half})))
@@ -298,14 +295,14 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     verdict = json.loads(Path("out/summary.json").read_text())
     assert [row["name"] for row in verdict["rows"][:3]] == ["unpruned", "half, not retrained", "half, 4 epochs"]
     assert sum(verdict["endings"].values()) == 2
-    session = results.run()["sessions"][0]
-    assert session["versions"]["ray"] == "2.60.0"
+    session = results.run().sessions[0]
+    assert session.versions["ray"] == "2.60.0"
     assert Path("out/experiment.py").read_text() == Path(file).read_text()
     assert Path("out/unpruned.onnx").stat().st_size > Path("out/best/model.onnx").stat().st_size
     chosen = verdict["chosen"]
     assert chosen is not None, out
     assert f"minimise latency_ratio where macs < unpruned: trial_{chosen:04d}, " in out
-    assert results.run()["identity"]["target"] == "minimise latency_ratio where macs < unpruned"
+    assert results.identity()["target"] == "minimise latency_ratio where macs < unpruned"
     best = verdict["rows"][-1]
     assert best["device_test_top1"] == pytest.approx(best["test"]["top1"], abs=2)
     assert export.main(["out", str(chosen), "copy", "--trust-model"]) == 0
@@ -423,6 +420,6 @@ def test_run_measures_under_the_interpreter_it_is_given() -> None:
     process = command(file, "--trials", "1", "--results", "out", "--device-python", str(ROOT / ".venv-ncs/bin/python"))
     out, err = finish(process)
     assert process.returncode == 0, out + err
-    (session,) = Results(Path("out")).run()["sessions"]
-    assert session["device"]["openvino"].startswith("2021.4.2")
-    assert all(record.measurements["pruned"]["openvino"].startswith("2021.4.2") for record in ended("out"))
+    (session,) = Results(Path("out")).run().sessions
+    assert session.device.openvino.startswith("2021.4.2")
+    assert all(record.measurements["pruned"].openvino.startswith("2021.4.2") for record in ended("out"))

@@ -5,6 +5,7 @@ import pytest
 
 import edge_tune as et
 from edge_tune.networks.evaluation import Evaluation
+from edge_tune.records.entries import EpochEntry
 from edge_tune.records.results import Record
 from edge_tune.search.stopping import (
     AshaScheduler,
@@ -98,8 +99,12 @@ def test_asha_lets_a_baseline_and_the_last_epoch_pass() -> None:
     assert decide(scheduler, "a", 9, 55.0) == "CONTINUE"
 
 
+def epoch(number: int, **metrics: float) -> EpochEntry:
+    return EpochEntry(epoch=number, lr=0.1, train_loss=1.0, seconds=9.0, metrics=metrics)
+
+
 def test_asha_remembers_the_rungs_of_an_earlier_session() -> None:
-    curve = [{"epoch": 1, "top1": 50.0}, {"epoch": 2, "top1": 70.0}]
+    curve = [epoch(1, top1=50.0), epoch(2, top1=70.0)]
     resumed = asha()
     resumed.remember([Record(trial=1, status="finished", curve=curve)])
     assert decide(resumed, "b", 1, 49.0) == "STOP"
@@ -115,9 +120,9 @@ def test_asha_remembers_a_metric_that_not_every_epoch_measures() -> None:
         status="finished",
         pruned={"latency_ratio": 0.6},
         curve=[
-            {"epoch": 1, "top1": 50.0},
-            {"epoch": 2, "top1": 60.0, "latency_ratio": 0.5},
-            {"epoch": 9, "top1": 70.0},
+            epoch(1, top1=50.0),
+            epoch(2, top1=60.0, latency_ratio=0.5),
+            epoch(9, top1=70.0),
         ],
         metrics={"top1": 70.0, "latency_ratio": 0.4},
     )

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import openvino
@@ -13,10 +12,11 @@ from edge_tune.errors import ExperimentError
 from edge_tune.files import write_atomically
 from edge_tune.networks import onnx_export, pruning, stored
 from edge_tune.networks.stored import load_network
-from edge_tune.records.ranking import Row, Verdict
 from edge_tune.records.results import Record, Results
+from edge_tune.records.verdict import Row, Verdict
 from tests.asked import asked
 from tests.networks import BLOCKS
+from tests.studies import evidence
 from tests.test_pruning import COUPLED, SHAPE, trained_small
 
 ROOT = Path(__file__).parents[1]
@@ -24,8 +24,8 @@ PLAN = pruning.make_plan(trained_small(), BLOCKS, asked({"first": 0.5, "second":
 METRICS = {"top1": 80.0, "latency_ms": 1.0, "latency_ratio": 0.5}
 RATIO = {"ratio": 0.5, "low": 0.49, "high": 0.51}
 MEASURED = {
-    "pruned": {"ratios": {"latency_ratio": {**RATIO, "ratio": 0.6}}},
-    "retrained": {"ratios": {"latency_ratio": RATIO}},
+    "pruned": evidence(ratios={"latency_ratio": {**RATIO, "ratio": 0.6}}),
+    "retrained": evidence(ratios={"latency_ratio": RATIO}),
 }
 CHOSEN = Record(
     trial=4, status="finished", epoch=2, metrics=METRICS, plan=pruning.plan_as_json(PLAN), measurements=MEASURED
@@ -37,7 +37,9 @@ def study(folder: Path, device: str = "fake", test: float | None = None) -> Resu
     """A study of the small network, as far as it is read here: unpruned, one kept, one not, one stopped."""
     results = Results(folder)
     results.create()
-    results.write_json("run.json", {"identity": {"model": "tests.networks:small", "benchmark": {"device": device}}})
+    results.write_json(
+        "run.json", {"form": 2, "identity": {"model": "tests.networks:small", "benchmark": {"device": device}}}
+    )
     whole, pruned = trained_small(), pruning.prune(trained_small(), PLAN, COUPLED)
     write_atomically(folder / "unpruned.onnx", onnx_export.to_onnx(whole, SHAPE))
     unpruned = Record(trial=0, baseline="unpruned", status="finished", metrics=METRICS)
@@ -48,10 +50,10 @@ def study(folder: Path, device: str = "fake", test: float | None = None) -> Resu
     write_atomically(results.network_file(CHOSEN), stored.to_bytes(pruned))
     if test:
         rows = [
-            Row(name="trial_0004, not retrained", trial=4, metrics=METRICS, test={"top1": 1.0}),
-            Row(name="trial_0004, 2 epochs", trial=4, metrics=METRICS, test={"top1": test}, device_test_top1=7.5),
+            Row(name="not retrained", trial=4, metrics=METRICS, test={"top1": 1.0}),
+            Row(name="2 epochs", trial=4, epoch=2, metrics=METRICS, test={"top1": test}, device_test_top1=7.5),
         ]
-        results.write_json("summary.json", asdict(Verdict(rows, chosen=4, better_in_both={}, endings={})))
+        results.write_json("summary.json", Verdict(rows=rows, chosen=4, better_in_both={}, endings={}))
     return results
 
 
@@ -83,7 +85,8 @@ def test_export_says_what_was_recorded_of_the_network_as_it_is_kept(tmp_path: Pa
     assert (tested["name"], tested["metrics"], tested["ratios"]) == ("trial_0004", METRICS, {"latency_ratio": RATIO})
     assert (tested["test"], tested["device_test_top1"]) == ({"top1": 88.0}, 7.5)
     assert tested["record"] == json.loads(CHOSEN.to_json())
-    assert untested == {**tested, "test": {}, "device_test_top1": None}
+    del tested["device_test_top1"]
+    assert untested == {**tested, "test": {}}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,7 @@ def test_export_runs_no_interpreter_that_the_results_name(tmp_path: Path) -> Non
     trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     trap.chmod(0o755)
     benchmark = {"device": "MYRIAD", "python": str(trap)}
-    results.write_json("run.json", {"identity": {"model": "tests.networks:small", "benchmark": benchmark}})
+    results.write_json("run.json", {"form": 2, "identity": {"model": "tests.networks:small", "benchmark": benchmark}})
     assert export.main([str(results.folder), "4", str(tmp_path / "out"), "--trust-model"]) == 0
     assert (tmp_path / "out/model.xml").is_file()
     assert not (tmp_path / "ran").exists()
@@ -158,7 +161,7 @@ def test_export_imports_a_module_only_when_it_is_trusted(tmp_path: Path, monkeyp
         "from pathlib import Path\nfrom tests.networks import small\nPath('ran').touch()\n"
     )
     monkeypatch.chdir(tmp_path)
-    results.write_json("run.json", {"identity": {"model": "trap:small", "benchmark": {"device": "fake"}}})
+    results.write_json("run.json", {"form": 2, "identity": {"model": "trap:small", "benchmark": {"device": "fake"}}})
     expected = r"run.json: model 'trap:small' must be imported .* runs its code; add --trust-model if you trust whoever"
     with pytest.raises(ExperimentError, match=expected):
         export.write_stored(results, "4", tmp_path / "out")

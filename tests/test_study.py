@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import edge_tune as et
-from edge_tune.benchmark.granularity import Verdict
+from edge_tune.benchmark.granularity import GranularityVerdict
 from edge_tune.errors import ExperimentError
 from edge_tune.networks.images import Split
 from edge_tune.search import study
@@ -36,7 +36,7 @@ def test_granularity_of_is_measured_when_the_settings_say_auto(
     found: int | None, granularity: int, sentence: str
 ) -> None:
     said: list[str] = []
-    measure = lambda _: Verdict(found, 0.97, {})  # noqa: E731
+    measure = lambda _: GranularityVerdict(found, 0.97, {})  # noqa: E731
     assert study.granularity_of(et.Benchmark(align="auto"), said.append, measure) == granularity
     assert said[0].startswith(sentence)
     assert said[0].endswith(f"Kept counts are {'multiples of 16' if granularity > 1 else 'not aligned'}.")
@@ -55,7 +55,7 @@ def test_prepare_tells_studies_apart_whose_measured_granularities_differ() -> No
     def digest(found: int, align: str | int | None) -> str:
         benchmark = et.Benchmark(align=align)  # type: ignore[arg-type]
         one = study.prepare(
-            study.load(experiment(benchmark=benchmark)), lambda _: None, lambda _: Verdict(found, 0.97, {})
+            study.load(experiment(benchmark=benchmark)), lambda _: None, lambda _: GranularityVerdict(found, 0.97, {})
         )
         assert one.granularity == (found if align == "auto" else align or 1)
         return one.digest

@@ -87,7 +87,7 @@ def test_trial_whose_process_is_killed_goes_on_from_its_last_epoch(tmp_path: Pat
     assert {number: record.attempts for number, record in records.items()} == {1: 1, 2: 1} | {int(lost[1]): 2}
     for record in records.values():
         assert record.status == "finished"
-        assert [entry["epoch"] for entry in record.curve] == [1, 2, 3, 4, 5]
+        assert [entry.epoch for entry in record.curve] == [1, 2, 3, 4, 5]
     assert not list(results.checkpoints.glob("*"))
 
 

@@ -11,21 +11,23 @@ import edge_tune as et
 from edge_tune.objective import Objective
 from edge_tune.objective_text import parse
 from edge_tune.records import choosing, tables
-from edge_tune.records.ranking import Verdict
+from edge_tune.records.entries import Evidence
 from edge_tune.records.results import Record
+from edge_tune.records.verdict import Verdict
 from tests.asked import asked
+from tests.studies import evidence
 
 TARGET = Objective.of(et.Minimise("latency_ms"))
 
 
-def ratios(ratio: float) -> dict[str, object]:
+def measured(ratio: float) -> Evidence:
     interval = {"ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.02}
-    return {
-        "device": "CPU",
-        "precision": "f32",
-        "ratios": {"latency_ratio": interval, "total_latency_ratio": interval, "is_precise": ratio > 0.6},
-        "reference": {"latency": {"median": 2.0}, "total_latency": {"median": 2.25}},
-    }
+    return evidence(
+        device="CPU",
+        precision="f32",
+        ratios={"latency_ratio": interval, "total_latency_ratio": interval, "is_precise": ratio > 0.6},
+        reference={"latency": {"median": 2.0}, "total_latency": {"median": 2.25}},
+    )
 
 
 def metrics(top1: float, latency_ratio: float) -> dict[str, float]:
@@ -44,7 +46,7 @@ RETRAINED = Record(
         {"part": "a.weight", "structure": "filters", "sparsity": 0.5, "before": 16, "kept": 8},
         {"part": "b.weight", "structure": "channels", "sparsity": 0.0, "before": 16, "kept": 16},
     ],
-    measurements={"pruned": ratios(0.75), "retrained": ratios(0.5)},
+    measurements={"pruned": measured(0.75), "retrained": measured(0.5)},
     seconds={"prune": 0.5, "retrain": 60.0},
     node="vm",
     started_at="2026-11-22T10:00:00.000+00:00",
@@ -151,11 +153,12 @@ def test_table_takes_records_of_other_versions() -> None:
     odd = Record.from_entry(
         {"trial": 7, "metrics": {"top1": 1, "energy_j": 2}, "plan": [{"kept": 3}], "colour": "blue"}
     )
-    bare = Record(trial=8, measurements={"pruned": {}, "retrained": {"ratios": {"latency_ratio": {"low": 0.5}}}})
+    one = {"ratio": 0.5, "low": 0.5, "high": 0.75}
+    bare = Record(trial=8, measurements={"pruned": evidence(), "retrained": evidence(ratios={"latency_ratio": one})})
     rows = tables.table([RETRAINED, odd, bare]).to_pylist()
     assert [row["energy_j"] for row in rows] == [None, 2.0, None]
     assert [row["latency_ratio.low"] for row in rows] == [0.49, None, 0.5]
-    assert [row["latency_ratio.high"] for row in rows] == [0.52, None, None]
+    assert [row["latency_ratio.high"] for row in rows] == [0.52, None, 0.75]
 
 
 def test_summary_says_what_the_study_came_to() -> None:

@@ -14,9 +14,11 @@ import edge_tune as et
 from edge_tune.display.tensorboard import TensorBoard
 from edge_tune.metrics import METRICS
 from edge_tune.objective import Objective
+from edge_tune.records.entries import EpochEntry
 from edge_tune.records.results import Record
 from tests.asked import asked
 from tests.boards import Board, serving
+from tests.studies import evidence
 
 PARAMETERS = {
     "layer_1.sparsity": et.Uniform(0.0, 0.9),
@@ -49,15 +51,13 @@ TRIAL = Record(
 def report(epoch: int, record: Record = TRIAL, rise: float = 1.0) -> Record:
     """What a trial says after an epoch: top1 rises by `rise` each."""
     curve = [
-        {
-            "epoch": e,
-            "lr": 0.1,
-            "train_loss": 2.0 / e,
-            "top1": 40.0 + rise * e,
-            "top5": 90.0,
-            "loss": 1.0,
-            "seconds": 9.0,
-        }
+        EpochEntry(
+            epoch=e,
+            lr=0.1,
+            train_loss=2.0 / e,
+            seconds=9.0,
+            metrics={"top1": 40.0 + rise * e, "top5": 90.0, "loss": 1.0},
+        )
         for e in range(1, epoch + 1)
     ]
     return replace(record, epoch=epoch, curve=curve, metrics={**PRUNED, "top1": 40.0 + rise * epoch})
@@ -66,7 +66,9 @@ def report(epoch: int, record: Record = TRIAL, rise: float = 1.0) -> Record:
 def finished(record: Record, latency_ratio: float = 0.5) -> Record:
     """The same, at its end: measured once more."""
     metrics = {**record.metrics, "latency_ratio": latency_ratio, "latency_ms": 2 * latency_ratio}
-    return replace(record, status="finished", metrics=metrics, measurements={"pruned": {}, "retrained": {}})
+    return replace(
+        record, status="finished", metrics=metrics, measurements={"pruned": evidence(), "retrained": evidence()}
+    )
 
 
 def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -87,7 +89,9 @@ def test_tensorboard_shows_a_point_an_epoch(tmp_path: Path) -> None:
 def test_tensorboard_shows_a_latency_where_it_was_measured(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path, PARAMETERS)
     last = finished(report(3))
-    last = replace(last, curve=[last.curve[0], {**last.curve[1], "latency_ratio": 0.625}, last.curve[2]])
+    first, second, third = last.curve
+    second = replace(second, metrics={**second.metrics, "latency_ratio": 0.625})
+    last = replace(last, curve=[first, second, third])
     for record in (report(0), report(1), replace(report(2), curve=last.curve[:2]), last):
         board.add(record)
     assert curve(tmp_path / "trial_0003", "device/latency_ratio") == [(0, 0.75), (2, 0.625), (3, 0.5)]

@@ -13,6 +13,7 @@ import edge_tune as et
 from edge_tune.errors import BenchmarkError, RetrainingError
 from edge_tune.metrics import METRICS
 from edge_tune.networks import pruning, stored
+from edge_tune.records.entries import Layer, LayerEntry, Ratio, Ratios
 from edge_tune.records.results import Record
 from edge_tune.search import study
 from edge_tune.search.study import Study
@@ -72,8 +73,8 @@ def test_run_trial_reports_after_pruning_and_each_epoch() -> None:
         ("finished", 2),
     ]
     last = found[-1].record
-    assert [entry["epoch"] for entry in last.curve] == [1, 2]
-    assert last.curve[1]["top1"] == last.metrics["top1"]
+    assert [entry.epoch for entry in last.curve] == [1, 2]
+    assert last.curve[1].metrics["top1"] == last.metrics["top1"]
     assert last.metrics["top1"] > last.pruned["top1"]
     assert (last.name, last.point["first.sparsity"]) == ("trial_0007", 0.5)
     assert [cut["kept"] for cut in last.plan] == [4, 4]
@@ -83,7 +84,7 @@ def test_run_trial_reports_after_pruning_and_each_epoch() -> None:
 
 def untimed(record: Record) -> Record:
     """A record without what differs from run to run: the clock's readings."""
-    curve = tuple({**entry, "seconds": 0.0} for entry in record.curve)
+    curve = tuple(replace(entry, seconds=0.0) for entry in record.curve)
     return replace(record, curve=curve, seconds={}, started_at="", ended_at="")
 
 
@@ -131,25 +132,16 @@ class Layered(Formula):
     def measure(self, onnx: bytes, remember: str | None = None) -> Answer:
         answer = super().measure(onnx, remember)
         layers = [
-            {
-                "name": f"{node.name}/WithoutBiases",
-                "type": "Convolution",
-                "kernel": "k",
-                "ms": 0.5 * (node.op_type == "Conv"),
-            }
+            Layer(f"{node.name}/WithoutBiases", "Convolution", "k", 0.5 * (node.op_type == "Conv"))
             for node in load_from_string(onnx).graph.node
         ]
-        measurement = answer.measurement
-        return replace(answer, measurement=replace(measurement, evidence={**measurement.evidence, "layers": layers}))
+        return replace(answer, measurement=replace(answer.measurement, layers=layers))
 
 
 def test_run_trial_records_the_layers_of_the_last_measurement_under_the_networks_own_names() -> None:
     last = reports(study_with(), Layered(), epochs=1)[-1].record
     names = ["stem", "block1.conv1", "block1.conv2", "block2.conv1", "block2.conv2"]
-    assert last.layers == [
-        {"name": name, "type": "Convolution", "kernel": "k", "ms": 0.5, "share": 0.2} for name in names
-    ]
-    assert all("layers" not in evidence for evidence in last.measurements.values())
+    assert last.layers == [LayerEntry(name, "Convolution", "k", ms=0.5, share=0.2) for name in names]
     assert Record.from_entry(json.loads(last.to_json())).layers == last.layers
 
 
@@ -169,8 +161,8 @@ def test_run_trial_records_the_ratio_to_the_unpruned_network() -> None:
     unpruned_ms = 0.1 + len(one.reference()) / 1e6
     assert last.metrics["latency_ratio"] == pytest.approx(last.metrics["latency_ms"] / unpruned_ms)
     assert last.metrics["latency_ratio"] < 1
-    ratio = last.measurements["retrained"]["ratios"]["latency_ratio"]
-    assert ratio["low"] <= last.metrics["latency_ratio"] <= ratio["high"]
+    ratio = last.measurements["retrained"].intervals["latency_ratio"]
+    assert ratio.low <= last.metrics["latency_ratio"] <= ratio.high
 
 
 def test_run_trial_gives_the_unpruned_network_the_ratio_1() -> None:
@@ -184,9 +176,9 @@ class Noisy(Formula):
 
     def measure(self, onnx: bytes, remember: str | None = None) -> Answer:
         answer = super().measure(onnx, remember)
-        faster = {"ratio": 0.98, "low": 0.97, "high": 0.99}
-        ratios = {"latency_ratio": faster, "total_latency_ratio": faster}
-        evidence = {**answer.measurement.evidence, "ratios": {**ratios, "is_precise": True, "to_itself": False}}
+        faster = Ratio(0.98, 0.97, 0.99)
+        ratios = Ratios(latency_ratio=faster, total_latency_ratio=faster, is_precise=True)
+        evidence = replace(answer.measurement.evidence, ratios=ratios)
         return replace(answer, measurement=replace(answer.measurement, latency_ratio=0.98, evidence=evidence))
 
 
@@ -198,11 +190,10 @@ def test_run_trial_takes_a_plan_that_removes_nothing_for_the_unpruned_network() 
     last = list(run_trial(one, nothing, device, epochs=1, trial=7))[-1].record
     assert device.asked[0] == unpruned.asked[0]  # so that the queue remembers
     assert (last.pruned["latency_ratio"], last.metrics["latency_ratio"]) == (1.0, 1.0)
-    for measurement in last.measurements.values():
-        reference = measurement["reference"]["latency"]["median"]
-        assert measurement["ratios"]["latency_ratio"] == {"ratio": 1.0, "low": 1.0, "high": 1.0}
-        assert measurement["ratios"]["to_itself"]
-        assert measurement["latency_ms"] == reference
+    for evidence in last.measurements.values():
+        assert evidence.intervals["latency_ratio"] == Ratio(1.0, 1.0, 1.0)
+        assert evidence.is_unpruned
+        assert evidence.metrics["latency_ms"] == evidence.reference_ms["latency_ms"]
     other = list(run_trial(one, HALF, device, epochs=1, trial=8))[-1].record
     assert other.metrics["latency_ratio"] == 0.98
 
@@ -213,15 +204,15 @@ def test_run_trial_measures_during_retraining_when_asked() -> None:
     one = study_with(retraining=recipe, benchmark=et.Benchmark(device="fake", every_epochs=2))
     last = reports(one, device)[-1].record
     assert set(last.measurements) == {"pruned", "epoch_2", "epoch_4", "retrained"}
-    assert [entry["epoch"] for entry in last.curve if "latency_ms" in entry] == [2, 4]
+    assert [entry.epoch for entry in last.curve if "latency_ms" in entry.metrics] == [2, 4]
 
 
 def test_run_trial_measures_the_last_epoch_once_and_shows_it_in_the_curve() -> None:
     one = study_with(benchmark=et.Benchmark(device="fake", every_epochs=1))
     last = reports(one)[-1].record
     assert set(last.measurements) == {"pruned", "epoch_1", "retrained"}
-    assert last.curve[1]["latency_ms"] == last.metrics["latency_ms"]
-    assert "latency_ms" in last.curve[0]
+    assert last.curve[1].metrics["latency_ms"] == last.metrics["latency_ms"]
+    assert "latency_ms" in last.curve[0].metrics
 
 
 def test_run_trial_gives_weights_that_score_what_the_record_says() -> None:

@@ -6,11 +6,9 @@ python -m edge_tune.benchmark layers A.onnx B.onnx
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, get_args
+from typing import get_args
 
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
@@ -18,11 +16,13 @@ from edge_tune.benchmark import granularity, layers
 from edge_tune.benchmark.backend import open_backend, require_device
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.layers import read_network
-from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
+from edge_tune.benchmark.measurement import Measurement
+from edge_tune.benchmark.statistics import noise_floor, ratio_text
 from edge_tune.command import say
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Precision
-from edge_tune.metrics import RATIOS
+from edge_tune.records.entries import Evidence, TimeSummary
+from edge_tune.records.jsonfiles import to_json
 from edge_tune.waiting import told
 
 COMMANDS = {"granularity": granularity.main, "layers": layers.main}
@@ -39,7 +39,7 @@ def _main(words: Sequence[str], program: str) -> int:
     given = _parser(program).parse_args(words)
     with told(lambda line: say(line, sys.stderr), f"{given.device} to measure"):
         answer = _measure(given)
-    say(json.dumps(answer, indent=2) if given.json else "\n".join(_lines(answer)))
+    say(to_json(answer, indent=2) if given.json else "\n".join(_lines(answer)))
     return 0
 
 
@@ -73,7 +73,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(given: argparse.Namespace) -> dict[str, Any]:
+def _measure(given: argparse.Namespace) -> dict[str, Measurement]:
     """Return the measurement of the model, and that of the reference to itself."""
     settings = Benchmark(
         device=given.device,
@@ -89,47 +89,43 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     require_device(settings)
     backend = open_backend(settings, measuring_cpus(settings.threads))
     try:
-        answer: dict[str, Any] = {"model": asdict(backend.measure(model, settings, reference))}
+        answer = {"model": backend.measure(model, settings, reference)}
         if reference is not None:
-            answer["reference"] = asdict(backend.measure(reference, settings, reference))
+            answer["reference"] = backend.measure(reference, settings, reference)
         return answer
     finally:
         backend.close()
 
 
-def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
+def _lines(answer: Mapping[str, Measurement]) -> Iterator[str]:
     """Yield the answer for a person."""
-    model = answer["model"]
-    evidence = model["evidence"]
-    yield f"{evidence['device']} ({evidence['device_name']}), {evidence['precision']}, threads: {evidence['threads']}"
-    yield f"latency_ms        {model['latency_ms']:.4f}{_of(evidence, 'latency')}"
-    yield f"total_latency_ms  {model['total_latency_ms']:.4f}{_of(evidence, 'total_latency')}"
-    if "total_latency" in evidence:
-        yield f"runs              {_summary(evidence['total_latency'])}"
-    yield f"throughput_fps    {model['throughput_fps']:.1f}"
+    model, evidence = answer["model"], answer["model"].evidence
+    yield f"{evidence.text}, {evidence.precision}, threads: {evidence.threads}"
+    yield f"latency_ms        {model.latency_ms:.4f}{_of(evidence, 'latency_ms')}"
+    yield f"total_latency_ms  {model.total_latency_ms:.4f}{_of(evidence, 'total_latency_ms')}"
+    if evidence.total_latency:
+        yield f"runs              {_summary(evidence.total_latency)}"
+    yield f"throughput_fps    {model.throughput_fps:.1f}"
     if "reference" not in answer:
         return
-    itself = answer["reference"]["evidence"]["ratios"]
-    for name in RATIOS:
-        floor = noise_floor(_ratio(itself, name))
-        yield f"{name}: {ratio_text(_ratio(evidence['ratios'], name), floor)} (noise floor {100 * floor:.1f} %)"
-    if "stopped_by" in evidence:
-        known = "" if evidence["ratios"]["is_precise"] else ": imprecise, give the host less to do or raise --max-s"
-        yield f"{evidence['ratios']['rounds']} rounds, ended by {evidence['stopped_by']}{known}"
+    itself = answer["reference"].evidence.intervals
+    for metric, ratio in evidence.intervals.items():
+        floor = noise_floor(itself[metric])
+        yield f"{metric}: {ratio_text(ratio, floor)} (noise floor {100 * floor:.1f} %)"
+    if evidence.ratios and evidence.stopped_by:
+        known = "" if evidence.is_precise else ": imprecise, give the host less to do or raise --max-s"
+        yield f"{evidence.ratios.rounds} rounds, ended by {evidence.stopped_by}{known}"
 
 
-def _ratio(ratios: Mapping[str, Any], name: str) -> Ratio:
-    return Ratio(**ratios[name])
-
-
-def _of(evidence: Mapping[str, Any], name: str) -> str:
+def _of(evidence: Evidence, metric: str) -> str:
     """Return the milliseconds of the reference in the same turns, if there was one."""
-    return f" of {evidence['reference'][name]['median']:.4f}" if "reference" in evidence else ""
+    return f" of {evidence.reference_ms[metric]:.4f}" if metric in evidence.reference_ms else ""
 
 
-def _summary(total: Mapping[str, float]) -> str:
-    figures = ", ".join(f"{name} {total[name]:.4f}" for name in ("min", "p10", "median", "p90"))
-    return f"{figures} ms; n = {total['n']}"
+def _summary(total: TimeSummary) -> str:
+    found = vars(total)
+    figures = ", ".join(f"{name} {found[name]:.4f}" for name in ("min", "p10", "median", "p90"))
+    return f"{figures} ms; n = {total.n}"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.measurement import Measurement
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.entries import DeviceEntry
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,16 @@ class BenchmarkActor:
         """Return host, pid and how many networks were measured. Does not touch the device."""
         return {"host": platform.node(), "pid": os.getpid(), "measured": self._measured}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> DeviceEntry:
         """Return what the backend knows of its device, and the name of the host."""
-        return {**self._backend.describe(), "device": self._settings.device, "host": platform.node()}
+        return replace(self._backend.describe(), device=self._settings.device, host=platform.node())
 
     def measure(self, onnx: bytes) -> Answer:
         """Measure a network of static batch 1, in turns with the reference."""
         started = time.time()
         measurement = self._backend.measure(onnx, self._settings, self._reference)
         self._measured += 1
-        named = {**measurement.evidence, "device": self._settings.device, "host": platform.node()}
+        named = replace(measurement.evidence, device=self._settings.device, host=platform.node())
         return Answer(replace(measurement, evidence=named), started, time.time())
 
     def predict(self, onnx: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -101,7 +102,7 @@ class BenchmarkActor:
     @cached_property
     def _settings(self) -> Benchmark:
         """The settings, with the name of this actor's own device."""
-        devices = self._backend.describe()["devices"]
+        devices = self._backend.describe().devices
         return replace(self._kind, device=device_at(self._place, self._kind.device, devices))
 
 

@@ -9,12 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_tune.benchmark.child import ChildError
+from edge_tune.records.entries import Agreement, DeviceEntry, ReadBack, Setting, Throughput
+from edge_tune.records.jsonfiles import DamageError, converted
 
 LEAST_MS = 1e-4
 """Calling the runtime alone takes longer."""
@@ -23,6 +25,8 @@ CLOCKS_AGREE = 1.01
 """The process's clock and ours may differ by so much in speed."""
 
 MOST_TEXT = 1000
+
+Kind = TypeVar("Kind", bound=ReadBack)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Field:
             self.refuse(f"be a text of at most {MOST_TEXT} printable characters")
         return self.value
 
-    def setting(self) -> Any:
+    def setting(self) -> Setting:
         """Return a setting as it was read back: a text, a whole number, a list of texts, or None."""
         if isinstance(self.value, list):
             return [part.text() for part in self.parts()]
@@ -88,15 +92,18 @@ class Field:
         return self.value if self.value is None else self.whole(-1)
 
 
-def hello(answer: Mapping[str, Any]) -> dict[str, Any]:
+def hello(answer: Mapping[str, Any]) -> DeviceEntry:
     """Return what the process says of itself and its devices."""
     said = Field("hello", answer)
-    names = ("device", "device_name", "openvino", "python", "numpy")
-    return {
-        **{name: said[name].text() for name in names},
-        "devices": {name: full.text() for name, full in said["devices"].entries().items()},
-        "cpus": [cpu.whole(0) for cpu in said["cpus"].parts()],
-    }
+    return DeviceEntry(
+        device=said["device"].text(),
+        device_name=said["device_name"].text(),
+        openvino=said["openvino"].text(),
+        python=said["python"].text(),
+        numpy=said["numpy"].text(),
+        devices={name: full.text() for name, full in said["devices"].entries().items()},
+        cpus=tuple(cpu.whole(0) for cpu in said["cpus"].parts()),
+    )
 
 
 @dataclass(frozen=True)
@@ -105,19 +112,19 @@ class Begun:
 
     Attributes:
         used: The settings of the device as read back.
-        agreement: For each network, how far its outputs are from the CPU's: images, off_by, tolerance.
+        agreement: For each network, how far its outputs are from the CPU's.
         clock: What runs are timed by: "wall", or "processor" where the time that this process waited for its core is
             left out.
-        throughput: images, seconds, warm_up_images, and the settings as read back.
+        throughput: How it was taken, and the settings as read back.
         run_ms: For each network, what a run of the warm-up took, at best.
         load_average: Of the host, when it began.
         seconds: Stage -> seconds.
     """
 
-    used: Mapping[str, Any]
-    agreement: Sequence[Mapping[str, float]]
+    used: ReadBack
+    agreement: Sequence[Agreement]
     clock: str
-    throughput: Mapping[str, Any]
+    throughput: Throughput
     run_ms: Sequence[float]
     load_average: float
     seconds: Mapping[str, float]
@@ -132,28 +139,37 @@ def begun(answer: Mapping[str, Any], networks: int, within_s: float) -> Begun:
     """
     said, most_s = Field("begin", answer), CLOCKS_AGREE * within_s
     streamed = said["throughput"]
-    settings = {name: part.setting() for name, part in streamed.entries().items() if name != "seconds"}
     return Begun(
-        used={name: part.setting() for name, part in said["used"].entries().items()},
+        used=_read_back(said["used"], ReadBack),
         agreement=[
-            {
-                "images": part["images"].whole(1),
-                "off_by": part["off_by"].number(0),
-                "tolerance": part["tolerance"].number(0),
-            }
+            Agreement(
+                images=part["images"].whole(1),
+                off_by=part["off_by"].number(0),
+                tolerance=part["tolerance"].number(0),
+            )
             for part in said["agreement"].parts(networks)
         ],
         clock=said["clock"].text(),
-        throughput={
-            **settings,
-            "images": streamed["images"].whole(1),
-            "warm_up_images": streamed["warm_up_images"].whole(0),
-            "seconds": streamed["seconds"].number(LEAST_MS / 1e3, most_s),
-        },
+        throughput=_read_back(
+            streamed,
+            Throughput,
+            images=streamed["images"].whole(1),
+            warm_up_images=streamed["warm_up_images"].whole(0),
+            seconds=streamed["seconds"].number(LEAST_MS / 1e3, most_s),
+        ),
         run_ms=[part.number(LEAST_MS, 1e3 * most_s) for part in said["run_ms"].parts(networks)],
         load_average=said["load_average"].number(0),
         seconds={name: part.number(0, most_s) for name, part in said["seconds"].entries().items()},
     )
+
+
+def _read_back(said: Field, kind: type[Kind], **checked: float) -> Kind:
+    """Return the settings among the parts of an answer, and what of it is `checked` already."""
+    settings = {name: part.setting() for name, part in said.entries().items() if name not in checked}
+    try:
+        return converted({**settings, **checked}, kind)
+    except DamageError as error:
+        raise ChildError(f"{said.place} must hold settings, but got: {error}.") from error
 
 
 def rounds(answer: Mapping[str, Any], count: int, networks: int, runs: int, within_s: float) -> NDArray[np.float64]:

@@ -5,8 +5,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from edge_tune.benchmark.child import Child, ChildError
 from edge_tune.benchmark.measurement import Measurement, condense, take_samples, written
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.entries import DeviceEntry, Evidence, Ratio, Ratios, Reference, TimeSummary
 
 RUNNER = Path(__file__).with_name("runner")
 SILENCE_S = 90.0
@@ -29,8 +31,8 @@ class Backend(Protocol):
 
     computes: bool
 
-    def describe(self) -> dict[str, Any]:
-        """Return device, device_name, devices (name -> full name), openvino, python, cpus."""
+    def describe(self) -> DeviceEntry:
+        """Return the device and the process that owns it."""
         ...
 
     def measure(self, onnx: bytes, settings: Benchmark, reference: bytes | None = None) -> Measurement:
@@ -83,7 +85,7 @@ class OpenVinoBackend:
             self._command += ["--cpus", ",".join(map(str, cpus))]
         self._silence_s = silence_s
         self._child: Child | None = None
-        self._host: dict[str, Any] = {}
+        self._host = DeviceEntry()
         self._replaced = 0
 
     @property
@@ -91,7 +93,7 @@ class OpenVinoBackend:
         """The process that owns the device, if one is running."""
         return self._child.pid if self._child else None
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> DeviceEntry:
         """Return the device and what there is besides; raises BenchmarkError if it cannot be used."""
         return self._with_child(self._hello, begin_again_s=self._silence_s)
 
@@ -100,7 +102,7 @@ class OpenVinoBackend:
         with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:
             networks = written([onnx] if reference is None else [onnx, reference], folder)
             samples = self._with_child(lambda child: take_samples(child, networks, settings, Path(folder)))
-        return condense(samples, self._host | {"restarts": self._replaced}, is_reference=onnx == reference)
+        return condense(samples, self._host, restarts=self._replaced, is_reference=onnx == reference)
 
     def predict(self, onnx: bytes, images: NDArray[np.float32], settings: Benchmark) -> NDArray[np.float32]:
         """Return the network's outputs, [N, classes], for images [N, C, H, W]. Not a measurement."""
@@ -130,7 +132,7 @@ class OpenVinoBackend:
             self._child.close()
             self._child = None
 
-    def _hello(self, child: Child) -> dict[str, Any]:
+    def _hello(self, child: Child) -> DeviceEntry:
         return answers.hello(child.ask("hello", **self._as_asked))
 
     def _with_child(self, job: Callable[[Child], Result], begin_again_s: float = math.inf) -> Result:
@@ -179,30 +181,33 @@ class FakeBackend:
 
     computes = False
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> DeviceEntry:
         """Return what there is: the formula."""
-        return {"device": "fake", "device_name": "a formula, no device", "devices": {"fake": "a formula, no device"}}
+        what = "a formula, no device"
+        return DeviceEntry(device="fake", device_name=what, devices={"fake": what})
 
     def measure(self, onnx: bytes, settings: Benchmark, reference: bytes | None = None) -> Measurement:
         """Return 0.1 ms and 1 ms for each million bytes of the ONNX file."""
         latency_ms = self._latency_ms(onnx)
-        evidence = {
-            **self.describe(),
-            "precision": settings.precision,
-            "threads": settings.threads,
-            "runs": settings.runs,
-            "bytes": len(onnx),
-        }
+        evidence = Evidence(
+            **vars(self.describe()),
+            precision=settings.precision,
+            threads=settings.threads,
+            runs=settings.runs,
+            bytes=len(onnx),
+        )
         ratio = None
         if reference is not None:
             reference_ms = self._latency_ms(reference)
             ratio = latency_ms / reference_ms
-            exactly = {"ratio": ratio, "low": ratio, "high": ratio}
-            evidence["ratios"] = {"latency_ratio": exactly, "total_latency_ratio": exactly}
-            evidence["reference"] = {
-                "latency": {"median": reference_ms},
-                "total_latency": {"median": 1.25 * reference_ms},
-            }
+            exactly = Ratio(ratio, ratio, ratio)
+            evidence = replace(
+                evidence,
+                ratios=Ratios(latency_ratio=exactly, total_latency_ratio=exactly),
+                reference=Reference(
+                    latency=TimeSummary(median=reference_ms), total_latency=TimeSummary(median=1.25 * reference_ms)
+                ),
+            )
         return Measurement(latency_ms, 1.25 * latency_ms, 1000 / latency_ms, ratio, ratio, evidence)
 
     @staticmethod
@@ -228,7 +233,7 @@ def open_backend(settings: Benchmark, cpus: Sequence[int] | None) -> Backend:
 
 def check_device(
     settings: Benchmark, onnx: bytes | None = None, image: NDArray[np.float32] | None = None
-) -> dict[str, Any]:
+) -> DeviceEntry:
     """Return the device's description, once it has run a network, if there is one, on one image [1, C, H, W].
 
     Raises:

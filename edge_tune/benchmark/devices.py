@@ -32,6 +32,7 @@ from edge_tune.benchmark.child import LIMIT_S
 from edge_tune.benchmark.measurement import Measurement
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.entries import DeviceEntry
 
 NAMESPACE = "edge_tune"
 START_S = 120.0
@@ -189,9 +190,9 @@ class BenchmarkClient:
         """Return the network as IR: xml, and weights that are not compressed."""
         return cast(tuple[bytes, bytes], self._do("convert", onnx))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> DeviceEntry:
         """Return what a backend knows of its device."""
-        return cast(dict[str, Any], self._do("describe"))
+        return cast(DeviceEntry, self._do("describe"))
 
     def _do(self, method: str, *arguments: Any) -> Any:
         return self._call(lambda queue, within_s: queue.do.remote(method, *arguments, within_s=within_s))

@@ -15,7 +15,6 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -27,6 +26,7 @@ from edge_tune.arguments import given_text
 from edge_tune.benchmark.backend import OpenVinoBackend, require_device
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.layers import layers_of
+from edge_tune.benchmark.measurement import Measurement
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
 
@@ -44,15 +44,15 @@ QUANTILE = 0.25
 RESAMPLES, AGREEMENT = 1000, 0.95
 STEP_SHARE = 0.25
 
-Measure = Callable[[bytes], Mapping[str, Any]]
-"""ONNX network -> the evidence of its measurement."""
+Measure = Callable[[bytes], Measurement]
+"""What measures an ONNX network."""
 
 Times = Mapping[int, Sequence[float]]
 """Width -> its time in each round, in any unit."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GranularityVerdict:
     """What the times say.
 
     Attributes:
@@ -66,7 +66,7 @@ class Verdict:
     relative: Mapping[int, float]
 
 
-def find_granularity(times: Times, seed: int = 0) -> Verdict:
+def find_granularity(times: Times, seed: int = 0) -> GranularityVerdict:
     """Return the step of the staircase that times rise in, 1 if they rise evenly.
 
     For each candidate g, least squares of the relative error fit a parabola in C and steps of ceil(C / g). The
@@ -82,7 +82,7 @@ def find_granularity(times: Times, seed: int = 0) -> Verdict:
     commonest = max(set(answers), key=answers.count)
     agreement = answers.count(commonest) / RESAMPLES
     typical = np.quantile(rounds, QUANTILE, axis=1)
-    return Verdict(
+    return GranularityVerdict(
         granularity=commonest or None if agreement >= AGREEMENT else None,
         agreement=agreement,
         relative=dict(zip(widths.tolist(), (typical / typical[-1]).tolist(), strict=True)),
@@ -105,7 +105,7 @@ def time_widths(measure: Measure, widths: Sequence[int] = WIDTHS, rounds: int = 
     return times
 
 
-def measure_granularity(settings: Benchmark, measure: Measure | None = None) -> Verdict:
+def measure_granularity(settings: Benchmark, measure: Measure | None = None) -> GranularityVerdict:
     """Measure the device's channel granularity.
 
     Args:
@@ -117,7 +117,7 @@ def measure_granularity(settings: Benchmark, measure: Measure | None = None) -> 
     own = replace(settings, runs=RUNS)
     backend = OpenVinoBackend(own, measuring_cpus(own.threads))
     try:
-        return find_granularity(time_widths(lambda network: backend.measure(network, own).evidence))
+        return find_granularity(time_widths(lambda network: backend.measure(network, own)))
     finally:
         backend.close()
 
@@ -152,7 +152,7 @@ def pairs(widths: Sequence[int]) -> bytes:
     return network
 
 
-def table(verdict: Verdict) -> str:
+def table(verdict: GranularityVerdict) -> str:
     """Return the times as text, in rows of eight widths, and the verdict."""
     widths = sorted(verdict.relative)
     rows = [widths[start : start + 8] for start in range(0, len(widths), 8)]
@@ -160,7 +160,7 @@ def table(verdict: Verdict) -> str:
     return "\n".join([f"Time of a pair 64 -> C -> 64, relative to C = {widths[-1]}:", *lines, says(verdict)])
 
 
-def says(verdict: Verdict) -> str:
+def says(verdict: GranularityVerdict) -> str:
     """Return the verdict as a sentence."""
     agree = f"{verdict.agreement:.0%} of {RESAMPLES} resamples agree"
     if verdict.granularity is None:

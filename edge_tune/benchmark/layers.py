@@ -9,10 +9,9 @@ What a runtime fuses into a convolution, batch-norm, ReLU, addition, counts as t
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,10 +19,12 @@ from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark.backend import OpenVinoBackend, require_device
 from edge_tune.benchmark.cores import measuring_cpus
+from edge_tune.benchmark.measurement import Measurement
 from edge_tune.benchmark.names import Names, is_network
 from edge_tune.command import say
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.entries import Layer, LayerEntry
 from edge_tune.records.results import as_csv
 from edge_tune.wording import counted
 
@@ -31,29 +32,6 @@ FELL = 0.95
 """A layer became faster if it takes less than this share of its time; nearer to it, the counters are too coarse."""
 
 ROUNDS = 5
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer as the device's runtime names it.
-
-    Attributes:
-        type: What it does, in the runtime's words: Convolution, Reorder, ...
-        kernel: What does it: brgconv_avx512_f32, ...
-        ms: Mean over the runs; 0 if another layer does its work.
-    """
-
-    name: str
-    type: str
-    kernel: str
-    ms: float
-
-
-@dataclass(frozen=True)
-class Row(Layer):
-    """A layer under the network's own name; `share` is its part of the sum of all."""
-
-    share: float
 
 
 @dataclass(frozen=True)
@@ -89,35 +67,40 @@ def read_network(path: Path) -> bytes:
     return content
 
 
-def layers_of(evidence: Mapping[str, Any]) -> list[Layer]:
-    """Return the layers that a measurement's evidence holds.
+def layers_of(measurement: Measurement) -> Sequence[Layer]:
+    """Return the layers that a measurement holds.
 
     Raises:
         BenchmarkError: It holds none; a formula has no layers.
     """
-    if "layers" not in evidence:
-        raise BenchmarkError(f"the evidence must hold the layers' times, but {evidence.get('device')!r} gave none.")
-    return [Layer(**layer) for layer in evidence["layers"]]
+    if not measurement.layers:
+        raise BenchmarkError(
+            f"the measurement must hold the layers' times, but {measurement.evidence.device!r} gave none."
+        )
+    return measurement.layers
 
 
-def rows(layers: Sequence[Layer], network: bytes) -> list[Row]:
+def rows(layers: Sequence[Layer], network: bytes) -> list[LayerEntry]:
     """Return the layers that took time, under the names of the ONNX `network` they were measured in."""
     names = Names(network).all_own([layer.name for layer in layers])
     total = sum(layer.ms for layer in layers)
     return [
-        Row(names[layer.name], layer.type, layer.kernel, round(layer.ms, 6), round(layer.ms / total, 5))
+        LayerEntry(names[layer.name], layer.type, layer.kernel, round(layer.ms, 6), round(layer.ms / total, 5))
         for layer in layers
         if layer.ms > 0
     ]
 
 
 def stuck(
-    before: Sequence[Row], after: Sequence[Row], networks: tuple[bytes, bytes], granularity: int | None = None
+    before: Sequence[LayerEntry],
+    after: Sequence[LayerEntry],
+    networks: tuple[bytes, bytes],
+    granularity: int | None = None,
 ) -> list[Stuck]:
     """Return the layers of `after` that have fewer filters or channels than in `before`, and no less time.
 
     Args:
-        before, after: Rows of both networks, measured in turns.
+        before, after: Layers of both networks, measured in turns.
         networks: Both as ONNX; tell how wide each layer is.
         granularity: The device's channel granularity, if known.
     """
@@ -139,14 +122,14 @@ def narrowed(before: bytes, after: bytes) -> list[str]:
     return [name for name in now if _is_narrower(now[name], then.get(name, ()))]
 
 
-def _by_name(table: Iterable[Row]) -> dict[str, list[Row]]:
-    grouped: dict[str, list[Row]] = defaultdict(list)
+def _by_name(table: Iterable[LayerEntry]) -> dict[str, list[LayerEntry]]:
+    grouped: dict[str, list[LayerEntry]] = defaultdict(list)
     for row in table:
         grouped[row.name].append(row)
     return grouped
 
 
-def _ms(group: Iterable[Row]) -> float:
+def _ms(group: Iterable[LayerEntry]) -> float:
     return sum(row.ms for row in group)
 
 
@@ -154,7 +137,7 @@ def _is_narrower(now: tuple[int, ...], then: tuple[int, ...]) -> bool:
     return len(now) == len(then) and any(a < b for a, b in zip(now, then, strict=True))
 
 
-def _reasons(then: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:
+def _reasons(then: Sequence[LayerEntry], now: Sequence[LayerEntry]) -> Iterator[str]:
     kernels = [{row.kernel for row in group if row.type != "Reorder"} for group in (then, now)]
     if kernels[0] != kernels[1]:
         yield f"kernel {'+'.join(sorted(kernels[0]))} -> {'+'.join(sorted(kernels[1]))}"
@@ -221,13 +204,11 @@ def _main(words: Sequence[str], program: str) -> int:
     return 0
 
 
-def measure_in_turns(networks: Sequence[bytes], settings: Benchmark) -> list[list[Row]]:
+def measure_in_turns(networks: Sequence[bytes], settings: Benchmark) -> list[list[LayerEntry]]:
     """Return the rows of each network: medians over ROUNDS measurements, in turns."""
     backend = OpenVinoBackend(settings, measuring_cpus(settings.threads))
     try:
-        rounds = [
-            [layers_of(backend.measure(network, settings).evidence) for network in networks] for _ in range(ROUNDS)
-        ]
+        rounds = [[layers_of(backend.measure(network, settings)) for network in networks] for _ in range(ROUNDS)]
     finally:
         backend.close()
     return [rows(medians(taken), network) for taken, network in zip(zip(*rounds, strict=True), networks, strict=True)]

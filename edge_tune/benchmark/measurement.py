@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from edge_tune.benchmark.child import Child
 from edge_tune.benchmark.statistics import (
     ENOUGH,
     PRECISION,
-    Ratio,
     Share,
     are_running_means,
     device_ratio,
@@ -27,6 +26,7 @@ from edge_tune.benchmark.statistics import (
 )
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.entries import DeviceEntry, Evidence, Layer, Ratio, Ratios, Reference, TimeSummary
 
 RUNS_A_TURN = 5
 """The fastest of a turn counts. One or two are slow, since the other network's weights are in the cache, and on a busy
@@ -63,7 +63,8 @@ class Measurement:
         latency_ratio: Device time in proportion to that of the reference measured in turns with it,
             below 1 when faster; 1 for the reference itself, None when there was no reference.
         total_latency_ratio: The same of the end-to-end time.
-        evidence: Device, settings as read back, samples' summaries, load: plain JSON types.
+        evidence: Device, settings as read back, samples' summaries, load.
+        layers: With their parts of `latency_ms`; none of a formula.
     """
 
     latency_ms: float
@@ -71,37 +72,41 @@ class Measurement:
     throughput_fps: float
     latency_ratio: float | None
     total_latency_ratio: float | None
-    evidence: Mapping[str, Any]
+    evidence: Evidence
+    layers: Sequence[Layer] = ()
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """The figures under the names that records have for them."""
-        return {
+    def metrics(self) -> dict[str, float]:
+        """The figures that there are, under the names that records have for them."""
+        found = {
             "latency_ms": self.latency_ms,
             "total_latency_ms": self.total_latency_ms,
             "latency_ratio": self.latency_ratio,
             "total_latency_ratio": self.total_latency_ratio,
             "throughput_fps": self.throughput_fps,
         }
+        return {metric: value for metric, value in found.items() if value is not None}
 
     def of_reference(self) -> "Measurement":
         """Return it as a measurement of the reference itself: the ratios are 1, whatever came of the turns."""
-        if "ratios" not in self.evidence:
+        if self.evidence.ratios is None:
             return self
-        same = {"ratio": 1.0, "low": 1.0, "high": 1.0}
-        ratios = {**self.evidence["ratios"], "latency_ratio": same, "total_latency_ratio": same, "to_itself": True}
-        reference = self.evidence["reference"]
+        same = Ratio(1.0, 1.0, 1.0)
+        ratios = replace(
+            self.evidence.ratios, latency_ratio=same, total_latency_ratio=same, is_precise=True, to_itself=True
+        )
+        reference_ms = self.evidence.reference_ms
         return replace(
             self,
-            latency_ms=reference["latency"]["median"],
-            total_latency_ms=reference["total_latency"]["median"],
+            latency_ms=reference_ms["latency_ms"],
+            total_latency_ms=reference_ms["total_latency_ms"],
             latency_ratio=1.0,
             total_latency_ratio=1.0,
-            evidence={**self.evidence, "ratios": {**ratios, "is_precise": True}},
+            evidence=replace(self.evidence, ratios=ratios),
         )
 
 
-class Answer(Protocol):
+class Measured(Protocol):
     """What came of one request to the device."""
 
     @property
@@ -124,7 +129,7 @@ class Answer(Protocol):
 class Device(Protocol):
     """Whoever measures: the benchmark actor's client, or something that stands in for it."""
 
-    def measure(self, onnx: bytes, remember: str | None = None) -> Answer:
+    def measure(self, onnx: bytes, remember: str | None = None) -> Measured:
         """Measure a network in turns with the unpruned one; one with the same `remember` text is measured once."""
 
 
@@ -224,12 +229,13 @@ def are_known(samples: Samples, half_width: float) -> bool:
     return all(ratio.half_width <= half_width for ratio in ratios.values())
 
 
-def condense(samples: Samples, host: Mapping[str, Any], *, is_reference: bool) -> Measurement:
+def condense(samples: Samples, host: DeviceEntry, *, restarts: int, is_reference: bool) -> Measurement:
     """Return the figures and their evidence.
 
     Args:
         samples: Of the network, and of its reference if it had one.
         host: What is known of the device and its process.
+        restarts: How often that was replaced before.
         is_reference: Whether the network is its own reference, so that the ratio is 1 and what was measured is the
             noise floor.
     """
@@ -237,46 +243,46 @@ def condense(samples: Samples, host: Mapping[str, Any], *, is_reference: bool) -
     ratios = _ratios(samples, candidate, others[0]) if others else {}
     value = {name: 1.0 if is_reference else ratio.ratio for name, ratio in ratios.items()}
     paired = others[0] if others else candidate
-    latency_ms = value.get("latency_ratio", 1.0) * paired.latency["median"]
+    latency_ms = value.get("latency_ratio", 1.0) * paired.latency.median
     begin, throughput = samples.begin, samples.begin.throughput
-    evidence = {
-        **host,
-        **begin.used,
-        "runs": candidate.total["n"],
-        "warm_up_runs": throughput["warm_up_images"] + samples.counters[0].warm_up_runs,
-        "clock": begin.clock,
-        "counters": candidate.counters,
-        "executed_layers": candidate.executed_layers,
-        "layers": candidate.layers(latency_ms),
-        "agreement": begin.agreement[0],
-        "latency": candidate.latency,
-        "total_latency": candidate.total,
-        "throughput": throughput,
-        "load_average": begin.load_average,
-        "seconds": begin.seconds,
-        "stopped_by": samples.stopped_by,
-    }
+    evidence = Evidence(
+        **vars(host),
+        **vars(begin.used),
+        restarts=restarts,
+        runs=candidate.total.n,
+        warm_up_runs=throughput.warm_up_images + samples.counters[0].warm_up_runs,
+        clock=begin.clock,
+        counters=candidate.counters,
+        executed_layers=candidate.executed_layers,
+        agreement=begin.agreement[0],
+        latency=candidate.latency,
+        total_latency=candidate.total,
+        throughput=throughput,
+        load_average=begin.load_average,
+        seconds=begin.seconds,
+        stopped_by=samples.stopped_by,
+    )
     if others:
-        evidence["reference"] = {
-            "agreement": begin.agreement[1],
-            "latency": paired.latency,
-            "total_latency": paired.total,
-        }
-        evidence["ratios"] = {
-            **{name: asdict(ratio) for name, ratio in ratios.items()},
-            "is_precise": all(ratio.half_width <= PRECISION for ratio in ratios.values()),
-            "rounds": len(samples.total_ms),
-            "runs_a_turn": samples.total_ms.shape[2],
-            "seed": SEED,
-            "to_itself": is_reference,
-        }
+        evidence = replace(
+            evidence,
+            reference=Reference(agreement=begin.agreement[1], latency=paired.latency, total_latency=paired.total),
+            ratios=Ratios(
+                **ratios,
+                is_precise=all(ratio.half_width <= PRECISION for ratio in ratios.values()),
+                rounds=len(samples.total_ms),
+                runs_a_turn=samples.total_ms.shape[2],
+                seed=SEED,
+                to_itself=is_reference,
+            ),
+        )
     return Measurement(
         latency_ms=latency_ms,
-        total_latency_ms=value.get("total_latency_ratio", 1.0) * paired.total["median"],
-        throughput_fps=throughput["images"] / throughput["seconds"],
+        total_latency_ms=value.get("total_latency_ratio", 1.0) * paired.total.median,
+        throughput_fps=throughput.images / throughput.seconds,
         latency_ratio=value.get("latency_ratio"),
         total_latency_ratio=value.get("total_latency_ratio"),
         evidence=evidence,
+        layers=candidate.layers(latency_ms),
     )
 
 
@@ -289,9 +295,9 @@ class _Timed:
         first = int(np.flatnonzero(counts == counters.warm_up_runs)[0])
         self._names = counters.layers
         self._layers_ms = layer_means(readings, counts, first) / 1e3
-        mean_ms = float(self._layers_ms.sum())
-        if not mean_ms > 0:
-            raise BenchmarkError(f"the summed time of the executed layers must be above 0 ms, but got {mean_ms}.")
+        self._mean_ms = float(self._layers_ms.sum())
+        if not self._mean_ms > 0:
+            raise BenchmarkError(f"the summed time of the executed layers must be above 0 ms, but got {self._mean_ms}.")
         self.total = summary(samples.total_ms[:, index].ravel().tolist())
         self.wall_ms = samples.wall_ms[:, index].ravel()
         self.device_ms: NDArray[np.float64] | None = None
@@ -299,25 +305,24 @@ class _Timed:
         if are_running_means(readings, counts):
             # No run is shown alone. Interruptions make the means of both times longer, and their quotient hardly.
             self.counters = "mean of all runs"
-            median_ms = mean_ms / float(self.wall_ms.mean()) * self.total["median"]
-            self.latency = {"n": self.total["n"], "mean": mean_ms, "median": median_ms}
+            median_ms = self._mean_ms / float(self.wall_ms.mean()) * self.total.median
+            self.latency = TimeSummary(n=self.total.n, mean=self._mean_ms, median=median_ms)
         else:
             self.counters = "last run"
             self.device_ms = readings[first + 1 :].sum(axis=1) / 1e3
             self.latency = summary(self.device_ms.tolist())
 
-    def layers(self, latency_ms: float) -> list[dict[str, Any]]:
+    def layers(self, latency_ms: float) -> list[Layer]:
         """Return the layers with their parts of `latency_ms`, by their mean times."""
         parts_ms = latency_ms * self._layers_ms / self._layers_ms.sum()
         return [
-            {"name": name, "type": kind, "kernel": kernel, "ms": float(ms)}
-            for (name, kind, kernel), ms in zip(self._names, parts_ms, strict=True)
+            Layer(name, kind, kernel, float(ms)) for (name, kind, kernel), ms in zip(self._names, parts_ms, strict=True)
         ]
 
     @property
     def device_share(self) -> Share:
         """Device time in the total time of the same runs, when the counters are means of all of them."""
-        share = (self.latency["mean"] + LOST_MS * self.executed_layers) / float(self.wall_ms.mean())
+        share = (self._mean_ms + LOST_MS * self.executed_layers) / float(self.wall_ms.mean())
         return Share(share, share_noise(self.wall_ms, share, self.executed_layers))
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from edge_tune.records.entries import Ratio, TimeSummary
+
 CONFIDENCE = 0.95
 NORMAL_QUANTILE = 1.96
 PRECISION = 0.01
@@ -34,19 +36,19 @@ SHARES_KNOWN = 0.05
 """Relative standard deviation of a device time at which half of what its share says is believed."""
 
 
-def summary(samples_ms: Sequence[float]) -> dict[str, float]:
-    """Return n, min, p10, median, mean and p90 of the samples, in their unit."""
+def summary(samples_ms: Sequence[float]) -> TimeSummary:
+    """Return a summary of the samples."""
     if not samples_ms:
         raise ValueError("samples_ms must hold at least one sample, but got none.")
     p10, median, p90 = np.percentile(samples_ms, [10, 50, 90])
-    return {
-        "n": len(samples_ms),
-        "min": float(np.min(samples_ms)),
-        "p10": float(p10),
-        "median": float(median),
-        "mean": float(np.mean(samples_ms)),
-        "p90": float(p90),
-    }
+    return TimeSummary(
+        n=len(samples_ms),
+        min=float(np.min(samples_ms)),
+        p10=float(p10),
+        median=float(median),
+        mean=float(np.mean(samples_ms)),
+        p90=float(p90),
+    )
 
 
 def are_running_means(readings: NDArray[np.int64], counts: NDArray[np.int64]) -> bool:
@@ -76,20 +78,6 @@ def layer_means(readings: NDArray[np.int64], counts: NDArray[np.int64], first: i
         return np.asarray(readings[first + 1 :].mean(axis=0), dtype=np.float64)
     sums = counts[-1] * readings[-1] - counts[first] * readings[first]
     return np.asarray(np.maximum(sums, 0) / (counts[-1] - counts[first]), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Candidate / reference, below 1 when the candidate is faster, and its 95 % interval."""
-
-    ratio: float
-    low: float
-    high: float
-
-    @property
-    def half_width(self) -> float:
-        """Half the width of the interval, as a share of the ratio."""
-        return (self.high - self.low) / 2 / self.ratio
 
 
 def paired_ratio(candidate: NDArray[np.float64], reference: NDArray[np.float64]) -> Ratio:

@@ -1,43 +1,42 @@
 """A study in a page of Markdown: what was searched, what came of it, how to do it again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from edge_tune.display import console
 from edge_tune.loading import objective_from_json
-from edge_tune.records.ranking import Verdict
+from edge_tune.records.entries import GroupEntry, Run, SparsityEntry
+from edge_tune.records.verdict import Verdict
 from edge_tune.wording import counted
 
 
-def study_card(name: str, run: Mapping[str, Any], verdict: Verdict | None) -> str:
+def study_card(name: str, run: Run, verdict: Verdict | None) -> str:
     """Return the card.
 
     Args:
-        run: The content of run.json.
         verdict: None while the study runs.
     """
-    what = run["identity"]
+    what, search = run.settings, run.searched
     parts = [
         [f"# {name}"],
-        [console.SIMULATED] if run.get("simulated") else [],
+        [console.SIMULATED] if run.simulated else [],
         [
-            f"{what['model']} on {what['dataset']['name']}: {objective_from_json(what['target']).text}, "
-            f"{counted(run['search']['trials'], 'trial')} "
-            f"({run['search']['method']}), {counted(what['retraining']['epochs'], 'epoch')} of retraining."
+            f"{what.model} on {what.dataset.name}: {objective_from_json(what.target).text}, "
+            f"{counted(search.trials, 'trial')} ({search.method}), "
+            f"{counted(what.retraining.epochs, 'epoch')} of retraining."
         ],
         _table(*zip(*console.verdict_cells(verdict), strict=True))
         if verdict
         else ["This study has not come to its end."],
         [f"- {line}" for line in console.verdict_lines(verdict)] if verdict else [],
-        _groups(what["pruner_groups"]),
+        _groups(what.pruner_groups),
         list(_again(run)),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
-def _groups(groups: Mapping[str, Any]) -> list[str]:
+def _groups(groups: Mapping[str, GroupEntry]) -> list[str]:
     rows = (
-        (label, _words(group["structure"]), str(len(group["weights"])), _range(group["sparsity"]))
+        (label, _words(group.structure), str(len(group.weights)), _range(group.sparsity))
         for label, group in groups.items()
     )
     return _table(("pruner group", "structure", "weights", "sparsity"), *rows)
@@ -49,22 +48,22 @@ def _table(header: Sequence[str], *rows: Sequence[str]) -> list[str]:
     return [lines[0], "|---" * len(header) + "|", *lines[1:]]
 
 
-def _range(sparsity: Mapping[str, Any]) -> str:
-    if "values" in sparsity:
-        return f"one of {_words([str(value) for value in sparsity['values']])}"
-    return f"{sparsity['low']:g} to {sparsity['high']:g}"
+def _range(sparsity: SparsityEntry) -> str:
+    if sparsity.values:
+        return f"one of {_words([str(value) for value in sparsity.values])}"
+    return f"{sparsity.low:g} to {sparsity.high:g}"
 
 
-def _words(words: str | list[str]) -> str:
+def _words(words: str | Sequence[str]) -> str:
     return words if isinstance(words, str) else ", ".join(words)
 
 
-def _again(run: Mapping[str, Any]) -> Iterator[str]:
+def _again(run: Run) -> Iterator[str]:
     """Yield what a reader needs to run the study again; `run.json` has the rest."""
-    session = run["sessions"][-1]
-    device = session["device"]
-    yield f"- Device: {device['device_name']} ({device['device']})"
-    yield f"- Command: `{session['command']}`"
-    yield f"- Seed: {run['seed']}; session {len(run['sessions'])}, begun {session['started_at']}"
-    yield f"- Commit: {session['commit'] or 'none'}"
-    yield f"- Versions: {', '.join(f'{package} {version}' for package, version in session['versions'].items())}"
+    session = run.sessions[-1]
+    device = session.device
+    yield f"- Device: {device.device_name} ({device.device})"
+    yield f"- Command: `{session.command}`"
+    yield f"- Seed: {run.seed}; session {len(run.sessions)}, begun {session.started_at}"
+    yield f"- Commit: {session.commit or 'none'}"
+    yield f"- Versions: {', '.join(f'{package} {version}' for package, version in session.versions.items())}"

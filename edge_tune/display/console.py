@@ -2,22 +2,15 @@
 
 from collections.abc import Sequence
 
-from edge_tune.benchmark.statistics import Ratio, noise_floor, ratio_text
+from edge_tune.benchmark.statistics import noise_floor, ratio_text
 from edge_tune.experiment import Experiment
 from edge_tune.metrics import WITHOUT_DEVICE
 from edge_tune.objective import Objective
 from edge_tune.parameters import Point, of_part
 from edge_tune.records.endings import REPEAT
-from edge_tune.records.ranking import (
-    Row,
-    Standing,
-    Verdict,
-    is_precise,
-    is_unpruned,
-    last_measurement,
-    reference_ms,
-)
+from edge_tune.records.ranking import Standing, last_measurement
 from edge_tune.records.results import Record
+from edge_tune.records.verdict import Row, Verdict
 from edge_tune.wording import counted, verb
 
 COLUMNS = (
@@ -84,15 +77,15 @@ def _ending(record: Record, objective: Objective) -> str:
     """Return how a trial ended, and its figures if it has any."""
     if record.status == "failed":
         return f"failed: {record.reason}"
-    measurement = last_measurement(record)
-    of = f" of {ms:.3f}" if record.trial and (ms := reference_ms(measurement).get("latency_ms")) else ""
+    evidence = last_measurement(record)
+    of = f" of {ms:.3f}" if record.trial and (ms := evidence.reference_ms.get("latency_ms")) else ""
     figures = f"top1 {record.metrics['top1']:.2f}, latency {record.metrics['latency_ms']:.3f}{of} ms"
     for metric in objective.metrics:
         if metric not in ("top1", "latency_ms"):
             figures += f", {metric} {record.metrics[metric]:.4g}"
-    if not is_precise(measurement):
+    if not evidence.is_precise:
         figures += ", imprecise: the time of its measurement was over"
-    if record.trial and is_unpruned(measurement):
+    if record.trial and evidence.is_unpruned:
         figures += ", the unpruned network, since nothing was removed"
     ending = "stopped, " + str(record.reason) if record.status == "stopped" else "finished"
     return f"{ending}: {figures}"
@@ -114,7 +107,7 @@ def _best_so_far(standing: Standing) -> str:
     if best is None:
         nearest = f", nearest came {standing.nearest.name}" if standing.nearest else ""
         return "no best yet" + nearest
-    about = "" if label in WITHOUT_DEVICE or is_precise(last_measurement(best)) else "about "
+    about = "" if label in WITHOUT_DEVICE or last_measurement(best).is_precise else "about "
     return f"best {label} {about}{standing.scorer.shown(best.metrics):.4g} ({best.name})"
 
 
@@ -228,12 +221,12 @@ def _ms_cell(row: Row, metric: str) -> str:
 
 def _ratio_cell(row: Row, reference: Row, metric: str) -> str:
     """Return the ratio with its interval, or with its noise floor if it is that of the reference to itself."""
-    itself = Ratio(**reference.ratios[metric])
+    itself = reference.ratios[metric]
     if row is reference:
         return f"1 ({mark(row)}{100 * noise_floor(itself):.1f} % noise)"
     if row.is_unpruned:
         return "1 (the unpruned network)"
-    return mark(row) + ratio_text(Ratio(**row.ratios[metric]), noise_floor(itself))
+    return mark(row) + ratio_text(row.ratios[metric], noise_floor(itself))
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -19,7 +19,6 @@ from edge_tune.objective import Objective
 from edge_tune.records.results import Record
 
 STUDY = "study"
-NOT_DRAWN = {"epoch", "seconds"}
 
 
 class TensorBoard:
@@ -31,13 +30,13 @@ class TensorBoard:
 
     def __init__(self, folder: Path, parameters: Parameters) -> None:
         self.folder, self.parameters = folder, parameters
-        self.open: dict[int, _Run] = {}
+        self.open: dict[int, _OpenRun] = {}
 
     def add(self, record: Record) -> None:
         """Write the epochs that are new in a record; one that has ended also gets its line in HParams."""
         run = self.open.get(record.trial)
         if run is None or (record.status == "running" and record.epoch <= run.written):
-            run = self.open[record.trial] = _Run(self._begin(run_name(record)))
+            run = self.open[record.trial] = _OpenRun(self._begin(run_name(record)))
         for epoch, metrics in points(record):
             if epoch > run.written:
                 _write(run.writer, metrics, epoch)
@@ -64,7 +63,7 @@ class TensorBoard:
 
 
 @dataclass
-class _Run:
+class _OpenRun:
     writer: SummaryWriter
     written: int = -1
 
@@ -78,9 +77,8 @@ def points(record: Record) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield epoch and metrics: right after pruning, then each epoch with what was measured in it."""
     yield 0, dict(record.pruned)
     for entry in record.curve:
-        metrics = {name: value for name, value in entry.items() if name not in NOT_DRAWN}
-        last = entry["epoch"] == record.epoch
-        yield int(entry["epoch"]), {**(_retrained(record) if last else {}), **metrics}
+        measured = _retrained(record) if entry.epoch == record.epoch else {}
+        yield entry.epoch, {**measured, "lr": entry.lr, "train_loss": entry.train_loss, **entry.metrics}
 
 
 def _retrained(record: Record) -> Mapping[str, float]:

@@ -127,7 +127,7 @@ def load_network(folder: Path | str, *, trust_model: bool = False) -> nn.Module:
     """
     plan, file = Path(folder) / "plan.json", Path(folder) / "weights.pt"
     try:
-        network = read_object(plan, Description, "export the trial again")
+        network = read_object(plan, _described, "export the trial again")
     except FileNotFoundError as error:
         raise ExperimentError(
             f"{plan}: must describe the network, but there is no such file; check the path."
@@ -137,6 +137,11 @@ def load_network(folder: Path | str, *, trust_model: bool = False) -> nn.Module:
     if (weights := jsonfiles.content(file)) is None:
         raise ExperimentError(f"{file}: must hold the network's weights, but there is no such file; check the path.")
     return rebuild_stored(network, weights, file)
+
+
+def _described(found: Any) -> dict[str, Any]:
+    converted(found, Description)
+    return dict(found)
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

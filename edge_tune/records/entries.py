@@ -1,43 +1,240 @@
-"""The entries of a study's files as types: what is read of each is checked, and it may hold more."""
+"""The entries of a study's files as types: what is read of each is checked, and it may hold more.
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypedDict
+`jsonfiles.plain` is the way to JSON, `jsonfiles.converted` the way back. What is None is not known, and is not written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, TypedDict
 
 from msgspec import Meta
+
+from edge_tune.records.jsonfiles import converted
 
 Count = Annotated[int, Meta(ge=0, lt=10**6)]
 """Of trials, epochs or attempts; a study that goes on makes a suggestion for each trial number below its last."""
 
 Width = Annotated[int, Meta(ge=0, lt=2**16)]
 Number = Annotated[int, Meta(ge=-(2**53), le=2**53)] | float
+Positive = Annotated[float, Meta(gt=0)]
 Metrics = Mapping[str, Number]
+Setting = str | int | Sequence[str] | None
+"""A setting of the device as it was read back."""
 
 
-class Interval(TypedDict):
-    """A ratio to the unpruned network, with its 95 % interval."""
-
-    ratio: Number
-    low: Number
-    high: Number
+# A measurement
 
 
-class Ratios(TypedDict, total=False):
-    """The ratios of a measurement."""
+@dataclass(frozen=True)
+class Ratio:
+    """Candidate / reference, below 1 when the candidate is faster, and its 95 % interval."""
 
-    latency_ratio: Interval
-    total_latency_ratio: Interval
+    ratio: Positive
+    low: Positive
+    high: Positive
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval, as a share of the ratio."""
+        return (self.high - self.low) / 2 / self.ratio
 
 
-class Evidence(TypedDict, total=False):
-    """The device's evidence for a measurement."""
+@dataclass(frozen=True, kw_only=True)
+class Ratios:
+    """The ratios of a measurement.
 
-    ratios: Ratios
+    Attributes:
+        is_precise: Whether they are known as well as a measurement strives for.
+        rounds, runs_a_turn, seed: Of the turns that they were taken in.
+        to_itself: Whether the network is the reference itself, so that they are the noise floor.
+    """
+
+    latency_ratio: Ratio | None = None
+    total_latency_ratio: Ratio | None = None
+    is_precise: bool | None = None
+    rounds: int | None = None
+    runs_a_turn: int | None = None
+    seed: int | None = None
+    to_itself: bool = False
 
 
-class CurveEntry(TypedDict):
-    """An epoch of a curve."""
+@dataclass(frozen=True, kw_only=True)
+class TimeSummary:
+    """A summary of the times of single runs, in milliseconds; a formula has the median alone."""
+
+    median: float
+    n: int | None = None
+    min: float | None = None
+    p10: float | None = None
+    mean: float | None = None
+    p90: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How far a network's outputs on the device are from the CPU's, over so many images."""
+
+    images: int
+    off_by: float
+    tolerance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the reference took in the turns of a measurement."""
+
+    agreement: Agreement | None = None
+    latency: TimeSummary | None = None
+    total_latency: TimeSummary | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadBack:
+    """The settings that the device said it used."""
+
+    precision: str | None = None
+    threads: Setting = None
+    streams: Setting = None
+    requests: Setting = None
+    execution_devices: Setting = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput(ReadBack):
+    """How many images a second were taken of: so many, in so many seconds, after a warm-up."""
+
+    images: int
+    seconds: float
+    warm_up_images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceEntry:
+    """A device and the process that owns it.
+
+    Attributes:
+        devices: Name -> full name of all that there are.
+        cpus: Cores that the process stays on.
+        host: Name of the node.
+    """
+
+    device: str | None = None
+    device_name: str | None = None
+    devices: Mapping[str, str] = field(default_factory=dict)
+    openvino: str | None = None
+    python: str | None = None
+    numpy: str | None = None
+    cpus: tuple[int, ...] = ()
+    host: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The device in words; empty if it is not known."""
+        name, full = self.device or "", self.device_name or ""
+        return f"{name} ({full})" if full and full != name else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence(ReadBack, DeviceEntry):
+    """The device's evidence for a measurement.
+
+    Attributes:
+        restarts: How often the process that owns the device was replaced before.
+        runs, warm_up_runs: Inferences that were timed, and those before.
+        clock: What runs are timed by, as `answers.Begun` has it.
+        counters: What the layers' counters show: "mean of all runs" or "last run".
+        seconds: Stage -> seconds.
+        stopped_by: What ended the rounds: "interval", "time" or "runs".
+        bytes: Of the network, where a formula goes by them.
+        metrics: What was measured, under the names that records have for it.
+        remembered: Whether an equal network had been measured before.
+    """
+
+    restarts: int | None = None
+    runs: int | None = None
+    warm_up_runs: int | None = None
+    clock: str | None = None
+    counters: str | None = None
+    executed_layers: int | None = None
+    agreement: Agreement | None = None
+    latency: TimeSummary | None = None
+    total_latency: TimeSummary | None = None
+    throughput: Throughput | None = None
+    load_average: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    stopped_by: str | None = None
+    bytes: int | None = None
+    reference: Reference = Reference()
+    ratios: Ratios | None = None
+    metrics: Metrics = field(default_factory=dict)
+    remembered: bool | None = None
+
+    @property
+    def intervals(self) -> dict[str, Ratio]:
+        """The ratios to the unpruned network with their intervals, by the metrics' names."""
+        known = self.ratios or Ratios()
+        found = {"latency_ratio": known.latency_ratio, "total_latency_ratio": known.total_latency_ratio}
+        return {metric: ratio for metric, ratio in found.items() if ratio is not None}
+
+    @property
+    def reference_ms(self) -> dict[str, float]:
+        """Milliseconds of the unpruned network in the turns of this measurement: the only ones to set beside it."""
+        found = {"latency_ms": self.reference.latency, "total_latency_ms": self.reference.total_latency}
+        return {metric: times.median for metric, times in found.items() if times is not None}
+
+    @property
+    def is_precise(self) -> bool:
+        """Whether the ratios are known as well as a measurement strives for; its time may have been over before."""
+        known = self.ratios.is_precise if self.ratios else None
+        return self.stopped_by != "time" if known is None else known
+
+    @property
+    def is_unpruned(self) -> bool:
+        """Whether what was measured is the unpruned network, because nothing was removed."""
+        return self.ratios is not None and self.ratios.to_itself
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as the device's runtime names it.
+
+    Attributes:
+        type: What it does, in the runtime's words: Convolution, Reorder, ...
+        kernel: What does it: brgconv_avx512_f32, ...
+        ms: Mean over the runs; 0 if another layer does its work.
+    """
+
+    name: str
+    type: str
+    kernel: str
+    ms: float
+
+
+# A trial
+
+
+@dataclass(frozen=True)
+class LayerEntry(Layer):
+    """A layer under the network's own name; `share` is its part of the sum of all."""
+
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochEntry:
+    """An epoch of retraining.
+
+    Attributes:
+        train_loss: Mean cross-entropy over the pass, nats.
+        metrics: What was found after it: accuracy and loss on the validation split, what was measured.
+    """
 
     epoch: Count
+    lr: float
+    train_loss: float
+    seconds: float
+    metrics: Metrics = field(default_factory=dict)
 
 
 class CutEntry(TypedDict, total=False):
@@ -48,44 +245,163 @@ class CutEntry(TypedDict, total=False):
     kept: Width
 
 
-class DataEntry(TypedDict, total=False):
+# run.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataEntry:
     """The settings of the images."""
 
-    name: str
+    name: str = ""
 
 
-class GroupEntry(TypedDict, total=False):
+@dataclass(frozen=True, kw_only=True)
+class SparsityEntry:
+    """A range of sparsities, or the values that are chosen from."""
+
+    low: Number = 0.0
+    high: Number = 0.0
+    values: Sequence[Number] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupEntry:
     """A pruner group."""
 
-    weights: list[str]
+    structure: str | Sequence[str] = ()
+    weights: Sequence[str] = ()
+    sparsity: SparsityEntry = SparsityEntry()
 
 
-class BenchmarkEntry(TypedDict, total=False):
+@dataclass(frozen=True, kw_only=True)
+class RetrainingEntry:
+    """How a pruned network is retrained."""
+
+    epochs: Count = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkEntry:
     """How the device is measured."""
 
-    device: str
-    python: str | None
+    device: str = ""
 
 
-class Identity(TypedDict, total=False):
-    """What the sessions of a study have in common."""
+@dataclass(frozen=True, kw_only=True)
+class SearchEntry:
+    """How points are chosen, and how many."""
 
-    model: str
-    dataset: DataEntry
-    pruner_groups: dict[str, GroupEntry]
-    benchmark: BenchmarkEntry
-
-
-class Session(TypedDict, total=False):
-    """One start of the study."""
-
-    started_at: str
-    versions: dict[str, str]
-    device: dict[str, Any]
+    method: str = ""
+    trials: Count = 0
 
 
-class Run(TypedDict, total=False):
-    """run.json."""
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is read of the settings that the sessions of a study have in common.
 
-    identity: Identity
-    sessions: list[Session]
+    Attributes:
+        target: As `loading.objective_from_json` takes it.
+    """
+
+    model: str = ""
+    dataset: DataEntry = DataEntry()
+    pruner_groups: Mapping[str, GroupEntry] = field(default_factory=dict)
+    target: object = None
+    retraining: RetrainingEntry = RetrainingEntry()
+    benchmark: BenchmarkEntry = BenchmarkEntry()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeEntry:
+    """A node of the cluster that a session ran on."""
+
+    host: str
+    cpus: int
+    devices: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterEntry:
+    """The cluster that a session ran on; `where` is the address of its Ray, in words."""
+
+    where: str
+    nodes: Sequence[NodeEntry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One start of the study.
+
+    Attributes:
+        started_at: ISO 8601.
+        command: What starts it again, without secrets.
+        commit: Of the checkout, with "+" when files differ from it; None outside of one.
+        versions: Package -> version.
+    """
+
+    started_at: str = ""
+    experiment_file: str | None = None
+    command: str | None = None
+    commit: str | None = None
+    host: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    cluster: ClusterEntry | None = None
+    device: DeviceEntry = DeviceEntry()
+
+
+FORM = 2
+"""Of the files of a study; another one when they change so that an earlier version's cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What was run: run.json.
+
+    Attributes:
+        identity: What must be the same in all sessions, as it was written; None if the file does not say.
+        simulated: Whether the figures follow from formulas.
+        search: The settings of the search, as they were written.
+        parameters: Name -> what the search chooses, as it was written.
+        form: FORM, or that of another version; None if the file does not say.
+    """
+
+    form: int | None = None
+    identity: Mapping[str, object] | None = None
+    simulated: bool = False
+    seed: int | None = None
+    search: Mapping[str, object] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    sessions: Sequence[Session] = ()
+
+    @classmethod
+    def from_entry(cls, entry: object) -> "Run":
+        """Return what parsed JSON says.
+
+        Raises:
+            DamageError: It is something else; the text says what is wrong, and where.
+        """
+        run = converted(entry, cls)
+        assert run._read
+        return run
+
+    @property
+    def settings(self) -> Settings:
+        """What is read of the identity."""
+        return self._read.identity or Settings()
+
+    @property
+    def searched(self) -> SearchEntry:
+        """What is read of the settings of the search."""
+        return self._read.search
+
+    @cached_property
+    def _read(self) -> "_Read":
+        return converted({"identity": self.identity, "search": self.search}, _Read)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is read of a run, under its keys: so a problem is named with its place in the file."""
+
+    identity: Settings | None
+    search: SearchEntry

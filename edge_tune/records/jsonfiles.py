@@ -3,9 +3,10 @@
 A file of one object is all or nothing; of a file of lines, those that are whole are used.
 """
 
+import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -50,26 +51,24 @@ def content(file: Path) -> bytes | None:
         raise ExperimentError(f"{file}: must be a file that can be read, but got {error.strerror}.") from error
 
 
-def read_object(file: Path, kind: type[Part], advice: str) -> dict[str, Any]:
-    """Return the JSON object in a file, as it stands there.
+def read_object(file: Path, parse: Parse[Part], advice: str) -> Part:
+    """Return what the JSON object in a file holds.
 
     Args:
-        kind: What it must be, as msgspec reads types; of keys that it does not name, anything may stand there.
+        parse: Makes it of what was parsed, or raises DamageError.
         advice: What to do if it is damaged, as the end of a sentence.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ExperimentError: It is no object of that kind; the sentence says where it is wrong.
+        ExperimentError: It is no such object; the sentence says where it is wrong.
     """
     text = content(file)
     if text is None:
         raise FileNotFoundError(file)
     try:
-        found = decoded(text)
-        converted(found, kind)
+        return parse(decoded(text))
     except DamageError as error:
         raise ExperimentError(f"{file}: must hold what a study wrote there, but got: {error}; {advice}.") from error
-    return dict(found)
 
 
 def read_lines(file: Path, parse: Parse[Part]) -> Lines[Part]:
@@ -109,6 +108,21 @@ def converted(found: Any, kind: type[Part]) -> Part:
         return msgspec.convert(found, kind)
     except msgspec.ValidationError as error:
         raise DamageError(_said(error)) from error
+
+
+def plain(part: object) -> Any:
+    """Return a dataclass, and all that is in it, as plain JSON types; a field that is None is left out."""
+    if is_dataclass(part) and not isinstance(part, type):
+        found = {one.name: getattr(part, one.name) for one in fields(part)}
+        return {name: plain(value) for name, value in found.items() if value is not None}
+    if isinstance(part, Mapping):
+        return {key: plain(value) for key, value in part.items()}
+    return [plain(value) for value in part] if isinstance(part, list | tuple) else part
+
+
+def to_json(part: object, indent: int | None = None) -> str:
+    """Return JSON; a number that is not finite is refused."""
+    return json.dumps(plain(part), indent=indent, allow_nan=False)
 
 
 def _said(error: Exception) -> str:

@@ -1,95 +1,19 @@
-"""Which records are best, which to keep, and what a study's verdict consists of."""
+"""Which records are best, which to keep, and how many came to what."""
 
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from edge_tune.experiment import KeepWeights
-from edge_tune.metrics import RATIOS
 from edge_tune.objective import Goal, Maximise, Minimise, Objective
 from edge_tune.records.endings import REPEAT, RULES
-from edge_tune.records.entries import Metrics
-from edge_tune.records.jsonfiles import converted, read_object
-from edge_tune.records.results import Record, Results
+from edge_tune.records.entries import Evidence
+from edge_tune.records.results import Record
 from edge_tune.records.scoring import Scorer
 
 FRONT = (Minimise("latency_ratio"), Maximise("top1"))
 """The goals whose Pareto front keeps its weights. The ratio tells networks apart that were measured an hour apart."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One network of the verdict.
-
-    Attributes:
-        name: As in the records, with what was done to it.
-        metrics: Accuracy on validation and the device's measurements.
-        test: top1, top5 and loss on the test split.
-        device_test_top1: Of the exported network on the device; None where that was not asked.
-        ratios: latency_ratio and total_latency_ratio as measured: ratio, low, high. Those of the
-            unpruned network are to itself, and so the noise floor.
-        reference: latency_ms and total_latency_ms of the unpruned network in the very turns of this measurement.
-        is_precise: Whether the ratios are known as well as a measurement strives for.
-        is_unpruned: Whether nothing was removed, so that this is the unpruned network, whose ratio is 1.
-    """
-
-    name: str
-    trial: int
-    metrics: Metrics
-    test: Metrics
-    device_test_top1: float | None = None
-    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    reference: Mapping[str, float] = field(default_factory=dict)
-    is_precise: bool = True
-    is_unpruned: bool = False
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The networks to compare, the chosen one last if there is one, and how the trials ended.
-
-    Attributes:
-        endings: As `endings` counts them.
-        imprecise: A warning about the measurements, if one is due.
-        failures: Reason -> how many trials failed for it, the most frequent first.
-        objective: What came of an objective that is more than one metric, in a sentence.
-        simulated: Whether the figures follow from formulas.
-    """
-
-    rows: Sequence[Row]
-    chosen: int | None
-    better_in_both: Mapping[str, Sequence[int]]
-    endings: Mapping[str, int]
-    imprecise: str | None = None
-    failures: Mapping[str, int] = field(default_factory=dict)
-    objective: str | None = None
-    simulated: bool = False
-
-    @property
-    def trials(self) -> int:
-        """How many networks the search tried."""
-        return sum(count for ending, count in self.endings.items() if ending != REPEAT)
-
-    @property
-    def all_failed(self) -> bool:
-        """Whether there were trials, and each failed."""
-        return 0 < self.trials == self.endings["failed"]
-
-
-def read_verdict(results: Results) -> Verdict | None:
-    """Return the verdict that the end of a study wrote to summary.json; None if it has not come to its end.
-
-    Raises:
-        ExperimentError: The file is damaged.
-    """
-    try:
-        advice = "restore the file, or remove it: the figures on the test split are then left out"
-        return converted(read_object(results.folder / "summary.json", Verdict, advice), Verdict)
-    except FileNotFoundError:
-        return None
 
 
 def with_metrics(records: Iterable[Record], *goals: Goal) -> list[Record]:
@@ -240,48 +164,15 @@ class Standing:
         return [*self._baselines, *found]
 
 
-def ratios(measurement: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
-    """Return the ratios to the unpruned network that a measurement's evidence holds: ratio, low, high."""
-    measured = measurement.get("ratios", {})
-    return {name: measured[name] for name in RATIOS if name in measured}
-
-
-def reference_ms(measurement: Mapping[str, Any]) -> dict[str, float]:
-    """Return the milliseconds of the unpruned network in the turns of a measurement: the only ones to set beside it."""
-    reference = measurement.get("reference", {})
-    found = {f"{name}_ms": reference.get(name, {}).get("median") for name in ("latency", "total_latency")}
-    return {metric: ms for metric, ms in found.items() if ms is not None}
-
-
-def is_precise(measurement: Mapping[str, Any]) -> bool:
-    """Tell whether a measurement's ratios are known as well as it strives for; its time may have been over before."""
-    return bool(measurement.get("ratios", {}).get("is_precise", measurement.get("stopped_by") != "time"))
-
-
-def is_unpruned(measurement: Mapping[str, Any]) -> bool:
-    """Tell whether what was measured is the unpruned network, because nothing was removed."""
-    return bool(measurement.get("ratios", {}).get("to_itself"))
-
-
-def evidence(measurement: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a Row holds of a measurement."""
-    return {
-        "ratios": ratios(measurement),
-        "reference": reference_ms(measurement),
-        "is_precise": is_precise(measurement),
-        "is_unpruned": is_unpruned(measurement),
-    }
-
-
-def last_measurement(record: Record) -> Mapping[str, Any]:
-    """Return the evidence for the latencies that a record has now."""
-    return next(reversed(list(record.measurements.values())), {})
+def last_measurement(record: Record) -> Evidence:
+    """Return the evidence for the latencies that a record has now; one that says nothing if there is none."""
+    return next(reversed(list(record.measurements.values())), Evidence())
 
 
 def imprecise_line(records: Iterable[Record]) -> str | None:
     """Return a warning that counts the measurements whose time was over before their ratios were known; or None."""
     every = [one for record in records for one in record.measurements.values()]
-    imprecise = sum(not is_precise(one) for one in every)
+    imprecise = sum(not one.is_precise for one in every)
     if not imprecise:
         return None
     return (

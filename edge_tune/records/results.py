@@ -12,7 +12,6 @@ layers/           where the time goes in those, one CSV a trial
 import csv
 import fcntl
 import io
-import json
 import os
 import zipfile
 from collections import Counter
@@ -28,8 +27,8 @@ from edge_tune.experiment import NAME
 from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS, RATIOS
 from edge_tune.parameters import Point
-from edge_tune.records.entries import Count, CurveEntry, CutEntry, Evidence, Metrics, Number, Run
-from edge_tune.records.jsonfiles import DamageError, Lines, converted, read_lines, read_object
+from edge_tune.records.entries import FORM, Count, CutEntry, EpochEntry, Evidence, LayerEntry, Metrics, Number, Run
+from edge_tune.records.jsonfiles import DamageError, Lines, converted, read_lines, read_object, to_json
 
 LOCK = ".lock"
 RESTORE = "restore the file, or begin another study with --results"
@@ -72,10 +71,10 @@ class Record:
         epoch: Epochs of retraining finished.
         pruned: Every metric right after pruning (validation split).
         metrics: Every metric now: the accuracy of `epoch`, the last measurement.
-        curve: One entry an epoch: epoch, lr, train_loss, top1, top5, loss, seconds.
+        curve: One entry an epoch.
         plan: What was asked and done to each weight.
         measurements: Stage -> the device's evidence for its figures.
-        layers: Of the last measurement: name, type, kernel, ms, share.
+        layers: Of the last measurement.
         seconds: Stage -> seconds spent in it.
     """
 
@@ -89,10 +88,10 @@ class Record:
     epoch: Count = 0
     pruned: Metrics = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
-    curve: Sequence[Metrics] = ()
+    curve: Sequence[EpochEntry] = ()
     plan: Sequence[Mapping[str, Any]] = ()
-    measurements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    layers: Sequence[Mapping[str, str | Number | None]] = ()
+    measurements: Mapping[str, Evidence] = field(default_factory=dict)
+    layers: Sequence[LayerEntry] = ()
     seconds: Metrics = field(default_factory=dict)
     node: str = ""
     started_at: str = ""
@@ -107,7 +106,7 @@ class Record:
 
     def to_json(self) -> str:
         """Return one line of JSON; a metric that is not finite is refused."""
-        return json.dumps(asdict(self), allow_nan=False)
+        return to_json(self)
 
     @classmethod
     def from_entry(cls, entry: object) -> "Record":
@@ -119,9 +118,7 @@ class Record:
         if not isinstance(entry, Mapping):
             raise DamageError(f"expected an object with the fields of a record, got {type(entry).__name__}")
         record = converted({key: value for key, value in entry.items() if value is not None}, cls)
-        converted(record.measurements, dict[str, Evidence])
         converted(record.plan, list[CutEntry])
-        converted(record.curve, list[CurveEntry])
         for time in (record.started_at, record.ended_at):
             _check_time(time)
         if record.baseline is not None and not NAME.fullmatch(record.baseline):
@@ -316,26 +313,34 @@ class Results:
             if (damage := _damage(self.network_file(record)))
         )
 
-    def run(self) -> dict[str, Any]:
-        """Return run.json: what was run.
+    def run(self) -> Run:
+        """Return what was run.
 
         Raises:
-            ExperimentError: It is not there, or damaged.
+            ExperimentError: It is not there, damaged, or of another version.
         """
+        file = self.folder / "run.json"
         try:
-            return read_object(self.folder / "run.json", Run, RESTORE)
+            run = read_object(file, Run.from_entry, RESTORE)
         except FileNotFoundError as error:
             raise ExperimentError(
-                f"{self.folder / 'run.json'}: must be there beside the records of a study, but is not; {RESTORE}."
+                f"{file}: must be there beside the records of a study, but is not; {RESTORE}."
             ) from error
+        if run.form != FORM:
+            form = "older and says none" if run.form is None else f"of form {run.form}"
+            raise ExperimentError(
+                f"{file}: must be of a study that this version of EdgeTune can read (form {FORM}), but is {form}; use "
+                f"the version that ran it, or begin another study with --results."
+            )
+        return run
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """Return what the sessions of the study have in common.
 
         Raises:
             ExperimentError: run.json is not there or does not say it.
         """
-        identity: dict[str, Any] | None = self.run().get("identity")
+        identity = self.run().identity
         if identity is None:
             raise ExperimentError(
                 f"{self.folder / 'run.json'}: must say the study's identity, but does not; {RESTORE}."
@@ -349,7 +354,7 @@ class Results:
 
     def add_started(self, trial: int, point: Point) -> None:
         """Note that a trial begins."""
-        _append(self.folder / "started.jsonl", json.dumps({"trial": trial, "point": dict(point)}))
+        _append(self.folder / "started.jsonl", to_json(Started(trial, point)))
 
     def trials(self) -> list[Record]:
         """Return the trials of the search that came to an end, by number."""
@@ -388,10 +393,9 @@ class Results:
         self.checkpoints.mkdir(exist_ok=True)
         write_atomically(self.checkpoint_file(trial), content)
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, content: object) -> None:
         """Write a JSON file whole or not at all."""
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        write_atomically(self.folder / name, text.encode())
+        write_atomically(self.folder / name, f"{to_json(content, indent=2)}\n".encode())
 
     def network_file(self, record: Record) -> Path:
         """Return where the weights of a finished trial are, if they are kept."""
@@ -414,7 +418,7 @@ class Results:
         for record in by_name.values():
             if record.layers and not self.layers_file(record).exists():
                 self.layers_file(record).parent.mkdir(exist_ok=True)
-                write_atomically(self.layers_file(record), as_csv(record.layers).encode())
+                write_atomically(self.layers_file(record), as_csv([asdict(layer) for layer in record.layers]).encode())
 
 
 def now() -> str:
@@ -465,8 +469,8 @@ def _missing(record: Record) -> list[str]:
     """Return the figures that the record of a trial with figures lacks."""
     if record.status == "failed":
         return []
-    ratios = record.measurements.get("pruned", {}).get("ratios", {})
-    parts = {"": record.metrics, "pruned ": record.pruned, "the interval of ": ratios}
+    intervals = record.measurements.get("pruned", Evidence()).intervals
+    parts = {"": record.metrics, "pruned ": record.pruned, "the interval of ": intervals}
     needed = {"": METRICS, "pruned ": METRICS, "the interval of ": RATIOS}
     return [what + metric for what, held in parts.items() for metric in needed[what] if metric not in held]
 

@@ -9,31 +9,28 @@ A trial has no value in a column that its record does not speak of. Accuracies a
 """
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from edge_tune.metrics import METRICS, RATIOS
+from edge_tune.metrics import METRICS, RATIO_OF, RATIOS
 from edge_tune.objective import Objective
 from edge_tune.parameters import column_type
 from edge_tune.records.choosing import Ranking, ranking_line
-from edge_tune.records.entries import Metrics
+from edge_tune.records.entries import Evidence, Metrics
+from edge_tune.records.jsonfiles import plain
 from edge_tune.records.ranking import (
     FRONT,
-    Verdict,
     better_in_both,
     endings,
-    is_precise,
     last_measurement,
     pareto_front,
-    ratios,
-    reference_ms,
     with_metrics,
 )
 from edge_tune.records.results import Record
+from edge_tune.records.verdict import Verdict
 
 Cells = dict[str, Any]
 WHOLE_NUMBERS = {"trial", "epoch", "attempts", "same_as"}
@@ -110,7 +107,7 @@ def summary(
             for baseline in with_metrics(baselines, *FRONT)
         },
         "objective": _objective(ranking) if ranking else None,
-        "verdict": asdict(verdict) if verdict else None,
+        "verdict": plain(verdict) if verdict else None,
     }
 
 
@@ -125,6 +122,7 @@ def _objective(ranking: Ranking) -> dict[str, Any]:
 
 def _entry(record: Record) -> dict[str, Any]:
     """Return what the summary says of a network."""
+    evidence = last_measurement(record)
     return {
         "trial": record.trial,
         "name": record.name,
@@ -133,9 +131,9 @@ def _entry(record: Record) -> dict[str, Any]:
         "epoch": record.epoch,
         "pruned": dict(record.pruned),
         "metrics": dict(record.metrics),
-        "ratios": {name: dict(interval) for name, interval in ratios(last_measurement(record)).items()},
-        "reference": reference_ms(last_measurement(record)),
-        "is_precise": is_precise(last_measurement(record)),
+        "ratios": plain(evidence.intervals),
+        "reference": evidence.reference_ms,
+        "is_precise": evidence.is_precise,
     }
 
 
@@ -167,14 +165,17 @@ def _now(record: Record) -> Cells:
 
 
 def _pruned(record: Record) -> Cells:
-    cells = _measured(record.pruned, record.measurements.get("pruned", {}))
+    cells = _measured(record.pruned, record.measurements.get("pruned", Evidence()))
     return {f"pruned.{name}": value for name, value in cells.items()}
 
 
 def _circumstances(record: Record) -> Cells:
-    measurement = last_measurement(record)
+    evidence = last_measurement(record)
     return {
-        **{name: measurement.get(name) for name in ("device", "device_name", "precision", "openvino")},
+        "device": evidence.device,
+        "device_name": evidence.device_name,
+        "precision": evidence.precision,
+        "openvino": evidence.openvino,
         "node": record.node or None,
         "started_at": record.started_at or None,
         "ended_at": record.ended_at or None,
@@ -185,17 +186,18 @@ def _circumstances(record: Record) -> Cells:
 SECTIONS = (_what, _asked, _now, _pruned, _kept, _circumstances)
 
 
-def _measured(metrics: Metrics, measurement: Mapping[str, Any]) -> Cells:
+def _measured(metrics: Metrics, evidence: Evidence) -> Cells:
     """Return the metrics, each ratio followed by its interval."""
-    intervals = ratios(measurement)
+    intervals = evidence.intervals
     cells: Cells = {}
     for name in dict.fromkeys((*METRICS, *metrics)):
         cells[name] = metrics.get(name)
         if name in RATIOS:
-            cells.update({f"{name}.{end}": intervals.get(name, {}).get(end) for end in ("low", "high")})
-    reference = reference_ms(measurement)
-    cells.update({f"reference.{name}": reference.get(name) for name in ("latency_ms", "total_latency_ms")})
-    return {**cells, "is_precise": is_precise(measurement) if intervals else None}
+            interval = intervals.get(name)
+            cells[f"{name}.low"] = interval.low if interval else None
+            cells[f"{name}.high"] = interval.high if interval else None
+    cells.update({f"reference.{name}": evidence.reference_ms.get(name) for name in RATIO_OF})
+    return {**cells, "is_precise": evidence.is_precise if intervals else None}
 
 
 def _type(column: str) -> pa.DataType:

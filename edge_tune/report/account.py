@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
-from typing import Any
 
 from edge_tune.report import bars
 from edge_tune.report.blocks import Block, Html, Note, Plot, Table, Text
@@ -11,19 +10,9 @@ from edge_tune.report.data import StudyData, number
 from edge_tune.report.timeline import IDLE, seconds_by_node, stages_of
 
 
-def device(study: StudyData) -> str:
-    """Return what measured, in words."""
-    device = study.sessions[0].get("device")
-    if not isinstance(device, dict):
-        return ""
-    name, full = device.get("device", ""), device.get("device_name", "")
-    return f"{name} ({full})" if full and full != name else str(name)
-
-
 def time(study: StudyData) -> list[Block]:
     """Return where the time went, by stage and node."""
-    starts = [str(session.get("started_at", "")) for session in study.sessions]
-    nodes = seconds_by_node(study.records, starts)
+    nodes = seconds_by_node(study.records, [session.started_at for session in study.sessions])
     stages = stages_of(nodes)
     if not stages:
         return [Note("Left out: no record says when and where its trial ran.")]
@@ -96,16 +85,16 @@ def trials(study: StudyData, place: int) -> list[Block]:
 
 def run(study: StudyData) -> list[Block]:
     """Return what it takes to run the study again."""
-    facts: list[tuple[str, Any]] = [("Results", study.folder)]
-    first = study.sessions[0]
-    facts += [("Experiment file", first.get("experiment_file")), ("Seed", study.run.get("seed"))]
-    facts += [("Device", device(study)), ("Weights and images", study.identity.get("weights and images"))]
+    first, identity = study.sessions[0], study.run.identity or {}
+    facts: list[tuple[str, object]] = [("Results", study.folder)]
+    facts += [("Experiment file", first.experiment_file), ("Seed", study.run.seed)]
+    facts += [("Device", first.device.text), ("Weights and images", identity.get("weights and images"))]
     for place, session in enumerate(study.sessions):
         name = "Command" if len(study.sessions) == 1 else f"Command, session {place + 1}"
-        facts += [(name, session.get("command")), ("Started", _when(session.get("started_at")))]
-        facts.append(("Commit", session.get("commit")))
-        facts.append(("Host", session.get("host")))
-        facts.append(("Versions", _versions(session)))
+        facts += [(name, session.command), ("Started", _when(session.started_at))]
+        facts.append(("Commit", session.commit))
+        facts.append(("Host", session.host))
+        facts.append(("Versions", ", ".join(f"{name} {version}" for name, version in session.versions.items())))
     entries = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd>" for name, fact in facts if fact not in (None, "")
     )
@@ -119,15 +108,8 @@ def run(study: StudyData) -> list[Block]:
     return blocks
 
 
-def _when(started: object) -> str:
+def _when(started: str) -> str:
     try:
-        return datetime.fromisoformat(str(started)).strftime("%Y-%m-%d %H:%M:%S %Z")
+        return datetime.fromisoformat(started).strftime("%Y-%m-%d %H:%M:%S %Z")
     except ValueError:
         return ""
-
-
-def _versions(session: Mapping[str, Any]) -> str:
-    versions = session.get("versions")
-    python = [f"Python {session['python']}"] if session.get("python") else []
-    known = [f"{name} {version}" for name, version in versions.items()] if isinstance(versions, dict) else []
-    return ", ".join([*python, *known])

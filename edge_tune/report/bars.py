@@ -156,7 +156,6 @@ def shares_by_layer(record: Record, ratio: float) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for layer in record.layers:
-        name = str(layer.get("name", "?"))
-        found[name] = found.get(name, 0.0) + number(layer.get("ms"))
+        found[layer.name] = found.get(layer.name, 0.0) + layer.ms
     total = sum(found.values())
     return {name: 100 * ratio * ms / total for name, ms in found.items()} if total > 0 else {}

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from edge_tune.metrics import RATIOS
 from edge_tune.parameters import short_names
 from edge_tune.records.endings import ending, ending_text
-from edge_tune.records.ranking import is_precise, reference_ms
 from edge_tune.records.results import Record
 from edge_tune.report.data import StudyData, columns_of, interval, measurement, numbers, numbers_of
 
@@ -47,9 +46,9 @@ def cards(study: StudyData) -> dict[str, Any]:
         "short": short_names(name for record in records for name in record.point),
         "pruned": _columns([record.pruned for record in records]),
         "metrics": _columns([record.metrics for record in records]),
-        "reference": _columns([reference_ms(measurement(record)) for record in records]),
+        "reference": _columns([measurement(record).reference_ms for record in records]),
         "imprecise": {
-            stage: [row for row, record in enumerate(records) if not is_precise(measurement(record, name))]
+            stage: [row for row, record in enumerate(records) if not measurement(record, name).is_precise]
             for stage, name in (("pruned", "pruned"), ("metrics", None))
         },
         "intervals": {metric: _interval(records, metric) for metric in RATIOS},
@@ -96,11 +95,9 @@ def _interval(records: Sequence[Record], metric: str) -> dict[str, dict[str, str
 
 def _groups(study: StudyData, weights: Sequence[str]) -> dict[str, list[int]]:
     """Return label -> which of the weights it prunes."""
-    groups = study.identity.get("pruner_groups")
-    if not isinstance(groups, Mapping):
-        return {}
     rows = {weight: row for row, weight in enumerate(weights)}
-    return {label: [rows[w] for w in group.get("weights", ()) if w in rows] for label, group in groups.items()}
+    groups = study.settings.pruner_groups
+    return {label: [rows[w] for w in group.weights if w in rows] for label, group in groups.items()}
 
 
 def _cuts(records: Sequence[Record], weights: Sequence[str], what: str) -> list[dict[str, str]]:
@@ -120,8 +117,8 @@ def _curves(records: Sequence[Record]) -> dict[str, dict[str, str]]:
     epochs = [epoch for record in records for epoch in record.curve]
     return {
         "begins": pack(np.cumsum([0, *lengths]).astype(np.int32)),
-        "top1": pack(_scaled((epoch.get("top1") for epoch in epochs), 100)),
-        "train_loss": pack(_scaled((epoch.get("train_loss") for epoch in epochs), 1000)),
+        "top1": pack(_scaled((epoch.metrics.get("top1") for epoch in epochs), 100)),
+        "train_loss": pack(_scaled((epoch.train_loss for epoch in epochs), 1000)),
     }
 
 

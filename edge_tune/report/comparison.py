@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from edge_tune.metrics import RATIO_OF, RATIOS
-from edge_tune.records.ranking import Row
+from edge_tune.records.verdict import Row
 from edge_tune.report import verdict
 from edge_tune.report.blocks import DASH, Table
 from edge_tune.report.data import StudyData, interval, number
@@ -80,7 +80,7 @@ def _below(row: Row, name: str) -> str:
     if row.is_unpruned or row.trial == 0:
         return ""
     if ratio := row.ratios.get(name):
-        return f"<small>[{ratio['low']:.3f}, {ratio['high']:.3f}]</small>"
+        return f"<small>[{ratio.low:.3f}, {ratio.high:.3f}]</small>"
     return f"<small>of {row.reference[name]:.3f}</small>" if name in row.reference else ""
 
 

@@ -8,31 +8,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import ExperimentError
 from edge_tune.loading import as_text, objective_from_json
 from edge_tune.objective import Objective
 from edge_tune.parameters import Axis, Choice, from_json
 from edge_tune.records.choosing import Ranking, rank
 from edge_tune.records.endings import RAN_TO_THE_END, ending
+from edge_tune.records.entries import Evidence, Ratio, Run, Session, Settings
 from edge_tune.records.jsonfiles import content
 from edge_tune.records.ranking import (
     FRONT,
-    Verdict,
     better_in_both,
     eligible,
     last_measurement,
     pareto_front,
-    ratios,
-    read_verdict,
     without_repeats,
 )
 from edge_tune.records.results import Record, Results
 from edge_tune.records.scoring import Scorer
+from edge_tune.records.verdict import Verdict, read_verdict
 from edge_tune.report.statistics import Floats, Mask
 from edge_tune.report.timeline import hours_of_work
 
@@ -43,7 +40,6 @@ class StudyData:
 
     Attributes:
         label: A short name that tells it from the other studies of the report.
-        run: What was run: run.json.
         verdict: As it was written at the end; None if the study did not come to its end.
         source: The experiment file's text.
         trials: Without those that took the record of another trial over: each network is shown and counted once.
@@ -54,7 +50,7 @@ class StudyData:
 
     label: str
     folder: Path
-    run: Mapping[str, Any]
+    run: Run
     verdict: Verdict | None
     source: str
     baselines: Sequence[Record]
@@ -63,37 +59,36 @@ class StudyData:
     problems: Sequence[str] = ()
     objective: Objective | None = None
 
-    @cached_property
-    def identity(self) -> Mapping[str, Any]:
-        """The experiment, as plain JSON."""
-        found: Mapping[str, Any] = self.run.get("identity", {})
-        return found
+    @property
+    def settings(self) -> Settings:
+        """The experiment, as far as it is shown."""
+        return self.run.settings
 
     @cached_property
     def axes(self) -> Mapping[str, Axis]:
         """The axis of each parameter that is a number, as far as run.json says it from the values that occur."""
-        stored = self.run.get("parameters")
+        stored = self.run.parameters
         axes = {}
         for name, values in self.columns.parameters.items():
-            known = from_json(stored.get(name)) if isinstance(stored, Mapping) else None
+            known = from_json(stored.get(name))
             found = Choice(values[np.isfinite(values)].tolist())
             axes[name] = known.axis if known and known.axis else found.axis or Axis(0.0, 1.0)
         return axes
 
-    @cached_property
-    def sessions(self) -> list[Mapping[str, Any]]:
-        """What is known of each start of the study."""
-        return self.run.get("sessions") or [{}]
+    @property
+    def sessions(self) -> Sequence[Session]:
+        """What is known of each start of the study: of one at least."""
+        return self.run.sessions or [Session()]
 
-    @cached_property
+    @property
     def simulated(self) -> bool:
         """Whether its figures follow from formulas."""
-        return bool(self.run.get("simulated"))
+        return self.run.simulated
 
     @cached_property
     def target(self) -> Objective:
         """What the search looked for."""
-        return objective_from_json(self.identity.get("target"))
+        return objective_from_json(self.settings.target)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -159,8 +154,7 @@ class StudyData:
     @cached_property
     def columns(self) -> "Columns":
         """The trials as columns."""
-        starts = [str(session.get("started_at", "")) for session in self.sessions]
-        return Columns.of(self.trials, hours_of_work(self.records, starts))
+        return Columns.of(self.trials, hours_of_work(self.records, [session.started_at for session in self.sessions]))
 
 
 @dataclass(frozen=True)
@@ -236,7 +230,7 @@ def _read(folder: Path, label: str, objective: Objective | None) -> StudyData:
     trials = without_repeats(every)
     shown = {record.trial for record in trials}
     study = StudyData(
-        label=f"{label} (simulated)" if run.get("simulated") else label,
+        label=f"{label} (simulated)" if run.simulated else label,
         folder=folder,
         run=run,
         verdict=verdict,
@@ -260,14 +254,12 @@ def _by_latency(record: Record) -> float:
 
 def interval(record: Record, metric: str, stage: str | None = None) -> Ratio | None:
     """Return a ratio with its interval as the device's evidence has it, of one stage or of the last one."""
-    entry = ratios(measurement(record, stage)).get(metric, {})
-    values = [number(entry.get(key)) for key in ("ratio", "low", "high")]
-    return Ratio(*values) if all(value > 0 for value in values) else None
+    return measurement(record, stage).intervals.get(metric)
 
 
-def measurement(record: Record, stage: str | None = None) -> Mapping[str, Any]:
-    """Return the device's evidence of one stage or of the last one; empty if there is none."""
-    return record.measurements.get(stage, {}) if stage else last_measurement(record)
+def measurement(record: Record, stage: str | None = None) -> Evidence:
+    """Return the device's evidence of one stage or of the last one; one that says nothing if there is none."""
+    return record.measurements.get(stage, Evidence()) if stage else last_measurement(record)
 
 
 def number(value: object) -> float:

@@ -62,15 +62,13 @@ def study_sections(study: StudyData, axes: Axes, first: int, place: int) -> list
 
 def about(study: StudyData) -> str:
     """Return one line on a study."""
-    data = study.identity.get("dataset")
-    name = Path(str(data.get("name") if isinstance(data, dict) else data)).name
     session = study.sessions[0]
     parts = [
-        f"{study.identity.get('model', 'a network')} on {name}",
+        f"{study.settings.model or 'a network'} on {Path(study.settings.dataset.name).name}",
         study.target.text,
         counted(study.tried, "trial"),
-        str(account.device(study)),
-        str(session.get("started_at", ""))[:10],
+        session.device.text,
+        session.started_at[:10],
     ]
     return ", ".join(part for part in parts if part) + "."
 

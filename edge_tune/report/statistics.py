@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from edge_tune.benchmark.statistics import Ratio
+from edge_tune.records.entries import Ratio
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

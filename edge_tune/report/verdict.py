@@ -8,15 +8,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edge_tune.benchmark.statistics import Ratio, is_distinguishable, noise_floor
+from edge_tune.benchmark.statistics import is_distinguishable, noise_floor
 from edge_tune.display.console import SIMULATED, repeats_line
 from edge_tune.metrics import RATIOS
 from edge_tune.records.choosing import ranking_line
 from edge_tune.records.endings import ending, ending_text
-from edge_tune.records.entries import Metrics
-from edge_tune.records.ranking import Row, evidence, imprecise_line
+from edge_tune.records.entries import Ratio
+from edge_tune.records.ranking import imprecise_line
 from edge_tune.records.results import Record
-from edge_tune.report.data import StudyData, interval, measurement, number
+from edge_tune.records.verdict import Row, row_of, rows_of, with_test_figures
+from edge_tune.report.data import StudyData, interval, number
 from edge_tune.report.statistics import quotient
 from edge_tune.wording import counted, listed, verb
 
@@ -43,25 +44,7 @@ class Change:
 
 def rows(study: StudyData) -> list[Row]:
     """Return the networks of the verdict's table, the chosen one last; without its test figures if it has none."""
-    found = [row for record in study.baselines if record.status == "finished" for row in _baseline_rows(study, record)]
-    if study.chosen:
-        found.append(_row(study, f"best: {study.chosen.name}", study.chosen, study.chosen.metrics, None))
-    return found
-
-
-def _baseline_rows(study: StudyData, record: Record) -> Iterator[Row]:
-    label = f"{record.name}, not retrained" if record.plan else record.name
-    yield _row(study, label, record, record.pruned, "pruned")
-    if record.epoch:
-        yield _row(study, f"{record.name}, {counted(record.epoch, 'epoch')}", record, record.metrics, None)
-
-
-def _row(study: StudyData, name: str, record: Record, metrics: Metrics, stage: str | None) -> Row:
-    """Return a row under the name by which the end of the study has looked up its test figures."""
-    tested = next((row.test for row in (study.verdict.rows if study.verdict else ()) if row.name == name), {})
-    ratios = {metric: vars(found) for metric in RATIOS if (found := interval(record, metric, stage))}
-    known = {**evidence(measurement(record, stage)), "ratios": ratios}
-    return Row(name=name, trial=record.trial, metrics=metrics, test=tested, **known)
+    return with_test_figures(rows_of(study.baselines, study.chosen), study.verdict)
 
 
 def noise(study: StudyData, metric: str = "latency_ratio") -> float:
@@ -102,10 +85,10 @@ def _ratio_to(chosen: Row, other: Row, metric: str) -> Ratio | None:
     """Return the chosen network's time over the other's, both from their ratios to the unpruned network."""
     if metric not in chosen.ratios:
         return None
-    mine = Ratio(**chosen.ratios[metric])
+    mine = chosen.ratios[metric]
     if other.trial == 0:
         return mine
-    return quotient(mine, Ratio(**other.ratios[metric])) if metric in other.ratios else None
+    return quotient(mine, other.ratios[metric]) if metric in other.ratios else None
 
 
 def sentences(study: StudyData) -> list[str]:
@@ -165,7 +148,7 @@ def _against_unpruned(study: StudyData, row: Row, chosen: Record) -> str:
     if row.test:
         text += f" and {number(row.test.get('top1')):.2f} % on the test split"
     if study.unpruned:
-        change = changes(row, Row(name="", trial=0, metrics=study.unpruned.metrics, test={})).get("val_top1")
+        change = changes(row, row_of(study.unpruned, study.unpruned.name)).get("val_top1")
         if change and change.points is not None:
             text += f", {_points(change.points)} the unpruned network on validation"
     return f"{text}."

@@ -24,6 +24,7 @@ from edge_tune.benchmark.cores import training_cpus, usable_cpus
 from edge_tune.command import ASKED_TO_END
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.entries import ClusterEntry, NodeEntry
 from edge_tune.wording import counted
 
 NAMESPACE = "edge_tune"
@@ -103,10 +104,10 @@ class Cluster:
             f"{counted(devices, 'device')} ({device_name}, on {hosts or 'none of them yet'})"
         )
 
-    def entry(self) -> dict[str, Any]:
+    def entry(self) -> ClusterEntry:
         """Return what run.json keeps of it."""
-        nodes = [{"host": node.host, "cpus": node.cpus, "devices": node.devices} for node in self.nodes]
-        return {"where": self.where, "nodes": nodes}
+        nodes = [NodeEntry(host=node.host, cpus=node.cpus, devices=node.devices) for node in self.nodes]
+        return ClusterEntry(where=self.where, nodes=nodes)
 
     def trials_at_once(self, cpus_per_trial: int) -> int:
         """Return how many trials of so many CPUs the nodes have room for.

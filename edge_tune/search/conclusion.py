@@ -3,9 +3,7 @@
 The test split is read here and nowhere else, once for each network that is shown.
 """
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,20 +15,11 @@ from edge_tune.networks import onnx_export, pruning, stored
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate, score
 from edge_tune.networks.images import Split
-from edge_tune.records.choosing import rank, ranking_line
-from edge_tune.records.ranking import (
-    Row,
-    Verdict,
-    better_in_both,
-    endings,
-    evidence,
-    failures,
-    imprecise_line,
-    last_measurement,
-)
+from edge_tune.records.choosing import rank
+from edge_tune.records.jsonfiles import plain
 from edge_tune.records.results import Record, Results
+from edge_tune.records.verdict import Row, Verdict, rows_of, verdict_of
 from edge_tune.search.study import Study
-from edge_tune.wording import counted
 
 
 class Converter(Protocol):
@@ -50,60 +39,33 @@ def conclude(study: Study, dataset: Dataset, results: Results, converter: Conver
         converter: The device; None if it computes nothing, then there is no IR and no test on it.
     """
     trials, baselines = results.trials(), results.baselines()
-    rows = [row for record in baselines for row in _baseline_rows(study, dataset, results, record)]
     ranking = rank(study.experiment.objective, [*baselines, *trials])
-    chosen = ranking.best
-    if chosen:
-        rows.append(_write_best(study, dataset, results, converter, chosen))
-    verdict = Verdict(
-        rows=rows,
-        chosen=chosen.trial if chosen else None,
-        better_in_both={record.name: [trial.trial for trial in better_in_both(trials, record)] for record in baselines},
-        endings=endings(trials),
-        imprecise=imprecise_line([*baselines, *trials]),
-        failures=failures(trials),
-        objective=None if ranking.objective.is_a_metric else ranking_line(ranking),
-    )
-    results.write_json("summary.json", asdict(verdict))
+    chosen, records = ranking.best, {record.trial: record for record in (*baselines, *trials)}
+    rows = []
+    for row in rows_of(baselines, chosen):
+        record = records[row.trial]
+        network = _network(study, results, record, row.epoch)
+        tested = replace(row, test=_test(network, dataset.test))
+        if record is chosen:
+            tested = _write_best(study, dataset, results, converter, tested, record, network)
+        rows.append(tested)
+    verdict = verdict_of(baselines, trials, ranking, rows)
+    results.write_json("summary.json", verdict)
     return verdict
 
 
-def _baseline_rows(study: Study, dataset: Dataset, results: Results, record: Record) -> Iterator[Row]:
-    if record.status != "finished":
-        return
-    plan = pruning.plan_from_json(record.plan)
-    network = pruning.prune(study.network(), plan, study.coupled)
-    label = f"{record.name}, not retrained" if plan else record.name
-    yield Row(
-        name=label,
-        trial=record.trial,
-        metrics=record.pruned,
-        test=_test(network, dataset.test),
-        **evidence(record.measurements["pruned"]),
-    )
-    if record.epoch:
-        network = _network(study, results, record)
-        label = f"{record.name}, {counted(record.epoch, 'epoch')}"
-        yield Row(
-            name=label,
-            trial=record.trial,
-            metrics=record.metrics,
-            test=_test(network, dataset.test),
-            **evidence(last_measurement(record)),
-        )
-
-
-def _write_best(study: Study, dataset: Dataset, results: Results, converter: Converter | None, record: Record) -> Row:
-    network = _network(study, results, record)
+def _write_best(
+    study: Study,
+    dataset: Dataset,
+    results: Results,
+    converter: Converter | None,
+    row: Row,
+    record: Record,
+    network: nn.Module,
+) -> Row:
+    """Write best/ and return the row of the chosen network, tested on the device too."""
     onnx = onnx_export.to_onnx(network, study.input_shape)
-    row = Row(
-        name=f"best: {record.name}",
-        trial=record.trial,
-        metrics=record.metrics,
-        test=_test(network, dataset.test),
-        device_test_top1=_device_top1(converter, onnx, dataset.test) if converter else None,
-        **evidence(last_measurement(record)),
-    )
+    row = replace(row, device_test_top1=_device_top1(converter, onnx, dataset.test) if converter else None)
     stored.write_network(
         results.folder / "best",
         network=_description(study, record),
@@ -117,10 +79,13 @@ def _write_best(study: Study, dataset: Dataset, results: Results, converter: Con
 
 def figures(row: Row, record: Record) -> dict[str, Any]:
     """Return the content of metrics.json."""
-    return {**asdict(row), "record": json.loads(record.to_json())}
+    return {**plain(row), "record": plain(record)}
 
 
-def _network(study: Study, results: Results, record: Record) -> nn.Module:
+def _network(study: Study, results: Results, record: Record, epoch: int) -> nn.Module:
+    """Return the network of a row: right after pruning, or as its trial left it."""
+    if epoch < record.epoch:
+        return pruning.prune(study.network(), pruning.plan_from_json(record.plan), study.coupled)
     return stored.rebuild(_description(study, record), results.network_file(record).read_bytes())
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from edge_tune.benchmark.backend import check_device
 from edge_tune.benchmark.devices import BenchmarkClient, measuring
@@ -18,13 +18,15 @@ from edge_tune.display.tensorboard import TensorBoard
 from edge_tune.errors import BenchmarkError, EdgeTuneError, ExperimentError, StudyError
 from edge_tune.experiment import Asha, Benchmark, Experiment
 from edge_tune.files import write_atomically
-from edge_tune.loading import as_json, parameters_as_json
+from edge_tune.loading import as_json, identity, parameters_as_json
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
 from edge_tune.networks.training import training_recipe
 from edge_tune.parameters import Point
-from edge_tune.records.ranking import Standing, Verdict
+from edge_tune.records.entries import FORM, DeviceEntry, Run, Session
+from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record, Report, Results
+from edge_tune.records.verdict import Verdict
 from edge_tune.search import cluster, conclusion, suggesters, tune
 from edge_tune.search.cluster import Cluster
 from edge_tune.search.searcher import count_trials
@@ -45,7 +47,7 @@ NEWS_S = 20.0
 def run(
     experiment: Experiment,
     results: Results,
-    about: Mapping[str, Any],
+    about: Session,
     source: bytes,
     say: Say,
     simulated_epoch_s: float | None = None,
@@ -84,7 +86,7 @@ def run(
 def _run(
     experiment: Experiment,
     results: Results,
-    about: Mapping[str, Any],
+    about: Session,
     source: bytes,
     say: Say,
     simulated_epoch_s: float | None,
@@ -103,7 +105,7 @@ def _run(
             here.check_agreement()
             with told(say, f"{experiment.benchmark.device} to answer"):
                 found = _check_device(here, experiment.benchmark, loaded)
-            say(f"{here.says(found['device_name'])}. Results: {results.folder}")
+            say(f"{here.says(found.device_name or '')}. Results: {results.folder}")
             work: _Work
             if loaded is None:
                 work = Simulation(experiment, simulated_epoch_s or 0.0)
@@ -119,7 +121,7 @@ def _run(
                 # Only now, so that an unpruned network that guesses leaves no study.
                 write_atomically(results.folder / "unpruned.onnx", reference)
                 write_atomically(results.folder / "experiment.py", source)
-                _write_run(results, work, {**about, "cluster": here.entry(), "device": device.describe()})
+                _write_run(results, work, replace(about, cluster=here.entry(), device=device.describe()))
                 return _Session(work, results, here, device, say).run(unpruned)
     except (EdgeTuneError, KeyboardInterrupt):
         results.discard_if_empty()
@@ -149,7 +151,7 @@ def _recorded(ended: int, total: int, results: Results) -> str:
     return f"{ended} of {counted(total, 'trial')} {verb(ended, 'is', 'are')} recorded in {results.folder}"
 
 
-def _check_device(here: Cluster, settings: Benchmark, loaded: Loaded | None) -> dict[str, Any]:
+def _check_device(here: Cluster, settings: Benchmark, loaded: Loaded | None) -> DeviceEntry:
     """Check, before hours are spent on training, that the device runs the unpruned network; return its description."""
     try:
         return here.on_device_node(check_device, settings, *((loaded.onnx, loaded.image) if loaded else ()))
@@ -171,23 +173,7 @@ def _check_images(here: Cluster, study: Study) -> None:
     )
 
 
-def identity(experiment: Experiment) -> dict[str, Any]:
-    """Return what must not change between the sessions of a study; limits, how many trials, and what is kept, may."""
-    plain = as_json(replace(experiment, dataset=experiment.data))
-    del plain["type"], plain["keep_weights"]
-    for free in (
-        "trials",
-        "max_concurrent_trials",
-        "cpus_per_trial",
-        "time_budget_s",
-        "trial_time_limit_s",
-        "max_failed_trials",
-    ):
-        plain["search"].pop(free)
-    return plain
-
-
-def check_same(results: Results, mine: Mapping[str, Any]) -> None:
+def check_same(results: Results, mine: Mapping[str, object]) -> None:
     """Check that the folder is new or holds a study that is `mine`.
 
     Raises:
@@ -210,7 +196,7 @@ def _check_kind(results: Results, *, simulated: bool) -> None:
     Raises:
         ExperimentError: It does not.
     """
-    if results.exists() and bool(results.run().get("simulated")) != simulated:
+    if results.exists() and results.run().simulated != simulated:
         kind, how = ("real", "without") if simulated else ("simulated", "with")
         raise ExperimentError(
             f"{results.folder}: holds a {kind} study, which must be resumed {how} --simulate; choose another folder "
@@ -218,7 +204,7 @@ def _check_kind(results: Results, *, simulated: bool) -> None:
         )
 
 
-def _keys(value: Any) -> list[str]:
+def _keys(value: object) -> list[str]:
     """Return the keys of a mapping in their order: it numbers the baselines and shuffles a grid."""
     return list(value) if isinstance(value, Mapping) else []
 
@@ -487,16 +473,18 @@ def _remedy(experiment: Experiment) -> str:
     )
 
 
-def _write_run(results: Results, work: _Work, about: Mapping[str, Any]) -> None:
-    """Write what is run; a resumed study keeps the first session's notes and adds its own."""
-    sessions = results.run().get("sessions", []) if results.exists() else []
-    session = {"started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **about}
-    content = {
-        "simulated": work.simulated,
-        "identity": {**identity(work.experiment), "weights and images": work.digest},
-        "seed": work.experiment.search.seed,
-        "search": as_json(work.experiment)["search"],
-        "parameters": parameters_as_json(work.experiment),
-        "sessions": [*sessions, session],
-    }
-    results.write_json("run.json", content)
+def _write_run(results: Results, work: _Work, session: Session) -> None:
+    """Write what is run; a resumed study keeps the notes of the sessions before and adds its own."""
+    run = Run(
+        form=FORM,
+        simulated=work.simulated,
+        identity={**identity(work.experiment), "weights and images": work.digest},
+        seed=work.experiment.search.seed,
+        search=as_json(work.experiment)["search"],
+        parameters=parameters_as_json(work.experiment),
+        sessions=[
+            *(results.run().sessions if results.exists() else []),
+            replace(session, started_at=datetime.now(timezone.utc).isoformat(timespec="seconds")),
+        ],
+    )
+    results.write_json("run.json", run)

@@ -14,15 +14,16 @@ import json
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_tune.benchmark.measurement import Device
 from edge_tune.experiment import RETRAINING, Experiment
 from edge_tune.parameters import Parameter, Point, of_part
-from edge_tune.records.choosing import rank, ranking_line
-from edge_tune.records.ranking import Row, Verdict, better_in_both, endings, evidence, failures
+from edge_tune.records.choosing import rank
+from edge_tune.records.entries import EpochEntry
 from edge_tune.records.results import Planned, Record, Report, Results, now
+from edge_tune.records.verdict import Row, Verdict, rows_of, verdict_of
 from edge_tune.search.points import count_points
 
 BYTES = 100_000
@@ -100,32 +101,20 @@ class Simulation:
         """Return the verdict on what the formulas gave; there is no network to test or to keep."""
         trials, baselines = results.trials(), results.baselines()
         ranking = rank(self.experiment.objective, [*baselines, *trials])
-        chosen = ranking.best
-        verdict = Verdict(
-            rows=[
-                _row(record) for record in (*baselines, *([chosen] if chosen else [])) if record.status == "finished"
-            ],
-            chosen=chosen.trial if chosen else None,
-            better_in_both={
-                record.name: [trial.trial for trial in better_in_both(trials, record)] for record in baselines
-            },
-            endings=endings(trials),
-            failures=failures(trials),
-            objective=None if ranking.objective.is_a_metric else ranking_line(ranking),
-            simulated=True,
-        )
-        results.write_json("summary.json", asdict(verdict))
+        rows = [_as_if_tested(row) for row in rows_of(baselines, ranking.best)]
+        verdict = verdict_of(baselines, trials, ranking, rows, simulated=True)
+        results.write_json("summary.json", verdict)
         return verdict
 
     def _after(self, record: Record, epoch: int, sparsity: float) -> Record:
         accuracy = _accuracy(sparsity, epoch)
-        entry = {
-            "epoch": epoch,
-            "lr": self.experiment.retraining.at(of_part(record.point, RETRAINING)).lr_at(epoch - 1),
-            "train_loss": accuracy["loss"],
-            "seconds": self.epoch_s,
-            **accuracy,
-        }
+        entry = EpochEntry(
+            epoch=epoch,
+            lr=self.experiment.retraining.at(of_part(record.point, RETRAINING)).lr_at(epoch - 1),
+            train_loss=accuracy["loss"],
+            seconds=self.epoch_s,
+            metrics=accuracy,
+        )
         seconds = {**record.seconds, "retrain": record.seconds.get("retrain", 0.0) + self.epoch_s}
         metrics = {**record.metrics, **accuracy}
         return replace(record, epoch=epoch, metrics=metrics, curve=(*record.curve, entry), seconds=seconds)
@@ -165,8 +154,5 @@ def _size(sparsity: float) -> dict[str, float]:
     return {"parameters": parameters, "macs": 100 * parameters}
 
 
-def _row(record: Record) -> Row:
-    name = record.name if record.baseline else f"best: {record.name}"
-    test = {metric: record.metrics[metric] for metric in ("top1", "top5", "loss")}
-    measured = evidence(record.measurements["pruned"])
-    return Row(name=name, trial=record.trial, metrics=record.metrics, test=test, **measured)
+def _as_if_tested(row: Row) -> Row:
+    return replace(row, test={metric: row.metrics[metric] for metric in ("top1", "top5", "loss")})

@@ -151,9 +151,9 @@ class AshaScheduler(InOrder, AsyncHyperBandScheduler):
         for record in (record for record in records if record.same_as is None):
             known: dict[str, float] = dict(record.pruned)
             for entry in record.curve:
-                known |= {**entry, **(record.metrics if entry is record.curve[-1] else {})}
+                known |= {**entry.metrics, **(record.metrics if entry is record.curve[-1] else {})}
                 if metric in known:
-                    self._enter(record.trial, entry["epoch"], known[metric])
+                    self._enter(record.trial, entry.epoch, known[metric])
 
     def _enter(self, trial: int, epoch: float, value: float) -> str:
         bracket: Any = self._brackets[0]

@@ -23,7 +23,7 @@ from edge_tune.networks.tracing import Shape
 from edge_tune.networks.weights import is_download, load_weights, read_weights
 
 Say = Callable[[str], None]
-MeasureGranularity = Callable[[Benchmark], granularity.Verdict]
+MeasureGranularity = Callable[[Benchmark], granularity.GranularityVerdict]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from edge_tune.networks.evaluation import Evaluation, evaluate
 from edge_tune.networks.pruning import Plan
 from edge_tune.networks.retraining import Epoch, make_optimiser, retrain
 from edge_tune.parameters import Point, Value, of_part
+from edge_tune.records.entries import EpochEntry
 from edge_tune.records.results import Planned, Record, Report, now
 from edge_tune.search.checkpoint import Checkpoint
 from edge_tune.search.points import count_points, grid_point
@@ -163,7 +164,7 @@ def run_trial(
         node=platform.node(),
         started_at=started_at,
     )
-    run = _Run(study, device, network, plan, record, clock, epochs=epochs)
+    run = _UnderWay(study, device, network, plan, record, clock, epochs=epochs)
     if checkpoint:
         run.go_on(Checkpoint.from_bytes(checkpoint))  # which was reported
     else:
@@ -203,7 +204,7 @@ class _Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
-class _Run:
+class _UnderWay:
     """The state of a trial between two reports.
 
     Attributes:
@@ -251,7 +252,7 @@ class _Run:
             self.record, collapsed=why_collapsed(evaluation), metrics={**self.record.metrics, **_accuracy(evaluation)}
         )
         if epoch:
-            entry = {**asdict(epoch), **_accuracy(evaluation)}
+            entry = EpochEntry(**asdict(epoch), metrics=_accuracy(evaluation))
             self.record = replace(self.record, epoch=epoch.epoch, curve=(*self.record.curve, entry))
 
     def measure(self, stage: str, remember: str | None = None) -> None:
@@ -266,19 +267,18 @@ class _Run:
             measurement = measurement.of_reference()  # its layers are those of the unpruned network, trained or not
         measured = measurement.metrics
         metrics = {**self.record.metrics, **measured, **self._size()}
-        evidence = {**measurement.evidence, **measured, "remembered": answer.remembered}
-        taken = layers.layers_of(evidence) if "layers" in evidence else []
-        evidence.pop("layers", None)  # they go to the record under their own names
+        evidence = replace(measurement.evidence, metrics=measured, remembered=answer.remembered)
         self.record = replace(
             self.record,
-            layers=[asdict(row) for row in layers.rows(taken, onnx)],
+            layers=layers.rows(measurement.layers, onnx),
             metrics=metrics,
             pruned=self.record.pruned or metrics,
             measurements={**self.record.measurements, stage: evidence},
         )
         if self.record.epoch and self.study.measures_after(self.record.epoch):
             *earlier, last = self.record.curve
-            self.record = replace(self.record, curve=(*earlier, {**last, **measured}))
+            last = replace(last, metrics={**last.metrics, **measured})
+            self.record = replace(self.record, curve=(*earlier, last))
 
     def decide(self) -> None:
         """Look whether a rule ends the trial here. None ends a baseline."""

@@ -15,7 +15,7 @@ def test_measure_serves_the_next_request_after_one_that_failed_and_names_device_
         actor.measure(b"no network")
     measurement = actor.measure(onnx).measurement
     assert measurement.latency_ms > 0
-    assert (measurement.evidence["device"], measurement.evidence["host"]) == ("CPU", platform.node())
+    assert (measurement.evidence.device, measurement.evidence.host) == ("CPU", platform.node())
     actor.close()
 
 

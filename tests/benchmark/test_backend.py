@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from onnx import load_from_string as onnx_of
 from edge_tune.benchmark.backend import RUNNER, FakeBackend, OpenVinoBackend, check_device, open_backend
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.jsonfiles import plain
 from tests.benchmark.conftest import IMAGE
 from tests.doubles import double_of
 
@@ -112,7 +112,7 @@ def test_measure_tells_networks_apart(cpu: OpenVinoBackend, onnx: bytes, wide_on
 
 def test_measure_keeps_its_evidence(cpu: OpenVinoBackend, onnx: bytes) -> None:
     measured = cpu.measure(onnx, QUICK)
-    evidence = json.loads(json.dumps(measured.evidence))
+    evidence = plain(measured.evidence)
     read_back = {"precision": "f32", "threads": 1, "streams": 1, "requests": 1, "execution_devices": ["CPU"]}
     assert evidence["device"] == "CPU"
     assert evidence["devices"]["CPU"] == evidence["device_name"]
@@ -135,7 +135,7 @@ def test_measure_stays_on_its_core(onnx: bytes) -> None:
     evidence = backend.measure(onnx, QUICK).evidence
     threads = [Path(task, "status").read_text() for task in Path(f"/proc/{backend.pid}/task").iterdir()]
     backend.close()
-    assert evidence["cpus"] == [core]
+    assert evidence.cpus == (core,)
     wandering = [status for status in threads if f"Cpus_allowed_list:\t{core}\n" not in status]
     # numpy's idle threads were started before; those of OpenVINO come after the pinning.
     assert len(wandering) < len(threads)
@@ -168,7 +168,7 @@ def test_check_device_names_the_devices_there_are_when_it_is_unknown(device: str
 
 def test_check_device_runs_a_network_and_says_what_the_device_refuses_about_it(onnx: bytes) -> None:
     image = np.zeros((1, *IMAGE), dtype=np.float32)
-    assert check_device(QUICK, onnx, image)["device"] == "CPU"
+    assert check_device(QUICK, onnx, image).device == "CPU"
     model = onnx_of(onnx)
     model.graph.node[0].op_type = "Convolute"
     with pytest.raises(
@@ -176,7 +176,7 @@ def test_check_device_runs_a_network_and_says_what_the_device_refuses_about_it(o
         match=r"CPU must run the unpruned network, but got: OpenVINO says: .*Convolute.* Change the network",
     ):
         check_device(QUICK, model.SerializeToString(), image)
-    assert check_device(Benchmark(device="fake"), model.SerializeToString(), image)["device"] == "fake"
+    assert check_device(Benchmark(device="fake"), model.SerializeToString(), image).device == "fake"
 
 
 @pytest.mark.parametrize("device", ["AUTO", "HETERO:CPU"])
@@ -185,7 +185,7 @@ def test_measure_accepts_whatever_device_openvino_accepts(device: str, onnx: byt
     backend = open_backend(settings, None)
     evidence = backend.measure(onnx, settings).evidence
     backend.close()
-    assert (evidence["device"], evidence["precision"], evidence["threads"]) == (device, "f32", 1)
+    assert (evidence.device, evidence.precision, evidence.threads) == (device, "f32", 1)
 
 
 def test_openvino_backend_refuses_more_threads_than_cores() -> None:
@@ -203,7 +203,7 @@ def test_openvino_backend_starts_again_when_killed_between_requests(onnx: bytes)
     backend.describe()
     assert backend.pid
     os.kill(backend.pid, signal.SIGKILL)
-    assert backend.measure(onnx, QUICK).evidence["restarts"] == 1
+    assert backend.measure(onnx, QUICK).evidence.restarts == 1
     backend.close()
 
 
@@ -214,7 +214,7 @@ def test_openvino_backend_starts_again_when_killed_during_a_request(onnx: bytes)
     # A measurement cannot be over before its 0.3 s of warm-up and 0.2 s of throughput.
     killer = threading.Timer(0.2, os.kill, (backend.pid, signal.SIGKILL))
     killer.start()
-    assert backend.measure(onnx, QUICK).evidence["restarts"] == 1
+    assert backend.measure(onnx, QUICK).evidence.restarts == 1
     killer.join()
     backend.close()
 
@@ -223,7 +223,7 @@ def test_openvino_backend_retries_once_when_the_child_answers_garbage(onnx: byte
     script = FIRST_TIME_ONLY.format(then=GARBAGE)
     command = [sys.executable, "-c", script, str(tmp_path / "marker"), str(RUNNER)]
     backend = OpenVinoBackend(QUICK, command=command, silence_s=3.0)
-    assert backend.measure(onnx, QUICK).evidence["restarts"] == 1
+    assert backend.measure(onnx, QUICK).evidence.restarts == 1
     backend.close()
 
 
@@ -256,9 +256,9 @@ def test_measure_goes_on_with_another_process_when_loading_fails_once(how: str, 
     backend = runner_but(change, tmp_path / "marker", silence_s=3.0 if how == HANG else 30.0)
     evidence = backend.measure(onnx, QUICK, onnx).evidence
     backend.close()
-    assert evidence["restarts"] == 1
-    assert evidence["warm_up_runs"] >= 40  # the new process was warm before it measured
-    assert evidence["runs"] == 5 * evidence["ratios"]["rounds"] >= 20  # none of the first one's
+    assert evidence.restarts == 1
+    assert evidence.warm_up_runs >= 40  # the new process was warm before it measured
+    assert evidence.runs == 5 * evidence.ratios.rounds >= 20  # none of the first one's
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_measure_gives_up_with_the_reason_after_its_retries(
 def test_measure_begins_again_when_the_process_fails_on_the_way(command: str, onnx: bytes, tmp_path: Path) -> None:
     change = f"if first_time: commands.Commands.{command} = lambda *a, **b: os._exit(1)"
     backend = runner_but(change, tmp_path / "marker")
-    assert backend.measure(onnx, QUICK).evidence["restarts"] == 1
+    assert backend.measure(onnx, QUICK).evidence.restarts == 1
     backend.close()
 
 
@@ -333,25 +333,25 @@ def test_describe_says_what_the_stick_needs(how: str, advice: str, tmp_path: Pat
 
 def test_measure_ends_when_the_ratio_is_precise_or_time_is_over(cpu: OpenVinoBackend, onnx: bytes) -> None:
     by_time = cpu.measure(onnx, Benchmark(runs=200, max_s=1e-9), onnx).evidence
-    assert (by_time["stopped_by"], by_time["ratios"]["rounds"], by_time["runs"]) == ("time", 1, 1)
-    assert not by_time["ratios"]["is_precise"]
+    assert (by_time.stopped_by, by_time.ratios.rounds, by_time.runs) == ("time", 1, 1)
+    assert not by_time.is_precise
     steady = OpenVinoBackend(QUICK, command=double_of(""))
     at_length = steady.measure(onnx, Benchmark(runs=60, max_s=600), onnx).evidence
     steady.close()
-    assert (at_length["stopped_by"], at_length["ratios"]["rounds"], at_length["runs"]) == ("interval", 12, 60)
-    assert at_length["ratios"]["is_precise"]
+    assert (at_length.stopped_by, at_length.ratios.rounds, at_length.runs) == ("interval", 12, 60)
+    assert at_length.is_precise
 
 
 def test_measure_without_a_reference_keeps_to_its_time_too(cpu: OpenVinoBackend, onnx: bytes) -> None:
     evidence = cpu.measure(onnx, Benchmark(runs=10**6, max_s=0.2)).evidence
-    assert evidence["stopped_by"] == "time"
-    assert 1 <= evidence["runs"] < 10**6
+    assert evidence.stopped_by == "time"
+    assert 1 <= evidence.runs < 10**6
 
 
 def test_openvino_backend_can_be_used_after_close() -> None:
     backend = OpenVinoBackend(QUICK)
     for _ in range(2):
-        assert backend.describe()["device"] == "CPU"
+        assert backend.describe().device == "CPU"
         assert backend.pid
         backend.close()
         assert backend.pid is None

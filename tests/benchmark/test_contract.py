@@ -1,6 +1,5 @@
 """What the runner promises under every OpenVINO: this environment's, and 2021.4.2 of `make legacy-runtime`."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from edge_tune.benchmark.names import Names
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark, Precision
 from edge_tune.networks.onnx_export import to_onnx
+from edge_tune.records.jsonfiles import plain
 from tests.benchmark.conftest import IMAGE, cnn
 
 LEGACY = Path(__file__).parents[2] / ".venv-ncs" / "bin" / "python"
@@ -43,14 +43,14 @@ def cpu(python: str | None) -> Iterator[OpenVinoBackend]:
 
 def test_describe_names_the_runtime(cpu: OpenVinoBackend, python: str | None) -> None:
     described = cpu.describe()
-    assert described["device"] == "CPU"
-    assert described["openvino"].startswith("2021.4.2" if python else ov.get_version())
-    assert described["devices"]["CPU"] == described["device_name"]
+    assert described.device == "CPU"
+    assert described.openvino.startswith("2021.4.2" if python else ov.get_version())
+    assert described.devices["CPU"] == described.device_name
 
 
 def test_measure_gives_figures_with_their_evidence(cpu: OpenVinoBackend, onnx: bytes) -> None:
     measured = cpu.measure(onnx, QUICK)
-    evidence = json.loads(json.dumps(measured.evidence))
+    evidence = plain(measured.evidence)
     # Counters are whole microseconds and the host is noisy; both are medians over the same runs.
     assert 0 < measured.latency_ms < 1.5 * measured.total_latency_ms
     assert measured.throughput_fps > 0
@@ -59,8 +59,8 @@ def test_measure_gives_figures_with_their_evidence(cpu: OpenVinoBackend, onnx: b
     assert (evidence["runs"], evidence["stopped_by"]) == (10, "runs")
     assert evidence["counters"] == "mean of all runs"
     assert evidence["executed_layers"] > 0
-    assert sum(layer["ms"] for layer in evidence["layers"]) == pytest.approx(measured.latency_ms)
-    names = Names(onnx).all_own([layer["name"] for layer in evidence["layers"]])
+    assert sum(layer.ms for layer in measured.layers) == pytest.approx(measured.latency_ms)
+    names = Names(onnx).all_own([layer.name for layer in measured.layers])
     assert {"0", "3", "7"} <= set(names.values())  # the modules with weights
     assert evidence["warm_up_runs"] >= 40
     assert evidence["total_latency"]["n"] == evidence["latency"]["n"] == 10
@@ -68,7 +68,7 @@ def test_measure_gives_figures_with_their_evidence(cpu: OpenVinoBackend, onnx: b
 
 def test_measure_takes_turns_with_the_reference(cpu: OpenVinoBackend, onnx: bytes, wide_onnx: bytes) -> None:
     measured = cpu.measure(onnx, QUICK, wide_onnx)
-    evidence = json.loads(json.dumps(measured.evidence))
+    evidence = plain(measured.evidence)
     assert measured.latency_ratio is not None
     assert measured.total_latency_ratio is not None
     # A quarter of the channels are about a 14th of the work here; a half leaves room for overheads.
@@ -85,15 +85,15 @@ def test_measure_takes_turns_with_the_reference(cpu: OpenVinoBackend, onnx: byte
 def test_measure_gives_a_network_the_ratio_1_to_itself_and_keeps_its_noise(cpu: OpenVinoBackend, onnx: bytes) -> None:
     measured = cpu.measure(onnx, QUICK, onnx)
     assert (measured.latency_ratio, measured.total_latency_ratio) == (1.0, 1.0)
-    assert measured.evidence["ratios"]["to_itself"]
+    assert measured.evidence.is_unpruned
     # Two copies of one network on a host that does other work; without turns they differ by up to 30 %.
-    assert measured.evidence["ratios"]["total_latency_ratio"]["ratio"] == pytest.approx(1, abs=0.2)
+    assert measured.evidence.intervals["total_latency_ratio"].ratio == pytest.approx(1, abs=0.2)
 
 
 def test_measure_keeps_the_ratios_of_a_tiny_network_together(cpu: OpenVinoBackend) -> None:
     """Below 0.1 ms the counters, whole microseconds, show little; what is made of them must not contradict the rest."""
     small, wide = (to_onnx(cnn(width), (3, 8, 8)) for width in (8, 16))
-    evidence = cpu.measure(small, QUICK, wide).evidence
+    evidence = plain(cpu.measure(small, QUICK, wide).evidence)
     device, total = (evidence["ratios"][name] for name in ("latency_ratio", "total_latency_ratio"))
     assert 0 <= device["low"] <= device["ratio"] <= device["high"]
     # Device time is at least as far from equal as total time, on the same side.
@@ -104,8 +104,8 @@ def test_measure_keeps_the_ratios_of_a_tiny_network_together(cpu: OpenVinoBacken
 
 
 def test_measure_checks_the_outputs_first(cpu: OpenVinoBackend, onnx: bytes) -> None:
-    agreement = cpu.measure(onnx, QUICK).evidence["agreement"]
-    assert agreement["off_by"] <= agreement["tolerance"] == 1e-3
+    agreement = cpu.measure(onnx, QUICK).evidence.agreement
+    assert agreement.off_by <= agreement.tolerance == 1e-3
 
 
 def test_predict_agrees_with_torch(cpu: OpenVinoBackend, network: nn.Module, onnx: bytes) -> None:
@@ -132,7 +132,7 @@ def test_convert_gives_uncompressed_ir_that_computes_the_same(
 def test_measure_uses_bf16_when_asked_or_refuses(cpu: OpenVinoBackend, onnx: bytes) -> None:
     settings = Benchmark(runs=10, precision="bf16")
     if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        assert cpu.measure(onnx, settings).evidence["precision"] == "bf16"
+        assert cpu.measure(onnx, settings).evidence.precision == "bf16"
     else:
         with pytest.raises(BenchmarkError, match=r"precision must be one that CPU computes in .* but got 'bf16'"):
             cpu.measure(onnx, settings)
@@ -149,7 +149,7 @@ def test_describe_refuses_the_very_precisions_that_measure_refuses(
     except BenchmarkError as error:
         refusal = str(error)
     if not refusal:
-        assert check_device(settings)["device"] == "CPU"
+        assert check_device(settings).device == "CPU"
         return
     with pytest.raises(BenchmarkError, match=r"precision must be one that CPU computes in") as refused:
         check_device(settings)

@@ -86,7 +86,7 @@ def test_a_failure_is_not_remembered(client: BenchmarkClient, onnx: bytes) -> No
 
 
 def test_client_computes_and_describes_through_the_queue(client: BenchmarkClient, onnx: bytes) -> None:
-    assert client.describe()["device"] == "CPU"
+    assert client.describe().device == "CPU"
     assert client.predict(onnx, np.zeros((3, *IMAGE), dtype=np.float32)).shape == (3, 10)
     assert b"<net" in client.convert(onnx)[0]
 
@@ -113,7 +113,7 @@ def test_several_devices_serve_requests_at_the_same_time_and_each_answer_names_i
             assert sum(answer.done() for answer in answers) == 1
             assert client.measure(b"onnx").measurement.latency_ms > 0  # the free device serves on
             os.kill(pids[0], signal.SIGCONT)
-            assert all(answer.result().measurement.evidence["host"] for answer in answers)
+            assert all(answer.result().measurement.evidence.host for answer in answers)
 
 
 @ray.remote(num_cpus=0)

@@ -1,18 +1,21 @@
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino as ov
 import pytest
 
 from edge_tune.benchmark import granularity
-from edge_tune.benchmark.granularity import ROUNDS, WIDTHS, Verdict, find_granularity, pairs, time_widths
+from edge_tune.benchmark.backend import FakeBackend
+from edge_tune.benchmark.granularity import ROUNDS, WIDTHS, GranularityVerdict, find_granularity, pairs, time_widths
+from edge_tune.benchmark.measurement import Measurement
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.entries import Layer
 
 
 def staircase(
@@ -60,27 +63,26 @@ def test_find_granularity_calls_it_a_step_when_it_is_a_quarter_of_the_rise(slope
     assert find_granularity(staircase(16, 0.002, 0, slope=slope)).granularity == found
 
 
+def measured(layers: Sequence[Layer]) -> Measurement:
+    return replace(FakeBackend().measure(b"", Benchmark(device="fake")), layers=layers)
+
+
 def fake_device(step: int, seen: list[Sequence[int]]) -> granularity.Measure:
     """A device whose pairs take a staircase of time, and whose first pair pays for a reorder."""
 
-    def measure(network: bytes) -> Mapping[str, Any]:
+    def measure(network: bytes) -> Measurement:
         order = widths_of(network)
         seen.append(order)
         layers = [
-            {
-                "name": f"/pair{width}/{part}/Conv",
-                "type": "Convolution",
-                "kernel": "k",
-                "ms": math.ceil(width / step) * 0.5,
-            }
+            Layer(f"/pair{width}/{part}/Conv", "Convolution", "k", math.ceil(width / step) * 0.5)
             for width in order
             for part in "ab"
         ]
         layers += [
-            {"name": "/stem/Conv", "type": "Convolution", "kernel": "k", "ms": 9.0},
-            {"name": f"/stem/Relu_x_/pair{order[0]}/a/Conv", "type": "Reorder", "kernel": "k", "ms": 0.4},
+            Layer("/stem/Conv", "Convolution", "k", 9.0),
+            Layer(f"/stem/Relu_x_/pair{order[0]}/a/Conv", "Reorder", "k", 0.4),
         ]
-        return {"layers": layers}
+        return measured(layers)
 
     return measure
 
@@ -105,7 +107,7 @@ def test_time_widths_orders_each_round_anew_and_sums_what_belongs_to_a_pair() ->
 
 def test_time_widths_refuses_counters_without_time() -> None:
     with pytest.raises(BenchmarkError, match=r"time in every pair of layers, but show none for widths \[16, 17\]"):
-        time_widths(lambda _: {"layers": []}, widths=[16, 17], rounds=1)
+        time_widths(lambda _: measured([Layer("/stem/Conv", "Convolution", "k", 9.0)]), widths=[16, 17], rounds=1)
 
 
 def test_measure_granularity_asks_whom_it_is_given() -> None:
@@ -126,7 +128,7 @@ def test_pairs_keeps_values_in_range() -> None:
 
 
 def test_table_shows_each_width_and_the_verdict() -> None:
-    text = granularity.table(Verdict(16, 0.98, {width: width / 65 for width in WIDTHS}))
+    text = granularity.table(GranularityVerdict(16, 0.98, {width: width / 65 for width in WIDTHS}))
     assert all(f"{width:4d}: {width / 65:5.3f}" in text for width in WIDTHS)
     assert text.splitlines()[-1] == "Channel granularity: 16 channels (98% of 1000 resamples agree)."
 
@@ -134,11 +136,11 @@ def test_table_shows_each_width_and_the_verdict() -> None:
 @pytest.mark.parametrize(
     ("verdict", "sentence"),
     [
-        (Verdict(None, 0.6, {}), "no verdict, .*only 60%"),
-        (Verdict(1, 1.0, {}), "Channel granularity: 1, the time rises evenly"),
+        (GranularityVerdict(None, 0.6, {}), "no verdict, .*only 60%"),
+        (GranularityVerdict(1, 1.0, {}), "Channel granularity: 1, the time rises evenly"),
     ],
 )
-def test_says_tells_when_there_is_no_step(verdict: Verdict, sentence: str) -> None:
+def test_says_tells_when_there_is_no_step(verdict: GranularityVerdict, sentence: str) -> None:
     assert re.search(sentence, granularity.says(verdict))
 
 
@@ -147,11 +149,10 @@ def test_main_fails_without_a_verdict(
     found: int | None, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Benchmark] = []
-    verdict = Verdict(found, 0.9, {16: 0.5, 17: 1.0})
-    monkeypatch.setattr(granularity, "require_device", lambda settings, *, computes: asked.append(settings))
+    verdict = GranularityVerdict(found, 0.9, {16: 0.5, 17: 1.0})
     monkeypatch.setattr(granularity, "measure_granularity", lambda settings: asked.append(settings) or verdict)
     assert granularity.main(["--device", "GPU", "--threads", "2", "--device-python", "python3.9"]) == code
-    assert asked == 2 * [Benchmark(device="GPU", threads=2, python="python3.9")]
+    assert asked == [Benchmark(device="GPU", threads=2, python="python3.9")]
     assert capsys.readouterr().out == granularity.table(verdict) + "\n"
 
 

@@ -10,9 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_tune.benchmark import layers
 from edge_tune.benchmark.backend import FakeBackend
-from edge_tune.benchmark.layers import Layer, Row, Stuck, layers_of, medians, narrowed, report, rows, stuck
+from edge_tune.benchmark.layers import Stuck, layers_of, medians, narrowed, report, rows, stuck
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.entries import Layer, LayerEntry
 
 AVX512, AVX2 = "brgconv_avx512_f32", "jit_avx2_f32"
 
@@ -49,23 +50,18 @@ def found(
     return stuck(rows(before, networks[0]), rows(after, networks[1]), networks, granularity)
 
 
-def test_layers_of_reads_the_evidence() -> None:
-    layer = {"name": "/a/Conv", "type": "Convolution", "kernel": AVX512, "ms": 0.25}
-    assert layers_of({"layers": [layer]}) == [Layer("/a/Conv", "Convolution", AVX512, 0.25)]
-
-
 def test_layers_of_refuses_a_formula() -> None:
-    evidence = FakeBackend().measure(b"", Benchmark(device="fake")).evidence
+    measurement = FakeBackend().measure(b"", Benchmark(device="fake"))
     with pytest.raises(BenchmarkError, match=r"must hold the layers' times, but 'fake' gave none"):
-        layers_of(evidence)
+        layers_of(measurement)
 
 
 def test_rows_names_the_layers_that_took_time_and_their_shares() -> None:
     fused = Layer("/a/Relu", "Relu", "undef", 0.0)
     assert rows([reorder("a", 1.0), convolution("a", 2.0), fused, convolution("b", 5.0)], chain(3, 8, 8)) == [
-        Row("a", "Reorder", "jit_uni_f32", 1.0, 0.125),
-        Row("a", "Convolution", AVX512, 2.0, 0.25),
-        Row("b", "Convolution", AVX512, 5.0, 0.625),
+        LayerEntry("a", "Reorder", "jit_uni_f32", 1.0, 0.125),
+        LayerEntry("a", "Convolution", AVX512, 2.0, 0.25),
+        LayerEntry("b", "Convolution", AVX512, 5.0, 0.625),
     ]
 
 
@@ -122,11 +118,8 @@ class Device:
     def measure(self, network: bytes, settings: Benchmark) -> SimpleNamespace:
         self.asked.append(network)
         widths = {weight.name[0]: weight.dims[0] for weight in onnx_package.load_from_string(network).graph.initializer}
-        taken = [
-            {"name": f"/{name}/Conv", "type": "Convolution", "kernel": AVX512, "ms": max(width, 20) / 100}
-            for name, width in widths.items()
-        ]
-        return SimpleNamespace(evidence={"layers": taken})
+        taken = [Layer(f"/{name}/Conv", "Convolution", AVX512, max(width, 20) / 100) for name, width in widths.items()]
+        return SimpleNamespace(layers=taken)
 
     def close(self) -> None:
         networks = self.asked

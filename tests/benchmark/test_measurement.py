@@ -8,8 +8,9 @@ import pytest
 
 from edge_tune.benchmark.answers import Begun, Counters
 from edge_tune.benchmark.measurement import Measurement, Samples, are_known, condense
-from edge_tune.benchmark.statistics import PRECISION, Ratio
+from edge_tune.benchmark.statistics import PRECISION
 from edge_tune.errors import BenchmarkError
+from edge_tune.records.entries import Agreement, DeviceEntry, ReadBack, Throughput
 
 LAYERS, WARM_UP, ROUNDS, RUNS = 60, 20, 80, 5
 BETWEEN_US = 20.0  # microseconds of a run in which no layer runs
@@ -65,10 +66,10 @@ def samples(scales: Sequence[float], counters: str = "mean of all runs", seed: i
     total_ms = [one[WARM_UP:].reshape(host.rounds, RUNS) / 1e3 for one in runs]
     layer_names = [(f"/conv{index}/Conv", "Convolution", "jit") for index in range(host.layers)]
     begin = Begun(
-        used={"precision": "f32"},
-        agreement=[{"off_by": 0.1 * index} for index, _ in enumerate(scales)],
+        used=ReadBack(precision="f32"),
+        agreement=[Agreement(images=1, off_by=0.1 * index, tolerance=0.01) for index, _ in enumerate(scales)],
         clock="wall",
-        throughput={"images": 90, "seconds": 0.1, "warm_up_images": 30},
+        throughput=Throughput(images=90, seconds=0.1, warm_up_images=30),
         run_ms=[1.0 for _ in scales],
         load_average=0.5,
         seconds={},
@@ -93,7 +94,7 @@ def measured(
     itself: bool = False,
     host: Host = USUAL,
 ) -> Measurement:
-    return condense(samples(scales, counters, seed, host), {"device": "CPU"}, is_reference=itself)
+    return condense(samples(scales, counters, seed, host), DeviceEntry(device="CPU"), restarts=0, is_reference=itself)
 
 
 def true_ms(scale: float, *, between: float = 0.0) -> float:
@@ -104,50 +105,49 @@ def true_ms(scale: float, *, between: float = 0.0) -> float:
 @pytest.mark.parametrize("counters", ["mean of all runs", "last run"])
 def test_condense_finds_both_ratios_and_knows_how_well(counters: str) -> None:
     got = measured([0.75, 1.0], counters)
-    ratios = got.evidence["ratios"]
-    assert got.evidence["counters"] == counters
+    ratios = got.evidence.ratios
+    assert got.evidence.counters == counters
     total = true_ms(0.75, between=BETWEEN_US) / true_ms(1, between=BETWEEN_US)
     for name, value, truth in (
         ("latency_ratio", got.latency_ratio, 0.75),
         ("total_latency_ratio", got.total_latency_ratio, total),
     ):
-        assert ratios[name]["ratio"] == value
-        assert ratios[name]["low"] <= truth <= ratios[name]["high"]
+        ratio = got.evidence.intervals[name]
+        assert ratio.ratio == value
+        assert ratio.low <= truth <= ratio.high
         assert value == pytest.approx(truth, rel=0.02)  # the intervals' half-widths are below that
-    assert ratios["rounds"] == ROUNDS
+    assert ratios.rounds == ROUNDS
 
 
 @pytest.mark.parametrize("scale", [0.4, 0.75, 1.0])
 def test_condense_gives_intervals_of_device_time_that_cover_the_truth(scale: float) -> None:
-    found = [measured([scale, 1.0], seed=seed).evidence["ratios"]["latency_ratio"] for seed in range(60)]
-    covered = sum(one["low"] <= scale <= one["high"] for one in found)
+    found = [measured([scale, 1.0], seed=seed).evidence.intervals["latency_ratio"] for seed in range(60)]
+    covered = sum(one.low <= scale <= one.high for one in found)
     assert covered >= 52  # of 60, 57 are expected, with a standard deviation of 1.7
     # Without taking the time between the layers for equal, a fifth of interrupted runs makes it 3 %.
-    assert np.median([(one["high"] - one["low"]) / 2 / one["ratio"] for one in found]) < 0.015
+    assert np.median([(one.high - one.low) / 2 / one.ratio for one in found]) < 0.015
 
 
 @pytest.mark.parametrize("scale", [0.4, 0.75, 1.0, 1.3])
 def test_condense_stays_near_the_total_ratio_where_the_counters_cannot_tell(scale: float) -> None:
     """Where interruptions fell in runs of 0.04 ms, moves the mean device time by tenths from one seed to the next."""
-    found = [measured([scale, 1.0], seed=seed, host=TINY).evidence["ratios"] for seed in range(60)]
+    found = [measured([scale, 1.0], seed=seed, host=TINY).evidence.intervals for seed in range(60)]
     device, total = ([ratios[name] for ratios in found] for name in ("latency_ratio", "total_latency_ratio"))
-    covered = sum(one["low"] <= scale <= one["high"] for one in device)
+    covered = sum(one.low <= scale <= one.high for one in device)
     assert covered >= 48  # of 60, 57 are expected if all noise were normal; interruptions are few and long
-    off = [one["ratio"] / other["ratio"] for one, other in zip(device, total, strict=True)]
+    off = [one.ratio / other.ratio for one, other in zip(device, total, strict=True)]
     assert max(abs(one - 1) for one in off) < 0.05
-    assert np.std([one["ratio"] for one in device]) < 0.005
+    assert np.std([one.ratio for one in device]) < 0.005
     # It is at least as far from 1 as the ratio of total times, on the same side.
-    assert all(
-        (one["ratio"] - other["ratio"]) * (other["ratio"] - 1) >= 0 for one, other in zip(device, total, strict=True)
-    )
+    assert all((one.ratio - other.ratio) * (other.ratio - 1) >= 0 for one, other in zip(device, total, strict=True))
 
 
 def test_are_known_asks_for_every_ratio() -> None:
     """The total ratio of the tiny network is known to a thousandth, that of its device time is not."""
     tiny = samples([0.75, 1.0], host=TINY)
-    ratios = measured([0.75, 1.0], host=TINY).evidence["ratios"]
-    assert Ratio(**ratios["total_latency_ratio"]).half_width <= PRECISION
-    assert not ratios["is_precise"]
+    evidence = measured([0.75, 1.0], host=TINY).evidence
+    assert evidence.intervals["total_latency_ratio"].half_width <= PRECISION
+    assert not evidence.is_precise
     assert not are_known(tiny, PRECISION)
     assert are_known(samples([0.75, 1.0]), 0.03)
 
@@ -162,7 +162,7 @@ def test_condense_gives_medians_of_the_runs_after_the_warm_up(counters: str) -> 
     assert got.total_latency_ms < 0.8 * runs.mean()
     # Of the mean over all runs, only its share in the mean total time is used; rounded down twice, half a us a layer.
     assert got.latency_ms == pytest.approx(np.median(times[WARM_UP:].sum(axis=1)) / 1e3, rel=0.06)
-    assert got.evidence["latency"]["n"] == (ROUNDS * RUNS if counters == "mean of all runs" else ROUNDS)
+    assert got.evidence.latency.n == (ROUNDS * RUNS if counters == "mean of all runs" else ROUNDS)
     assert got.throughput_fps == pytest.approx(900)
 
 
@@ -170,10 +170,10 @@ def test_condense_gives_medians_of_the_runs_after_the_warm_up(counters: str) -> 
 @pytest.mark.parametrize("host", [USUAL, TINY], ids=["usual", "tiny"])
 def test_condense_never_lets_milliseconds_and_ratios_contradict_each_other(counters: str, host: Host) -> None:
     got = measured([0.6, 1.0], counters, host=host)
-    reference = got.evidence["reference"]
-    assert got.latency_ms / reference["latency"]["median"] == pytest.approx(got.latency_ratio)
-    assert got.total_latency_ms / reference["total_latency"]["median"] == pytest.approx(got.total_latency_ratio)
-    assert sum(layer["ms"] for layer in got.evidence["layers"]) == pytest.approx(got.latency_ms)
+    reference = got.evidence.reference_ms
+    assert got.latency_ms / reference["latency_ms"] == pytest.approx(got.latency_ratio)
+    assert got.total_latency_ms / reference["total_latency_ms"] == pytest.approx(got.total_latency_ratio)
+    assert sum(layer.ms for layer in got.layers) == pytest.approx(got.latency_ms)
 
 
 def test_condense_takes_the_counters_by_the_wall_and_the_runs_by_the_clock() -> None:
@@ -187,20 +187,19 @@ def test_condense_takes_the_counters_by_the_wall_and_the_runs_by_the_clock() -> 
 
 def test_condense_records_the_agreement_of_both_networks() -> None:
     evidence = measured([0.75, 1.0]).evidence
-    assert evidence["agreement"] == {"off_by": 0.0}
-    assert evidence["reference"]["agreement"] == {"off_by": 0.1}
+    assert (evidence.agreement.off_by, evidence.reference.agreement.off_by) == (0.0, 0.1)
 
 
 def test_condense_gives_no_ratio_without_a_reference() -> None:
     got = measured([1.0])
     assert (got.latency_ratio, got.total_latency_ratio) == (None, None)
-    assert "ratios" not in got.evidence
+    assert got.evidence.ratios is None
 
 
 def test_condense_gives_the_reference_the_ratio_1_and_keeps_what_was_measured() -> None:
     got = measured([1.0, 1.0], itself=True)
     assert (got.latency_ratio, got.total_latency_ratio) == (1.0, 1.0)
-    assert got.evidence["ratios"]["total_latency_ratio"]["ratio"] != 1
+    assert got.evidence.intervals["total_latency_ratio"].ratio != 1
 
 
 def test_condense_refuses_layers_without_time() -> None:

@@ -7,7 +7,6 @@ import pytest
 from edge_tune.benchmark.statistics import (
     ENOUGH,
     PRECISION,
-    Ratio,
     Share,
     are_running_means,
     device_ratio,
@@ -19,6 +18,7 @@ from edge_tune.benchmark.statistics import (
     share_noise,
     summary,
 )
+from edge_tune.records.entries import Ratio, TimeSummary
 
 WARM_UP, RUNS, LAYERS = 20, 100, 7
 
@@ -39,14 +39,9 @@ COUNTS = np.arange(WARM_UP, WARM_UP + RUNS + 1)
 
 
 def test_summary_gives_order_statistics_and_mean() -> None:
-    assert summary([float(value) for value in range(11, 0, -1)]) == {
-        "n": 11,
-        "min": 1.0,
-        "p10": 2.0,
-        "median": 6.0,
-        "mean": 6.0,
-        "p90": 10.0,
-    }
+    assert summary([float(value) for value in range(11, 0, -1)]) == TimeSummary(
+        n=11, min=1.0, p10=2.0, median=6.0, mean=6.0, p90=10.0
+    )
 
 
 def test_summary_refuses_no_samples() -> None:
@@ -91,7 +86,7 @@ def test_layer_means_starts_after_the_reading_it_is_told(warm_up: int) -> None:
 
 
 def rounds(seed: int, n: int = 60, noise: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
-    """Times of two networks, 0.75 apart, on a host that is now and then half as fast for a while."""
+    """TimeSummary of two networks, 0.75 apart, on a host that is now and then half as fast for a while."""
     generator = np.random.default_rng(seed)
     host = np.where(np.cumsum(generator.random(n) < 0.1) % 2, 2.0, 1.0)
     return 0.75 * host * generator.lognormal(0, noise, n), host * generator.lognormal(0, noise, n)

@@ -149,5 +149,5 @@ def test_study_comes_through_whatever_dies(
     for trial in range(1, size.trials // 4 + 1):
         assert disturbed[trial].point == whole[trial].point
         assert untimed(disturbed[trial]) == untimed(whole[trial])
-        assert [entry["epoch"] for entry in disturbed[trial].curve] == list(range(1, size.epochs + 1))
+        assert [entry.epoch for entry in disturbed[trial].curve] == list(range(1, size.epochs + 1))
     assert "Traceback" not in said

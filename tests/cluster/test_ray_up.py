@@ -186,7 +186,7 @@ def test_study_runs_on_the_cluster_and_its_results_come_back(cluster: Cluster) -
     assert [record.trial for record in trials] == [2, 3]
     assert {record.status for record in trials} <= {"finished", "stopped"}  # a hopeless one stops
     measured = [record.measurements["pruned"] for record in (*trials, *results.baselines())]
-    assert {measurement["host"] for measurement in measured} == {"device"}
+    assert {measurement.host for measurement in measured} == {"device"}
     assert {record.node for record in trials} <= {"head", "trainer", "device"}
     assert (folder / "best/model.onnx").is_file()
 

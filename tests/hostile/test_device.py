@@ -1,6 +1,5 @@
 """Processes that own the device and lie, flood their pipes, hang or die: one sentence each, and nothing goes on."""
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from edge_tune.benchmark.backend import OpenVinoBackend
 from edge_tune.doctor import __main__ as doctor
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.jsonfiles import to_json
 from tests.doubles import double_of
 
 pytestmark = pytest.mark.hostile
@@ -67,6 +67,11 @@ LIES = {
         "begin",
         'answer["used"]["threads"] = {}',
         r"threads must be a whole number, but got",
+    ),
+    "a precision that is a number": (
+        "begin",
+        'answer["used"]["precision"] = 32',
+        r"begin\.used must hold settings, but got: expected `str \| null`, got `int` in `precision`",
     ),
     "a list in place of an object": ("begin", 'answer["used"] = []', r"begin\.used must be an object, but got \[\]"),
     "a name of 2,000 letters": ("begin", 'answer["clock"] = "x" * 2000', r"must be a text of at most 1000 printable"),
@@ -198,7 +203,7 @@ def test_an_honest_double_is_believed() -> None:
     assert backend.predict(NETWORK, IMAGES, QUICK).shape == (4, 10)
     assert backend.convert(NETWORK) == (b"IR", b"IR")
     backend.close()
-    json.dumps(dict(measured.evidence), allow_nan=False)
+    to_json(measured.evidence)
 
 
 FLOODS = {

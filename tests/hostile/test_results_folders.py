@@ -183,7 +183,7 @@ def test_resume_from_a_record_with_a_value_of_another_type(value: object) -> Non
 def test_line_that_says_a_trial_began(damage: str) -> None:
     results = Results(Path("study"))
     results.create()
-    results.write_json("run.json", {"identity": {}})
+    results.write_json("run.json", {"form": 2, "identity": {}})
     for trial in (1, 2, 3):
         results.add_started(trial, {"first": 0.5, "second": "finished"})
     replace_line(Path("study/started.jsonl"), 3, BYTES[damage])
@@ -198,7 +198,7 @@ def test_line_that_says_a_trial_began(damage: str) -> None:
 def test_line_that_says_that_something_else_began(key: str, value: Any) -> None:
     results = Results(Path("study"))
     results.create()
-    results.write_json("run.json", {"identity": {}})
+    results.write_json("run.json", {"form": 2, "identity": {}})
     results.add_started(1, {"first": 0.5})
     with Path("study/started.jsonl").open("a") as file:
         file.write(json.dumps({"trial": 2, "point": {"first": 0.5}, key: value}) + "\n")
@@ -278,7 +278,9 @@ def test_text_that_would_be_script(capsys: pytest.CaptureFixture[str]) -> None:
     write_study(Path("study"), 8, epochs=1)
     session = {**all_evil(a_run()["sessions"][0], "started_at"), "versions": {EVIL: EVIL}}
     identity = {**all_evil(a_run()["identity"], "target"), "pruner_groups": {EVIL: {"weights": [EVIL]}}}
-    Path("study/run.json").write_text(json.dumps({"identity": identity, "seed": EVIL, "sessions": [session, session]}))
+    Path("study/run.json").write_text(
+        json.dumps({"form": 2, "identity": identity, "seed": 0, "sessions": [session, session]})
+    )
     fixed = ("baseline", "status", "started_at", "ended_at")
     free = {"point": {EVIL: 0.5, f"{EVIL}.text": EVIL}, "seconds": {EVIL: 5.0}}
     evil = {**all_evil(a_record(), *fixed), **free, "reason": EVIL, "collapsed": EVIL}
@@ -322,9 +324,21 @@ EXPORTS: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "half of the network": ("unpruned.onnx", lambda b: b[: len(b) // 2], "unpruned.onnx: must be the unpruned network"),
     "no network": ("unpruned.onnx", lambda b: b"", "unpruned.onnx: must be the unpruned network as ONNX"),
     "another file": ("unpruned.onnx", lambda b: b"hello", "unpruned.onnx: must be the unpruned network as ONNX"),
-    "a run without a model": ("run.json", lambda b: b'{"identity": {"benchmark": {"device": "CPU"}}}', "lacks 'model'"),
-    "a run without a device": ("run.json", lambda b: b'{"identity": {"model": "x"}}', "run.json: must name .* lacks"),
-    "a run of another type": ("run.json", lambda b: b'{"identity": {"model": 5}}', "run.json: .*expected `str`, got"),
+    "a run without a model": (
+        "run.json",
+        lambda b: b'{"form": 2, "identity": {"benchmark": {"device": "CPU"}}}',
+        "lacks 'model'",
+    ),
+    "a run without a device": (
+        "run.json",
+        lambda b: b'{"form": 2, "identity": {"model": "x"}}',
+        "run.json: must name .* lacks",
+    ),
+    "a run of another type": (
+        "run.json",
+        lambda b: b'{"form": 2, "identity": {"model": 5}}',
+        "run.json: .*expected `str`, got",
+    ),
     "an unknown model": ("run.json", lambda b: b.replace(b"tests.networks:small", b"nonet"), "model: must be one of"),
     "a module that is not there": (
         "run.json",
@@ -358,7 +372,9 @@ def test_export_of_what_is_damaged(damage: str, exported: Path, capsys: pytest.C
 @pytest.mark.parametrize("module", ["os:system", "subprocess:Popen", "antigravity:fly", "a.b.c:d", ":", "x:", ":x"])
 def test_module_that_nobody_trusts(module: str, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(exported / "study", "study")
-    Results(Path("study")).write_json("run.json", {"identity": {"model": module, "benchmark": {"device": "fake"}}})
+    Results(Path("study")).write_json(
+        "run.json", {"form": 2, "identity": {"model": module, "benchmark": {"device": "fake"}}}
+    )
     refused(["study", "4", "out"], "must be imported .* importing a module runs its code; add --trust-model if", capsys)
     Path("best").mkdir()
     described = {"model": module, "num_classes": 5, "input_shape": [3, 16, 16], "plan": []}

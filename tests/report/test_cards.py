@@ -8,8 +8,8 @@ import pytest
 
 from edge_tune.report.cards import cards, pack
 from edge_tune.report.data import read
+from tests.studies import evidence, write_files, write_study
 from tests.studies import record as made_up
-from tests.studies import write_files, write_study
 
 
 def unpacked(column: dict[str, str]) -> Any:
@@ -35,7 +35,7 @@ def test_cards_hold_every_record_baselines_first(tmp_path: Path) -> None:
             expected = record.metrics.get(metric, math.nan)
             assert unpacked(column)[row] == pytest.approx(expected, rel=1e-6, nan_ok=True)
         curve = unpacked(packed["curves"]["top1"])[begins[row] : begins[row + 1]] / 100
-        assert curve.tolist() == pytest.approx([epoch["top1"] for epoch in record.curve], abs=0.0051)
+        assert curve.tolist() == pytest.approx([epoch.metrics["top1"] for epoch in record.curve], abs=0.0051)
         for place, weight in enumerate(packed["weights"]):
             kept = {cut["part"]: cut["kept"] for cut in record.plan}.get(weight, 0)
             assert unpacked(packed["kept"][place])[row] == kept
@@ -46,10 +46,10 @@ def test_cards_hold_every_record_baselines_first(tmp_path: Path) -> None:
 
 def test_cards_say_what_is_imprecise_and_what_the_unpruned_network_took_in_the_same_turns(tmp_path: Path) -> None:
     reference = {"latency": {"median": 2.5}, "total_latency": {"median": 3.0}}
-    late = {"ratios": {"is_precise": False}, "reference": reference}
+    late, known = evidence(ratios={"is_precise": False}, reference=reference), evidence(reference=reference)
     trials = [
         made_up(2, {"layer_1": 0.5}, "a", measurements={"pruned": late}),
-        made_up(3, {"layer_1": 0.5}, "a", measurements={"pruned": late, "retrained": {"reference": reference}}),
+        made_up(3, {"layer_1": 0.5}, "a", measurements={"pruned": late, "retrained": known}),
     ]
     write_files(tmp_path, [made_up(0, {}, "a", baseline="unpruned")], trials)
     packed = cards(read([tmp_path])[0])

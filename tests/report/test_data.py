@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_tune.benchmark.statistics import Ratio
 from edge_tune.errors import ExperimentError
 from edge_tune.objective_text import parse
 from edge_tune.records.endings import IN_WORDS, RULES, ending, ending_text
+from edge_tune.records.entries import Ratio
 from edge_tune.records.results import Record
 from edge_tune.report import data
 from edge_tune.report.style import ENDING_COLORS, MARKS
-from tests.studies import record, run, write_files, write_study
+from tests.studies import evidence, record, run, write_files, write_study
 
 
 def test_read_gives_the_records_as_columns(tmp_path: Path) -> None:
@@ -127,14 +127,14 @@ def test_ending_is_said_in_words(one: Record, expected: str) -> None:
 
 def test_interval_is_that_of_the_last_measurement() -> None:
     stages = {
-        "pruned": {"ratios": {"latency_ratio": {"ratio": 0.5, "low": 0.4, "high": 0.6}}},
-        "retrained": {"ratios": {"latency_ratio": {"ratio": 0.7, "low": 0.6, "high": 0.8}}},
+        "pruned": evidence(ratios={"latency_ratio": {"ratio": 0.5, "low": 0.4, "high": 0.6}}),
+        "retrained": evidence(ratios={"latency_ratio": {"ratio": 0.7, "low": 0.6, "high": 0.8}}),
     }
     one = Record(trial=1, measurements=stages)
     assert data.interval(one, "latency_ratio") == Ratio(0.7, 0.6, 0.8)
     assert data.interval(one, "latency_ratio", "pruned") == Ratio(0.5, 0.4, 0.6)
     assert data.interval(one, "total_latency_ratio") is None
-    assert data.interval(Record(trial=1, measurements={"pruned": {}}), "latency_ratio") is None
+    assert data.interval(Record(trial=1, measurements={"pruned": evidence()}), "latency_ratio") is None
 
 
 def test_empty_study_has_no_choice(tmp_path: Path) -> None:

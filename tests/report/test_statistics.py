@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from edge_tune.benchmark.statistics import Ratio
+from edge_tune.records.entries import Ratio
 from edge_tune.report import statistics
 
 NAN = math.nan

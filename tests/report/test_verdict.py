@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from edge_tune.objective_text import parse
-from edge_tune.records.ranking import Row, Verdict
+from edge_tune.records.entries import Ratio
 from edge_tune.records.results import Record
+from edge_tune.records.verdict import Row, Verdict
 from edge_tune.report import data, verdict
-from tests.studies import record, write_files
+from tests.studies import evidence, record, write_files
 
-RATIOS = {name: {"ratio": 0.6, "low": 0.57, "high": 0.63} for name in ("latency_ratio", "total_latency_ratio")}
+RATIOS = {name: Ratio(0.6, 0.57, 0.63) for name in ("latency_ratio", "total_latency_ratio")}
 METRICS = {"top1": 90.0, "top5": 99.0, "latency_ms": 2.0, "latency_ratio": 1.0, "throughput_fps": 400.0}
 UNPRUNED = Row(name="unpruned", trial=0, metrics=METRICS, test={"top1": 88.0})
 CHOSEN = Row(
@@ -45,7 +46,7 @@ def test_changes_by_hand() -> None:
 
 
 def test_change_from_a_schedule_is_the_quotient_of_the_ratios() -> None:
-    schedule = replace(UNPRUNED, trial=1, ratios={"latency_ratio": {"ratio": 0.75, "low": 0.75, "high": 0.75}})
+    schedule = replace(UNPRUNED, trial=1, ratios={"latency_ratio": Ratio(0.75, 0.75, 0.75)})
     found = verdict.changes(CHOSEN, schedule)
     # Against a ratio that is known exactly, the interval is the chosen network's own, over 0.75.
     change = found["latency_ratio"]
@@ -89,8 +90,8 @@ def test_sentences_do_not_claim_a_difference_within_the_noise(tmp_path: Path) ->
 
 def test_sentences_say_that_a_measurement_was_imprecise(tmp_path: Path) -> None:
     one = even(2, 0.6)
-    evidence = {name: {**found, "stopped_by": "time"} for name, found in one.measurements.items()}
-    found = verdict.sentences(study(tmp_path, [replace(one, measurements=evidence)]))
+    late = {name: replace(found, stopped_by="time") for name, found in one.measurements.items()}
+    found = verdict.sentences(study(tmp_path, [replace(one, measurements=late)]))
     assert "0.630 to 0.650; imprecise, since the time of its measurement was over)" in found[0]
     assert found[-1].startswith("1 of 2 measurements are imprecise, marked ~: ")
 
@@ -99,7 +100,7 @@ def test_sentences_name_the_unpruned_network_where_nothing_was_removed(tmp_path:
     one = even(2, 0.0)
     same = {"ratio": 1.0, "low": 1.0, "high": 1.0}
     ratios = {"latency_ratio": same, "total_latency_ratio": same, "to_itself": True}
-    found = verdict.sentences(study(tmp_path, [replace(one, measurements={"pruned": {"ratios": ratios}})]))
+    found = verdict.sentences(study(tmp_path, [replace(one, measurements={"pruned": evidence(ratios=ratios)})]))
     assert found[0].startswith("trial_0002 removes nothing: it is the unpruned network, at 98.00 % top1")
 
 
@@ -138,10 +139,10 @@ def test_rows_take_their_test_figures_from_the_summary(tmp_path: Path) -> None:
     schedule = even(1, 0.5, baseline="off_the_shelf", epochs=2)
     one = study(tmp_path, [even(2, 0.6, epochs=2)], [record(0, {}, "a", baseline="unpruned"), schedule])
     tested = [
-        Row(name="off_the_shelf, 2 epochs", trial=1, metrics={}, test={"top1": 80.5}),
-        Row(name="best: trial_0002", trial=2, metrics={}, test={"top1": 70}),
+        Row(name="a name of another version", trial=1, epoch=2, metrics={}, test={"top1": 80.5}),
+        Row(name="best", trial=2, epoch=2, metrics={}, test={"top1": 70}),
     ]
-    rows = verdict.rows(replace(one, verdict=Verdict(tested, 2, {}, {})))
+    rows = verdict.rows(replace(one, verdict=Verdict(rows=tested, better_in_both={}, endings={})))
     assert [(row.name, row.test.get("top1")) for row in rows] == [
         ("unpruned", None),
         ("off_the_shelf, not retrained", None),

@@ -1,0 +1,161 @@
+"""What a study came to: the networks to compare, each a row, and how the trials ended. summary.json holds it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from edge_tune.records.choosing import Ranking, ranking_line
+from edge_tune.records.endings import REPEAT
+from edge_tune.records.entries import Count, Evidence, Metrics, Ratio
+from edge_tune.records.jsonfiles import converted, read_object
+from edge_tune.records.ranking import better_in_both, endings, failures, imprecise_line, last_measurement
+from edge_tune.records.results import Record, Results
+from edge_tune.wording import counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One network of the verdict.
+
+    Attributes:
+        name: As in the records, with what was done to it; to be shown, `key` tells the rows apart.
+        epoch: Epochs of retraining that it had; 0 is right after pruning.
+        metrics: Accuracy on validation and the device's measurements.
+        test: top1, top5 and loss on the test split.
+        device_test_top1: Of the exported network on the device; None where that was not asked.
+        ratios: latency_ratio and total_latency_ratio as measured. Those of the unpruned network are to itself, and so
+            the noise floor.
+        reference: latency_ms and total_latency_ms of the unpruned network in the very turns of this measurement.
+        is_precise: Whether the ratios are known as well as a measurement strives for.
+        is_unpruned: Whether nothing was removed, so that this is the unpruned network, whose ratio is 1.
+    """
+
+    name: str
+    trial: Count
+    epoch: Count = 0
+    metrics: Metrics
+    test: Metrics = field(default_factory=dict)
+    device_test_top1: float | None = None
+    ratios: Mapping[str, Ratio] = field(default_factory=dict)
+    reference: Mapping[str, float] = field(default_factory=dict)
+    is_precise: bool = True
+    is_unpruned: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells it from every other network of the study: its trial, and how long that was retrained."""
+        return self.trial, self.epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The networks to compare, the chosen one last if there is one, and how the trials ended.
+
+    Attributes:
+        endings: As `ranking.endings` counts them.
+        imprecise: A warning about the measurements, if one is due.
+        failures: Reason -> how many trials failed for it, the most frequent first.
+        objective: What came of an objective that is more than one metric, in a sentence.
+        simulated: Whether the figures follow from formulas.
+    """
+
+    rows: Sequence[Row]
+    chosen: Count | None = None
+    better_in_both: Mapping[str, Sequence[int]]
+    endings: Mapping[str, int]
+    imprecise: str | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)
+    objective: str | None = None
+    simulated: bool = False
+
+    @property
+    def trials(self) -> int:
+        """How many networks the search tried."""
+        return sum(count for ending, count in self.endings.items() if ending != REPEAT)
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether there were trials, and each failed."""
+        return 0 < self.trials == self.endings["failed"]
+
+
+def read_verdict(results: Results) -> Verdict | None:
+    """Return the verdict that the end of a study wrote to summary.json; None if it has not come to its end.
+
+    Raises:
+        ExperimentError: The file is damaged.
+    """
+    advice = "restore the file, or remove it: the figures on the test split are then left out"
+    try:
+        return read_object(results.folder / "summary.json", lambda found: converted(found, Verdict), advice)
+    except FileNotFoundError:
+        return None
+
+
+def verdict_of(
+    baselines: Sequence[Record],
+    trials: Sequence[Record],
+    ranking: Ranking,
+    rows: Sequence[Row],
+    *,
+    simulated: bool = False,
+) -> Verdict:
+    """Return what a study came to.
+
+    Args:
+        ranking: Of its trials by its objective.
+        rows: As `rows_of` makes them, tested.
+    """
+    return Verdict(
+        rows=rows,
+        chosen=ranking.best.trial if ranking.best else None,
+        better_in_both={record.name: [trial.trial for trial in better_in_both(trials, record)] for record in baselines},
+        endings=endings(trials),
+        imprecise=imprecise_line([*baselines, *trials]),
+        failures=failures(trials),
+        objective=None if ranking.objective.is_a_metric else ranking_line(ranking),
+        simulated=simulated,
+    )
+
+
+def rows_of(baselines: Iterable[Record], chosen: Record | None) -> list[Row]:
+    """Return the networks to compare, the chosen one last: of each baseline that finished, before and after retraining.
+
+    They hold no figures on the test split.
+    """
+    found = [row for record in baselines if record.status == "finished" for row in _baseline_rows(record)]
+    return [*found, row_of(chosen, f"best: {chosen.name}")] if chosen else found
+
+
+def row_of(record: Record, name: str) -> Row:
+    """Return a network as its trial left it, without figures on the test split."""
+    return _row(record, name, record.epoch, record.metrics, last_measurement(record))
+
+
+def with_test_figures(rows: Iterable[Row], verdict: Verdict | None) -> list[Row]:
+    """Return the rows with the figures on the test split that the end of the study found for them, if it has ended."""
+    tested = {row.key: row for row in (verdict.rows if verdict else ())}
+    return [_tested(row, tested[row.key]) if row.key in tested else row for row in rows]
+
+
+def _tested(row: Row, found: Row) -> Row:
+    return replace(row, test=found.test, device_test_top1=found.device_test_top1)
+
+
+def _baseline_rows(record: Record) -> Iterator[Row]:
+    label = f"{record.name}, not retrained" if record.trial else record.name
+    yield _row(record, label, 0, record.pruned, record.measurements.get("pruned", Evidence()))
+    if record.epoch:
+        yield row_of(record, f"{record.name}, {counted(record.epoch, 'epoch')}")
+
+
+def _row(record: Record, name: str, epoch: int, metrics: Metrics, evidence: Evidence) -> Row:
+    return Row(
+        name=name,
+        trial=record.trial,
+        epoch=epoch,
+        metrics=metrics,
+        ratios=evidence.intervals,
+        reference=evidence.reference_ms,
+        is_precise=evidence.is_precise,
+        is_unpruned=evidence.is_unpruned,
+    )
