@@ -198,7 +198,7 @@ def test_a_device_that_is_lost_while_it_starts_is_asked_again(fake: BenchmarkCli
         answer = callers.submit(answer_of, device.describe, 60.0, "")
         time.sleep(1)
         os.kill(pid, signal.SIGKILL)
-        assert answer.result()["device"] == "fake"
+        assert answer.result().device == "fake"
 
 
 def test_client_waits_while_a_killed_queue_restarts(fake: BenchmarkClient) -> None:

@@ -179,8 +179,8 @@ def test_condense_never_lets_milliseconds_and_ratios_contradict_each_other(count
 def test_condense_takes_the_counters_by_the_wall_and_the_runs_by_the_clock() -> None:
     """Each run waited as long as it ran, and the plugin's counters saw it."""
     waited = samples([1.0, 1.0])
-    half = condense(replace(waited, total_ms=waited.wall_ms / 2), {}, is_reference=False)
-    full = condense(waited, {}, is_reference=False)
+    half = condense(replace(waited, total_ms=waited.wall_ms / 2), DeviceEntry(), restarts=0, is_reference=False)
+    full = condense(waited, DeviceEntry(), restarts=0, is_reference=False)
     assert half.total_latency_ms == pytest.approx(full.total_latency_ms / 2)
     assert half.latency_ms == pytest.approx(full.latency_ms / 2, rel=0.02)
 
@@ -206,4 +206,4 @@ def test_condense_refuses_layers_without_time() -> None:
     one = samples([1.0])
     one.counters[0].readings[WARM_UP - 1 :] = 0
     with pytest.raises(BenchmarkError, match=r"summed time of the executed layers must be above 0 ms, but got 0\.0"):
-        condense(one, {}, is_reference=False)
+        condense(one, DeviceEntry(), restarts=0, is_reference=False)
