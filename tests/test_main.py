@@ -14,6 +14,7 @@ import pytest
 import edge_tune
 from edge_tune import __main__ as program
 from edge_tune.__main__ import COMMANDS, main
+from edge_tune.records.entries import Session
 from tests.studies import write_study
 
 ROOT = Path(__file__).parents[1]
@@ -91,12 +92,12 @@ def test_package_and_its_folders_are_the_same_program(capsys: pytest.CaptureFixt
 def test_run_records_the_documented_form_of_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("study.py").write_text(FILE)
-    noted: list[dict[str, object]] = []
+    noted: list[Session] = []
     session = importlib.import_module("edge_tune.search.session")
     monkeypatch.setattr(session, "run", lambda experiment, results, about, *rest: noted.append(about) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["run", "study.py", "--trials", "2"])
-    assert noted[0]["command"] == "python -m edge_tune.run study.py --trials 2"
+    assert noted[0].command == "python -m edge_tune.run study.py --trials 2"
 
 
 def test_commands_find_modules_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,7 @@ def test_discard_if_empty_keeps_what_was_written(tmp_path: Path) -> None:
             r"run.json: must hold what a study wrote there, but got: input data was truncated; restore the file, or",
         ),
         ("run.json", "[]", r"run.json: must hold .*, but got: expected `object`, got `array`; restore the file"),
-        ("run.json", "{}", r"run.json: must say the study's identity, but does not; restore the file"),
+        ("run.json", '{"form": 2}', r"run.json: must say the study's identity, but does not; restore the file"),
         (
             "run.json",
             '{"identity": {}}',

@@ -341,7 +341,7 @@ def test_trial_is_retrained_by_the_recipe_of_its_point_and_equal_plans_of_other_
     assert first.plan == second.plan
     assert first.digest != second.digest
     ends = [list(run_trial(one, point, Formula(), epochs=1, trial=1))[-1].record for point in points]
-    assert [end.curve[0]["lr"] for end in ends] == [0.01, 0.3]
+    assert [end.curve[0].lr for end in ends] == [0.01, 0.3]
     assert ends[0].metrics["loss"] != ends[1].metrics["loss"]
     assert [planner.digest(end) for end in ends] == [first.digest, second.digest]
     assert planner.count() is None

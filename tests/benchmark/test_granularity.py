@@ -150,9 +150,10 @@ def test_main_fails_without_a_verdict(
 ) -> None:
     asked: list[Benchmark] = []
     verdict = GranularityVerdict(found, 0.9, {16: 0.5, 17: 1.0})
+    monkeypatch.setattr(granularity, "require_device", lambda settings, *, computes: asked.append(settings))
     monkeypatch.setattr(granularity, "measure_granularity", lambda settings: asked.append(settings) or verdict)
     assert granularity.main(["--device", "GPU", "--threads", "2", "--device-python", "python3.9"]) == code
-    assert asked == [Benchmark(device="GPU", threads=2, python="python3.9")]
+    assert asked == 2 * [Benchmark(device="GPU", threads=2, python="python3.9")]
     assert capsys.readouterr().out == granularity.table(verdict) + "\n"
 
 

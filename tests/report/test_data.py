@@ -92,7 +92,7 @@ def test_read_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("{", "run.json: must hold what .* but got: input data was truncated"),
-        ("{}", "run.json: a stored target must be a Minimise or Maximise"),
+        ('{"form": 2}', "run.json: a stored target must be a Minimise or Maximise"),
     ],
 )
 def test_read_refuses_a_run_that_it_cannot_make_sense_of(tmp_path: Path, text: str, problem: str) -> None:
