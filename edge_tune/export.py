@@ -7,7 +7,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -15,10 +14,10 @@ from google.protobuf.message import DecodeError
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark.backend import open_backend, require_device
-from edge_tune.errors import ExperimentError, PruningError
+from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.files import writing
-from edge_tune.networks import models, onnx_export, pruning, stored
+from edge_tune.networks import models, onnx_export, stored
 from edge_tune.networks.stored import load_network as load_network
 from edge_tune.records.jsonfiles import content
 from edge_tune.records.results import Record, Results
@@ -73,7 +72,7 @@ def write_stored(
         models.check_trusted(name, results.folder / "run.json", "add --trust-model")
     network = _description(results, name, record)
     rebuilt = stored.rebuild_stored(network, weights, results.network_file(record))
-    model = onnx_export.to_onnx(rebuilt, tuple(network["input_shape"]))
+    model = onnx_export.to_onnx(rebuilt, network.input_shape)
     (row,) = with_test_figures([row_of(record, record.name)], read_verdict(results))
     ir = _converted(model, device, device_python)
     with writing(folder, "must be a folder that can be written"):
@@ -127,7 +126,7 @@ def _check_free(folder: Path) -> None:
         raise ExperimentError(f"{folder}: must be new or empty, but holds files; choose another folder.")
 
 
-def _description(results: Results, model: str, record: Record) -> dict[str, Any]:
+def _description(results: Results, model: str, record: Record) -> stored.Description:
     """Return what the network is, its input and output read off the unpruned network that every study leaves."""
     file = results.folder / "unpruned.onnx"
     if (onnx_file := content(file)) is None:
@@ -140,11 +139,7 @@ def _description(results: Results, model: str, record: Record) -> dict[str, Any]
             f"{file}: must be the unpruned network as ONNX, of one image [1, C, H, W] and one output [1, classes], but "
             f"got {type(error).__name__} ({len(onnx_file)} bytes); restore the file."
         ) from error
-    try:
-        plan = pruning.plan_from_json(record.plan)
-    except PruningError as error:
-        raise ExperimentError(f"{results.folder}: {record.name}: {error}") from error
-    return stored.describe(model, num_classes, (channels, height, width), plan)
+    return stored.Description(model, num_classes, (channels, height, width), record.plan)
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int]:

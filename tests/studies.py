@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_tune.records.entries import FORM, EpochEntry, Evidence, LayerEntry
+from edge_tune.records.entries import FORM, Cut, EpochEntry, Evidence, LayerEntry
 from edge_tune.records.jsonfiles import converted
 from edge_tune.records.results import Record
 from tests.asked import asked
@@ -109,7 +109,7 @@ def record(
         "pruned": pruned,
         "metrics": after,
         "curve": steps,
-        "plan": [_cut(label, weight, sparsities[label]) for label in sparsities for weight in GROUPS[label]],
+        "plan": tuple(_cut(label, weight, sparsities[label]) for label in sparsities for weight in GROUPS[label]),
         "measurements": {"retrained" if epochs else "pruned": _evidence(ratio)},
         "layers": [
             LayerEntry(weight.removesuffix(".weight"), "Convolution", "k", ms=0.1 * ratio, share=0.1)
@@ -149,17 +149,10 @@ def _evidence(ratio: float) -> Evidence:
     return evidence(ratios={name: {"ratio": r, "low": r - 0.01, "high": r + 0.01} for name, r in measured.items()})
 
 
-def _cut(label: str, weight: str, sparsity: float) -> dict[str, Any]:
+def _cut(label: str, weight: str, sparsity: float) -> Cut:
     before = WIDTHS[label]
-    return {
-        "part": weight,
-        "structure": "filters",
-        "kind": "out",
-        "importance": "l1",
-        "sparsity": sparsity,
-        "before": before,
-        "kept": max(1, before - int(sparsity * before)),
-    }
+    kept = max(1, before - int(sparsity * before))
+    return Cut(weight, "filters", "out", "l1", sparsity, before, tuple(range(kept)))
 
 
 def _trial(number: int, generator: np.random.Generator, epochs: int, node: str) -> Record:

@@ -54,9 +54,9 @@ def test_own_structure_and_own_sampler_run_from_an_experiment_file_to_a_table_an
     assert {row["second.importance"] for row in rows[2:]} == {"l1", "l2"}
     for record in [*Results(Path("out")).baselines()[1:], *Results(Path("out")).trials()]:
         for cut in record.plan:
-            if cut["structure"] == OWN:
-                gone = set(range(cut["before"])) - set(cut["slices"])
-                assert gone == set([*range(1, 8, 2), *range(0, 8, 2)][: cut["before"] - cut["kept"]])
+            if cut.structure == OWN:
+                gone = set(range(cut.before)) - set(cut.slices)
+                assert gone == set([*range(1, 8, 2), *range(0, 8, 2)][: cut.before - cut.kept])
     best = load_network(Path("out/best"), trust_model=True)  # its plan says which slices stay: no structure is imported
     assert best(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
 

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import onnx
@@ -9,6 +8,7 @@ from torch import nn
 from edge_tune.errors import ExperimentError, ExportError
 from edge_tune.files import write_atomically
 from edge_tune.networks import onnx_export, pruning, stored
+from edge_tune.records.jsonfiles import to_json
 from tests.asked import asked
 from tests.networks import BLOCKS, Pooled
 from tests.test_pruning import COUPLED, SHAPE, trained_small
@@ -50,16 +50,16 @@ def test_load_network_gives_back_the_pruned_network(tmp_path: Path) -> None:
     model = trained_small()
     plan = pruning.make_plan(model, BLOCKS, asked({"first": 0.7, "second": 0.2}), COUPLED)
     pruned = pruning.prune(model, plan, COUPLED)
-    description = stored.describe("tests.networks:small", 5, SHAPE, plan)
-    write_atomically(tmp_path / "plan.json", json.dumps(description).encode())
+    description = stored.Description("tests.networks:small", 5, SHAPE, plan)
+    write_atomically(tmp_path / "plan.json", to_json(description).encode())
     write_atomically(tmp_path / "weights.pt", stored.to_bytes(pruned))
     images = torch.randn(3, *SHAPE)
     torch.testing.assert_close(stored.load_network(tmp_path, trust_model=True)(images), pruned(images), rtol=0, atol=0)
 
 
 def test_load_network_imports_a_module_only_when_it_is_trusted(tmp_path: Path) -> None:
-    description = stored.describe("no_such_module:net", 5, SHAPE, ())
-    write_atomically(tmp_path / "plan.json", json.dumps(description).encode())
+    description = stored.Description("no_such_module:net", 5, SHAPE, ())
+    write_atomically(tmp_path / "plan.json", to_json(description).encode())
     write_atomically(tmp_path / "weights.pt", stored.to_bytes(trained_small()))
     with pytest.raises(
         ExperimentError, match=r"plan.json: model 'no_such_module:net' must be imported .* trust_model=T"

@@ -11,8 +11,9 @@ from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.loading import load_experiment
 from edge_tune.networks import checking, models, pruning
 from edge_tune.networks.couplings import couplings
-from edge_tune.networks.pruning import Cut
 from edge_tune.parameters import Point
+from edge_tune.records.entries import Cut
+from edge_tune.records.jsonfiles import converted, plain
 from tests.asked import asked
 from tests.networks import Small
 from tests.test_experiment import EXPERIMENTS
@@ -215,7 +216,7 @@ def test_prune_refuses_a_plan_that_removes_tied_slices_from_one_weight_only() ->
 def test_prune_follows_the_plan_whatever_the_weights_are() -> None:
     plan = pruning.make_plan(trained_small(0), group("filters", "block1.conv1.weight"), asked({"g": 0.5}), COUPLED)
     other = trained_small(1)
-    pruned = pruning.prune(other, pruning.plan_from_json(pruning.plan_as_json(plan)), COUPLED)
+    pruned = pruning.prune(other, plan, COUPLED)
     torch.testing.assert_close(pruned.block1.conv1.weight, other.block1.conv1.weight[list(plan[0].slices)])
 
 
@@ -227,7 +228,7 @@ def test_digest_is_equal_for_equal_networks_only() -> None:
     ]
     assert pruning.digest(plans[3]) == pruning.digest(())
     assert pruning.digest(plans[0]) == pruning.digest(plans[1]) != pruning.digest(plans[2])
-    assert pruning.plan_from_json(pruning.plan_as_json(plans[1])) == plans[1]
+    assert converted(plain(plans[1]), tuple[Cut, ...]) == plans[1]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from ray import cloudpickle
 
 import edge_tune as et
-from edge_tune.networks.pruning import digest, make_plan, plan_as_json
+from edge_tune.networks.pruning import digest, make_plan
 from edge_tune.parameters import Point
 from edge_tune.records.results import Planned, Record
 from edge_tune.search import searcher as module
@@ -140,7 +140,7 @@ class PlansOfSmall:
 
     def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
         plan = make_plan(self.network, self.groups, point, COUPLED)
-        return Planned(digest(plan), plan_as_json(plan))
+        return Planned(digest(plan), plan)
 
     def digest(self, record: Record) -> str:
         return self(record.point, is_baseline=False).digest
@@ -185,7 +185,7 @@ def test_record_that_is_taken_over_is_that_of_the_equal_network_at_the_own_point
         assert kept(repeat) == kept(original)
         assert repeat.metrics == original.metrics
         assert repeat.point != original.point
-        assert [cut["sparsity"] for cut in repeat.plan] == list(sparsities(repeat.point).values())
+        assert [cut.sparsity for cut in repeat.plan] == list(sparsities(repeat.point).values())
         assert not repeat.seconds
 
 

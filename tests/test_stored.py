@@ -27,9 +27,7 @@ MEASURED = {
     "pruned": evidence(ratios={"latency_ratio": {**RATIO, "ratio": 0.6}}),
     "retrained": evidence(ratios={"latency_ratio": RATIO}),
 }
-CHOSEN = Record(
-    trial=4, status="finished", epoch=2, metrics=METRICS, plan=pruning.plan_as_json(PLAN), measurements=MEASURED
-)
+CHOSEN = Record(trial=4, status="finished", epoch=2, metrics=METRICS, plan=PLAN, measurements=MEASURED)
 IMAGES = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 

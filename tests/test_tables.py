@@ -11,7 +11,7 @@ import edge_tune as et
 from edge_tune.objective import Objective
 from edge_tune.objective_text import parse
 from edge_tune.records import choosing, tables
-from edge_tune.records.entries import Evidence
+from edge_tune.records.entries import Cut, Evidence
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Verdict
 from tests.asked import asked
@@ -42,10 +42,10 @@ RETRAINED = Record(
     epoch=3,
     pruned=metrics(40, 0.75),
     metrics=metrics(85, 0.5),
-    plan=[
-        {"part": "a.weight", "structure": "filters", "sparsity": 0.5, "before": 16, "kept": 8},
-        {"part": "b.weight", "structure": "channels", "sparsity": 0.0, "before": 16, "kept": 16},
-    ],
+    plan=(
+        Cut("a.weight", "filters", "out", "l1", 0.5, 16, tuple(range(8))),
+        Cut("b.weight", "channels", "in", "l1", 0.0, 16, tuple(range(16))),
+    ),
     measurements={"pruned": measured(0.75), "retrained": measured(0.5)},
     seconds={"prune": 0.5, "retrain": 60.0},
     node="vm",
@@ -150,9 +150,7 @@ def test_tables_of_an_empty_study_have_a_header() -> None:
 
 
 def test_table_takes_records_of_other_versions() -> None:
-    odd = Record.from_entry(
-        {"trial": 7, "metrics": {"top1": 1, "energy_j": 2}, "plan": [{"kept": 3}], "colour": "blue"}
-    )
+    odd = Record.from_entry({"trial": 7, "metrics": {"top1": 1, "energy_j": 2}, "colour": "blue"})
     one = {"ratio": 0.5, "low": 0.5, "high": 0.75}
     bare = Record(trial=8, measurements={"pruned": evidence(), "retrained": evidence(ratios={"latency_ratio": one})})
     rows = tables.table([RETRAINED, odd, bare]).to_pylist()

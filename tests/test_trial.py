@@ -77,7 +77,7 @@ def test_run_trial_reports_after_pruning_and_each_epoch() -> None:
     assert last.curve[1].metrics["top1"] == last.metrics["top1"]
     assert last.metrics["top1"] > last.pruned["top1"]
     assert (last.name, last.point["first.sparsity"]) == ("trial_0007", 0.5)
-    assert [cut["kept"] for cut in last.plan] == [4, 4]
+    assert [cut.kept for cut in last.plan] == [4, 4]
     assert set(last.seconds) == {"plan", "prune", "evaluate", "export", "queue", "measure", "retrain"}
     assert (last.seconds["queue"], last.seconds["measure"]) == (0.5, 1.0)
 
@@ -121,7 +121,7 @@ def test_run_trial_stops_at_its_limit_of_time_but_not_after_its_last_epoch() -> 
 def test_run_trial_measures_the_pruned_network_by_its_plan_and_the_retrained_one_anew() -> None:
     device = Formula()
     last = reports(study_with(), device)[-1].record
-    plan = pruning.plan_from_json(last.plan)
+    plan = last.plan
     assert device.asked == [pruning.digest(plan), None]
     assert set(last.measurements) == {"pruned", "retrained"}
 
@@ -147,11 +147,11 @@ def test_run_trial_records_the_layers_of_the_last_measurement_under_the_networks
 
 def test_run_trial_aligns_its_plan_to_the_studys_granularity() -> None:
     last = reports(replace(study_with(), granularity=8), epochs=0)[-1].record
-    assert [(cut["sparsity"], cut["before"], cut["kept"]) for cut in last.plan] == [(0.5, 8, 8), (0.5, 8, 8)]
+    assert [(cut.sparsity, cut.before, cut.kept) for cut in last.plan] == [(0.5, 8, 8), (0.5, 8, 8)]
     last = reports(replace(study_with(), granularity=3), epochs=0)[-1].record
-    assert [cut["kept"] for cut in last.plan] == [3, 3]
+    assert [cut.kept for cut in last.plan] == [3, 3]
     last = reports(replace(study_with(), granularity=3), epochs=0, baseline="half")[-1].record
-    assert [cut["kept"] for cut in last.plan] == [4, 4]
+    assert [cut.kept for cut in last.plan] == [4, 4]
 
 
 def test_run_trial_records_the_ratio_to_the_unpruned_network() -> None:
@@ -220,7 +220,7 @@ def test_run_trial_gives_weights_that_score_what_the_record_says() -> None:
     *earlier, last = reports(one)
     assert all(report.weights is None for report in earlier)
     assert last.weights is not None
-    description = stored.describe("tests.networks:small", 10, one.input_shape, pruning.plan_from_json(last.record.plan))
+    description = stored.Description("tests.networks:small", 10, one.input_shape, last.record.plan)
     network: nn.Module = stored.rebuild(description, last.weights)
     ((images, labels),) = one.validation.batches(len(one.validation))
     with torch.no_grad():
@@ -308,7 +308,7 @@ def test_planner_tells_the_plan_that_a_trial_then_has(granularity: int, baseline
     planned = Trials(one).planner()(point, is_baseline=baseline is not None)
     (report,) = run_trial(one, point, Formula(), epochs=0, trial=7, baseline=baseline)
     assert planned.plan == report.record.plan
-    assert planned.digest == pruning.digest(pruning.plan_from_json(report.record.plan))
+    assert planned.digest == pruning.digest(report.record.plan)
 
 
 def test_planner_tells_the_digest_of_a_record_with_and_without_a_plan() -> None:

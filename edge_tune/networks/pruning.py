@@ -11,8 +11,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,54 +22,15 @@ from torch import Tensor, nn
 from edge_tune.errors import PruningError
 from edge_tune.experiment import PrunerGroup
 from edge_tune.networks import oracle, slicing
-from edge_tune.networks.couplings import Atoms, Couplings, Kind, Side
+from edge_tune.networks.couplings import Atoms, Couplings, Side
 from edge_tune.networks.importance import importance
 from edge_tune.networks.structures import structure
 from edge_tune.networks.tracing import IMAGE, OUTPUT, Shape
 from edge_tune.parameters import Point, Value, of_part
+from edge_tune.records.entries import Cut
 from edge_tune.wording import counted, verb
 
-NOUNS: dict[Kind, str] = {"out": "filters", "in": "channels"}
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What happens to one part of a network, which is a weight for slices.
-
-    Attributes:
-        structure: The name of what is removed, as the experiment has it.
-        kind: Whether that is what the layer puts "out" or what it takes "in".
-        importance: The name of what the slices were ranked by.
-        sparsity: What was asked; `1 - kept / before` is what is done.
-        before: How many slices there were.
-        slices: Which of them stay, ascending.
-    """
-
-    part: str
-    structure: str
-    kind: Kind
-    importance: str
-    sparsity: float
-    before: int
-    slices: tuple[int, ...]
-
-    @property
-    def kept(self) -> int:
-        """How many slices stay."""
-        return len(self.slices)
-
-    @property
-    def side(self) -> Side:
-        """Where the slices are."""
-        return Side(self.part.rpartition(".")[0], self.kind)
-
-    @property
-    def noun(self) -> str:
-        """What the slices are called."""
-        return NOUNS[self.kind]
-
-
-Plan = tuple[Cut, ...]
+Plan = Sequence[Cut]
 
 
 def kept_count(sparsity: float, slices: int, granularity: int = 1) -> int:
@@ -139,32 +99,6 @@ def digest(plan: Plan) -> str:
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
 
 
-def plan_as_json(plan: Plan) -> list[dict[str, Any]]:
-    """Return the plan as plain JSON types; `plan_from_json` takes it back."""
-    return [{**asdict(cut), "kept": cut.kept, "slices": list(cut.slices)} for cut in plan]
-
-
-def plan_from_json(cuts: Sequence[Mapping[str, Any]]) -> Plan:
-    """Return the plan that `plan_as_json` wrote.
-
-    Raises:
-        PruningError: Something is missing, such as the slices, which earlier versions did not write.
-    """
-    try:
-        return tuple(
-            Cut(
-                **{field.name: cut[field.name] for field in fields(Cut) if field.name != "slices"},
-                slices=tuple(cut["slices"]),
-            )
-            for cut in cuts
-        )
-    except (KeyError, TypeError) as error:
-        raise PruningError(
-            f"the plan must say of each part which slices stay, as this version writes it, but got no usable "
-            f"{error}; prune anew."
-        ) from error
-
-
 def prune(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:
     """Return a copy of `model`, in inference mode and trainable, without the slices that do not stay.
 
@@ -208,7 +142,7 @@ def families(cuts: Iterable[Cut], coupled: Couplings) -> list[Family]:
     for cut in cuts:
         if cut.sparsity == 0 or cut.before == 1:
             continue
-        members, atoms = [cut], set(coupled.atoms[cut.side].tolist())
+        members, atoms = [cut], set(coupled.atoms[_side(cut)].tolist())
         for family in [family for family in families if not atoms.isdisjoint(family[1])]:
             families.remove(family)
             members, atoms = family[0] + members, family[1] | atoms
@@ -222,11 +156,11 @@ def _lowest(model: nn.Module, family: Family, coupled: Couplings, granularity: i
     scores: dict[int, float] = defaultdict(float)
     for cut in family:
         of_slices = _scores(model, cut).double().tolist()
-        for atom, score in zip(coupled.atoms[cut.side].tolist(), of_slices, strict=True):
+        for atom, score in zip(coupled.atoms[_side(cut)].tolist(), of_slices, strict=True):
             scores[atom] += score
     parts = parts_of(family, coupled)
     part_of = {atom: part for part, atoms in enumerate(parts) for atom in atoms}
-    fewest = min(len({part_of[atom] for atom in coupled.atoms[cut.side].tolist()}) for cut in family)
+    fewest = min(len({part_of[atom] for atom in coupled.atoms[_side(cut)].tolist()}) for cut in family)
     sparsity = family[0].sparsity
     return [
         atoms[place]
@@ -256,6 +190,11 @@ def _scores(model: nn.Module, cut: Cut) -> Tensor:
     return scores
 
 
+def _side(cut: Cut) -> Side:
+    """Return where the slices of a cut are."""
+    return Side(cut.part.rpartition(".")[0], cut.kind)
+
+
 def _removed_of(name: str, scores: Sequence[float], count: int) -> Sequence[int]:
     """Return which slices go, by their places.
 
@@ -276,9 +215,9 @@ def parts_of(family: Family, coupled: Couplings) -> list[list[int]]:
     A grouped layer has as many slices in each of its groups; and a weight that has only some of the slices that are
     tied keeps its share of them.
     """
-    own = {cut.side for cut in family}
+    own = {_side(cut) for cut in family}
     places: dict[int, list[tuple[Side, int]]] = {
-        atom: [] for cut in family for atom in coupled.atoms[cut.side].tolist()
+        atom: [] for cut in family for atom in coupled.atoms[_side(cut)].tolist()
     }
     for side in sorted(coupled.sides_of(places)):
         if side in own or side in coupled.parts:
@@ -310,7 +249,7 @@ def _check_family(model: nn.Module, family: Family, coupled: Couplings) -> None:
 
 
 def _check_removable(family: Family, coupled: Couplings) -> None:
-    atoms = np.unique(np.concatenate([coupled.atoms[cut.side] for cut in family])).tolist()
+    atoms = np.unique(np.concatenate([coupled.atoms[_side(cut)] for cut in family])).tolist()
     sides = coupled.sides_of(atoms)
     weights = ", ".join(repr(cut.part) for cut in family)
     noun = family[0].noun
@@ -332,14 +271,14 @@ def _check_removable(family: Family, coupled: Couplings) -> None:
 
 def _check_complete(model: nn.Module, family: Family, coupled: Couplings) -> None:
     """Raise a PruningError if a convolution is tied to the family that is not in it: all of them at once."""
-    kind, tied = structure(family[0].structure), {cut.side for cut in family}
+    kind, tied = structure(family[0].structure), {_side(cut) for cut in family}
     while True:
         atoms = np.unique(np.concatenate([coupled.atoms[side] for side in tied])).tolist()
         more = {side for side in coupled.sides_of(atoms) if kind.part_of(model, side)}
         if more <= tied:
             break
         tied |= more
-    own = {cut.side for cut in family}
+    own = {_side(cut) for cut in family}
     if outside := sorted(part for side in tied - own if (part := kind.part_of(model, side))):
         weights = ", ".join(repr(cut.part) for cut in family)
         raise PruningError(
@@ -350,7 +289,7 @@ def _check_complete(model: nn.Module, family: Family, coupled: Couplings) -> Non
 
 
 def _without(cut: Cut, removed: Atoms, coupled: Couplings) -> Cut:
-    kept = (~np.isin(coupled.atoms[cut.side], removed)).nonzero()[0]
+    kept = (~np.isin(coupled.atoms[_side(cut)], removed)).nonzero()[0]
     return replace(cut, slices=tuple(kept.tolist()))
 
 
@@ -362,7 +301,7 @@ def _removed(plan: Plan, coupled: Couplings) -> Atoms:
     """
     removed: list[Atoms] = [np.zeros(0, dtype=np.int64)]
     for cut in plan:
-        atoms = coupled.atoms.get(cut.side)
+        atoms = coupled.atoms.get(_side(cut))
         if atoms is None or len(atoms) != cut.before or not set(cut.slices) <= set(range(cut.before)):
             raise PruningError(
                 f"{cut.part!r} must be a weight of the network with {cut.before} {cut.noun}, of which the plan "

@@ -1,11 +1,11 @@
 """A pruned network as files that make it again: its weights, and a description with the plan."""
 
 import io
-import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import torch
 from msgspec import Meta
@@ -15,23 +15,48 @@ from edge_tune.errors import EdgeTuneError, ExperimentError
 from edge_tune.files import write_atomically
 from edge_tune.networks import models
 from edge_tune.networks.couplings import couplings
-from edge_tune.networks.pruning import Plan, plan_as_json, plan_from_json, prune
-from edge_tune.networks.tracing import Shape
+from edge_tune.networks.pruning import prune
 from edge_tune.networks.weights import load_weights, state_in
 from edge_tune.records import jsonfiles
-from edge_tune.records.entries import Width
+from edge_tune.records.entries import Cut, Width
 from edge_tune.records.jsonfiles import DamageError, converted, read_object
 
 MOST_VALUES = 2**26
 """Of an input: an image of 4,728 x 4,728 pixels in three colours."""
 
 
-class Description(TypedDict):
-    """What plan.json must hold of a network, besides the plan: what `describe` writes."""
+@dataclass(frozen=True)
+class Description:
+    """What makes a network again besides its weights: plan.json.
+
+    Attributes:
+        input_shape: (C, H, W) of one image.
+    """
 
     model: str
     num_classes: Annotated[int, Meta(ge=1, le=10**6)]
     input_shape: tuple[Width, Width, Width]
+    plan: tuple[Cut, ...]
+
+    @classmethod
+    def from_entry(cls, entry: object) -> "Description":
+        """Return what parsed JSON says.
+
+        Raises:
+            DamageError: It is something else, or a network of a size that cannot be meant.
+        """
+        network = converted(entry, cls)
+        network.check()
+        return network
+
+    def check(self) -> None:
+        """Check that the network is of a size that can be meant.
+
+        Raises:
+            DamageError: It is not.
+        """
+        if math.prod(self.input_shape) > MOST_VALUES:
+            raise DamageError(f"expected an input of at most {MOST_VALUES} values, got {list(self.input_shape)}")
 
 
 def to_bytes(model: nn.Module) -> bytes:
@@ -41,16 +66,15 @@ def to_bytes(model: nn.Module) -> bytes:
     return buffer.getvalue()
 
 
-def rebuild(network: dict[str, Any], weights: bytes) -> nn.Module:
-    """Return the pruned network that `describe` and `to_bytes` describe, in eval mode."""
-    whole = models.build(network["model"], network["num_classes"])
-    plan = plan_from_json(network["plan"])
-    pruned = prune(whole, plan, couplings(whole, tuple(network["input_shape"])))
+def rebuild(network: Description, weights: bytes) -> nn.Module:
+    """Return the pruned network that a description and `to_bytes` describe, in eval mode."""
+    whole = models.build(network.model, network.num_classes)
+    pruned = prune(whole, network.plan, couplings(whole, network.input_shape))
     load_weights(pruned, state_in(weights, "the stored weights"), "the stored weights")
     return pruned.eval()
 
 
-def rebuild_stored(network: Mapping[str, Any], weights: bytes, where: Path) -> nn.Module:
+def rebuild_stored(network: Description, weights: bytes, where: Path) -> nn.Module:
     """Return the network of files that something may have damaged since they were written.
 
     Args:
@@ -60,8 +84,8 @@ def rebuild_stored(network: Mapping[str, Any], weights: bytes, where: Path) -> n
         ExperimentError: The description and the weights make no network.
     """
     try:
-        check_description(network)
-        return rebuild(dict(network), weights)
+        network.check()
+        return rebuild(network, weights)
     except EdgeTuneError as error:
         raise ExperimentError(f"{where}: {error}") from error
     except Exception as error:  # torch and torch-pruning fail in their own ways on a plan that makes no sense
@@ -71,31 +95,10 @@ def rebuild_stored(network: Mapping[str, Any], weights: bytes, where: Path) -> n
         ) from error
 
 
-def check_description(network: Mapping[str, Any]) -> None:
-    """Check that what `describe` wrote names a network of a size that can be meant.
-
-    Raises:
-        DamageError: It does not.
-    """
-    converted(network, Description)
-    if math.prod(network["input_shape"]) > MOST_VALUES:
-        raise DamageError(f"expected an input of at most {MOST_VALUES} values, got {network['input_shape']}")
-
-
-def describe(model: str, num_classes: int, input_shape: Shape, plan: Plan) -> dict[str, Any]:
-    """Return what `rebuild` needs besides the weights, as plain JSON types."""
-    return {
-        "model": model,
-        "num_classes": num_classes,
-        "input_shape": list(input_shape),
-        "plan": plan_as_json(plan),
-    }
-
-
 def write_network(
     folder: Path,
     *,
-    network: Mapping[str, Any],
+    network: Description,
     weights: bytes,
     onnx: bytes,
     ir: tuple[bytes, bytes] | None,
@@ -104,7 +107,6 @@ def write_network(
     """Write the folder that `load_network` reads, with the network for other runtimes and its figures beside it.
 
     Args:
-        network: As `describe` returns it.
         ir: OpenVINO IR: xml, bin; None if no device is there to convert.
     """
     files = {"weights.pt": weights, "model.onnx": onnx, "plan.json": _json(network), "metrics.json": _json(metrics)}
@@ -127,22 +129,17 @@ def load_network(folder: Path | str, *, trust_model: bool = False) -> nn.Module:
     """
     plan, file = Path(folder) / "plan.json", Path(folder) / "weights.pt"
     try:
-        network = read_object(plan, _described, "export the trial again")
+        network = read_object(plan, Description.from_entry, "export the trial again")
     except FileNotFoundError as error:
         raise ExperimentError(
             f"{plan}: must describe the network, but there is no such file; check the path."
         ) from error
     if not trust_model:
-        models.check_trusted(network["model"], plan, "call load_network(folder, trust_model=True)")
+        models.check_trusted(network.model, plan, "call load_network(folder, trust_model=True)")
     if (weights := jsonfiles.content(file)) is None:
         raise ExperimentError(f"{file}: must hold the network's weights, but there is no such file; check the path.")
     return rebuild_stored(network, weights, file)
 
 
-def _described(found: Any) -> dict[str, Any]:
-    converted(found, Description)
-    return dict(found)
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+def _json(content: object) -> bytes:
+    return (jsonfiles.to_json(content, indent=2) + "\n").encode()

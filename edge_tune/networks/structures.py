@@ -8,14 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from edge_tune.errors import ExperimentError
 from edge_tune.imports import import_callable
-from edge_tune.networks.couplings import Kind, Side
+from edge_tune.networks.couplings import Side
 from edge_tune.networks.tracing import is_depthwise
 
 
@@ -26,7 +26,7 @@ class Slices(ABC):
         kind: Whether they are what the layer puts "out" or what it takes "in".
     """
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[Literal["out", "in"]]
 
     def problem(self, model: nn.Module, part: str) -> str | None:
         """Return what keeps this part of a network from being acted on, or None."""

@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -237,12 +237,39 @@ class EpochEntry:
     metrics: Metrics = field(default_factory=dict)
 
 
-class CutEntry(TypedDict, total=False):
-    """What a plan does to one part of the network."""
+NOUNS = {"out": "filters", "in": "channels"}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What happens to one part of a network, which is a weight for slices.
+
+    Attributes:
+        structure: The name of what is removed, as the experiment has it.
+        kind: Whether that is what the layer puts "out" or what it takes "in".
+        importance: The name of what the slices were ranked by.
+        sparsity: What was asked; `1 - kept / before` is what is done.
+        before: How many slices there were.
+        slices: Which of them stay, ascending.
+    """
 
     part: str
+    structure: str
+    kind: Literal["out", "in"]
+    importance: str
+    sparsity: Number
     before: Width
-    kept: Width
+    slices: tuple[Width, ...]
+
+    @property
+    def kept(self) -> int:
+        """How many slices stay."""
+        return len(self.slices)
+
+    @property
+    def noun(self) -> str:
+        """What the slices are called."""
+        return NOUNS[self.kind]
 
 
 # run.json

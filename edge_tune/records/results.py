@@ -27,7 +27,7 @@ from edge_tune.experiment import NAME
 from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS, RATIOS
 from edge_tune.parameters import Point
-from edge_tune.records.entries import FORM, Count, CutEntry, EpochEntry, Evidence, LayerEntry, Metrics, Number, Run
+from edge_tune.records.entries import FORM, Count, Cut, EpochEntry, Evidence, LayerEntry, Metrics, Number, Run
 from edge_tune.records.jsonfiles import DamageError, Lines, converted, read_lines, read_object, to_json
 
 LOCK = ".lock"
@@ -89,7 +89,7 @@ class Record:
     pruned: Metrics = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
     curve: Sequence[EpochEntry] = ()
-    plan: Sequence[Mapping[str, Any]] = ()
+    plan: tuple[Cut, ...] = ()
     measurements: Mapping[str, Evidence] = field(default_factory=dict)
     layers: Sequence[LayerEntry] = ()
     seconds: Metrics = field(default_factory=dict)
@@ -118,7 +118,6 @@ class Record:
         if not isinstance(entry, Mapping):
             raise DamageError(f"expected an object with the fields of a record, got {type(entry).__name__}")
         record = converted({key: value for key, value in entry.items() if value is not None}, cls)
-        converted(record.plan, list[CutEntry])
         for time in (record.started_at, record.ended_at):
             _check_time(time)
         if record.baseline is not None and not NAME.fullmatch(record.baseline):
@@ -172,7 +171,7 @@ class Planned:
     """
 
     digest: str
-    plan: Sequence[Mapping[str, Any]]
+    plan: tuple[Cut, ...]
 
 
 class Results:

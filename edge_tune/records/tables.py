@@ -17,7 +17,7 @@ from pyarrow import csv, parquet
 
 from edge_tune.metrics import METRICS, RATIO_OF, RATIOS
 from edge_tune.objective import Objective
-from edge_tune.parameters import column_type
+from edge_tune.parameters import Value, column_type
 from edge_tune.records.choosing import Ranking, ranking_line
 from edge_tune.records.entries import Evidence, Metrics
 from edge_tune.records.jsonfiles import plain
@@ -59,8 +59,12 @@ def table(records: Sequence[Record]) -> pa.Table:
         for name in dict.fromkeys(name for row in (section(Record(trial=0)), *rows) for name in row):
             columns[name] = [row.get(name) for row in rows]
     asked = {name for record in records for name in record.point}
-    types = {name: TYPES[column_type(values)] if name in asked else _type(name) for name, values in columns.items()}
-    return pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
+    return pa.table(
+        {
+            name: _asked_column(values) if name in asked else pa.array(values, _type(name))
+            for name, values in columns.items()
+        }
+    )
 
 
 def to_csv(records: Sequence[Record]) -> bytes:
@@ -157,7 +161,7 @@ def _asked(record: Record) -> Cells:
 
 
 def _kept(record: Record) -> Cells:
-    return {f"kept.{cut['part']}": cut.get("kept") for cut in record.plan if "part" in cut}
+    return {f"kept.{cut.part}": cut.kept for cut in record.plan}
 
 
 def _now(record: Record) -> Cells:
@@ -198,6 +202,12 @@ def _measured(metrics: Metrics, evidence: Evidence) -> Cells:
             cells[f"{name}.high"] = interval.high if interval else None
     cells.update({f"reference.{name}": evidence.reference_ms.get(name) for name in RATIO_OF})
     return {**cells, "is_precise": evidence.is_precise if intervals else None}
+
+
+def _asked_column(values: Sequence[Value | None]) -> pa.Array:
+    """Return the column of a parameter, of which damaged records may hold values of several types."""
+    kind = column_type(values)
+    return pa.array([None if value is None else kind(value) for value in values], TYPES[kind])
 
 
 def _type(column: str) -> pa.DataType:

@@ -7,7 +7,7 @@ ResNet-56 with 20 epochs each take about 4 MB.
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ def pack(column: NDArray[Any]) -> dict[str, str]:
 def cards(study: StudyData) -> dict[str, Any]:
     """Return a study's records as packed columns: its baselines first, then its trials."""
     records = study.records
-    weights = list(dict.fromkeys(str(cut["part"]) for record in records for cut in record.plan if "part" in cut))
+    weights = list(dict.fromkeys(cut.part for record in records for cut in record.plan))
     return {
         "label": study.label,
         "baselines": [record.name for record in study.baselines],
@@ -100,14 +100,13 @@ def _groups(study: StudyData, weights: Sequence[str]) -> dict[str, list[int]]:
     return {label: [rows[w] for w in group.weights if w in rows] for label, group in groups.items()}
 
 
-def _cuts(records: Sequence[Record], weights: Sequence[str], what: str) -> list[dict[str, str]]:
-    """Pack, weight by weight, the channels that every trial kept or had before; 0 where its record does not say."""
+def _cuts(records: Sequence[Record], weights: Sequence[str], what: Literal["kept", "before"]) -> list[dict[str, str]]:
+    """Pack, weight by weight, the channels that every trial kept or had before; 0 where its record has no plan."""
     places = {weight: place for place, weight in enumerate(weights)}
     counts = np.zeros((len(weights), len(records)), dtype=np.uint16)
     for row, record in enumerate(records):
         for cut in record.plan:
-            if "part" in cut:
-                counts[places[str(cut["part"])], row] = cut.get(what) or 0
+            counts[places[cut.part], row] = cut.kept if what == "kept" else cut.before
     return [pack(column) for column in counts]
 
 

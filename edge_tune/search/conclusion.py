@@ -85,13 +85,12 @@ def figures(row: Row, record: Record) -> dict[str, Any]:
 def _network(study: Study, results: Results, record: Record, epoch: int) -> nn.Module:
     """Return the network of a row: right after pruning, or as its trial left it."""
     if epoch < record.epoch:
-        return pruning.prune(study.network(), pruning.plan_from_json(record.plan), study.coupled)
+        return pruning.prune(study.network(), record.plan, study.coupled)
     return stored.rebuild(_description(study, record), results.network_file(record).read_bytes())
 
 
-def _description(study: Study, record: Record) -> dict[str, Any]:
-    plan = pruning.plan_from_json(record.plan)
-    return stored.describe(study.experiment.model, study.num_classes, study.input_shape, plan)
+def _description(study: Study, record: Record) -> stored.Description:
+    return stored.Description(study.experiment.model, study.num_classes, study.input_shape, record.plan)
 
 
 def _test(network: nn.Module, split: Split) -> dict[str, float]:

@@ -84,12 +84,12 @@ class Planner:
         except PruningError:
             return Planned(json.dumps(dict(point), sort_keys=True), ())
         plan = tuple(itertools.chain(*parts))
-        return Planned(_digest(plan, point), pruning.plan_as_json(plan))
+        return Planned(_digest(plan, point), tuple(plan))
 
     def digest(self, record: Record) -> str:
         """Return the digest of the network of a trial that has ended; its record holds the plan, once it was made."""
         if record.plan:
-            return _digest(pruning.plan_from_json(record.plan), record.point)
+            return _digest(record.plan, record.point)
         return self(record.point, is_baseline=record.baseline is not None).digest
 
     def count(self) -> int | None:
@@ -160,7 +160,7 @@ def run_trial(
         trial=trial,
         baseline=baseline,
         point=point,
-        plan=pruning.plan_as_json(plan),
+        plan=tuple(plan),
         node=platform.node(),
         started_at=started_at,
     )

@@ -283,7 +283,7 @@ def test_text_that_would_be_script(capsys: pytest.CaptureFixture[str]) -> None:
     )
     fixed = ("baseline", "status", "started_at", "ended_at")
     free = {"point": {EVIL: 0.5, f"{EVIL}.text": EVIL}, "seconds": {EVIL: 5.0}}
-    evil = {**all_evil(a_record(), *fixed), **free, "reason": EVIL, "collapsed": EVIL}
+    evil = {**all_evil(a_record(), *fixed, "kind"), **free, "reason": EVIL, "collapsed": EVIL}
     with Path("study/trials.jsonl").open("a") as lines:
         for number, status in enumerate(("finished", "stopped", "failed"), 90):
             one = {**evil, "metrics": {**evil["metrics"], EVIL: 1.0}, "trial": number, "status": status}
@@ -348,7 +348,7 @@ EXPORTS: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "a plan of nothing": (
         "trials.jsonl",
         lambda b: b.replace(b'"plan": [{"part"', b'"plan": [{"colour"', 1),
-        "trial_0004: the plan must say of each part which slices stay, .* no usable 'part'",
+        "must be the number or name of one that has ended",
     ),
     "a plan of other weights": (
         "trials.jsonl",
@@ -392,6 +392,7 @@ def test_name_that_leads_out_of_the_folder(name: str, exported: Path, capsys: py
     refused(["study", "7", "out"], "must be the number or name of one that has ended", capsys)
 
 
+CUT = {"structure": "filters", "kind": "out", "importance": "l1", "sparsity": 0.5, "before": 8, "slices": [0, 1, 2, 3]}
 DESCRIPTIONS: list[dict[str, Any]] = [
     {"model": 5},
     {"model": None},
@@ -410,12 +411,12 @@ DESCRIPTIONS: list[dict[str, Any]] = [
     {"plan": 5},
     {"plan": [5]},
     {"plan": [{"part": "block1.conv1.weight"}]},
-    {"plan": [{"part": 5, "structure": "filters", "sparsity": 0.5, "before": 8, "kept": 4}]},
-    {"plan": [{"part": "nothing", "structure": "filters", "sparsity": 0.5, "before": 8, "kept": 4}]},
-    {"plan": [{"part": "block1.conv1.weight", "structure": "rows", "sparsity": 0.5, "before": 8, "kept": 4}]},
-    {"plan": [{"part": "block1.conv1.weight", "structure": "filters", "sparsity": 0.5, "before": 8, "kept": "4"}]},
-    {"plan": [{"part": "block1.conv1.weight", "structure": "filters", "sparsity": 0.5, "before": 8, "kept": -4}]},
-    {"plan": [{"part": "block1.conv1.weight", "structure": "filters", "sparsity": 0.5, "before": 999, "kept": 4}]},
+    {"plan": [{"part": 5, **CUT, "slices": [0, 1, 2, 9]}]},
+    {"plan": [{"part": "nothing", **CUT, "slices": [0, 1, 2, 9]}]},
+    {"plan": [{"part": "block1.conv1.weight", **CUT, "kind": "rows"}]},
+    {"plan": [{"part": "block1.conv1.weight", **CUT, "slices": ["4"]}]},
+    {"plan": [{"part": "block1.conv1.weight", **CUT, "slices": [-4]}]},
+    {"plan": [{"part": "block1.conv1.weight", **CUT, "before": 999}]},
 ]
 
 

@@ -152,8 +152,8 @@ def test_card_opens_when_its_point_is_clicked(page: webdriver.Chrome, folder: Pa
     assert "the chosen network and on the Pareto front" in card
     assert f"{chosen.metrics['latency_ratio']:.3f}" in card
     assert "layer1.8.conv1.weight" in card
-    cut = next(cut for cut in chosen.plan if cut["part"] == "layer2.1.conv1.weight")
-    assert f"{cut['kept']} of 32" in card
+    cut = next(cut for cut in chosen.plan if cut.part == "layer2.1.conv1.weight")
+    assert f"{cut.kept} of 32" in card
     assert "epoch 2" in card
     page.find_element(By.CSS_SELECTOR, "dialog button").click()
     assert not page.find_element(By.TAG_NAME, "dialog").is_displayed()

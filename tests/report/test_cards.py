@@ -37,7 +37,7 @@ def test_cards_hold_every_record_baselines_first(tmp_path: Path) -> None:
         curve = unpacked(packed["curves"]["top1"])[begins[row] : begins[row + 1]] / 100
         assert curve.tolist() == pytest.approx([epoch.metrics["top1"] for epoch in record.curve], abs=0.0051)
         for place, weight in enumerate(packed["weights"]):
-            kept = {cut["part"]: cut["kept"] for cut in record.plan}.get(weight, 0)
+            kept = {cut.part: cut.kept for cut in record.plan}.get(weight, 0)
             assert unpacked(packed["kept"][place])[row] == kept
         ending = packed["ending"]["words"][unpacked(packed["ending"]["codes"])[row]]
         assert ending == {"stopped": "stopped as hopeless"}.get(record.status, record.status)
