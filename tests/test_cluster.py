@@ -58,7 +58,7 @@ def test_joined_cluster_says_what_it_offers(here: cluster.Cluster, nodes: Any) -
     assert here.trials_at_once(cpus_per_trial=2) == 1  # the host of the devices has room for none
     with pytest.raises(ExperimentError, match=r"cpus_per_trial must be at most .*, 3 on .*, but got 4; lower it"):
         here.trials_at_once(cpus_per_trial=4)
-    assert [node["devices"] for node in here.entry()["nodes"]].count(2) == 1
+    assert [node.devices for node in here.entry().nodes].count(2) == 1
     assert here.wait_for_devices(lambda _: None) == 2
 
 

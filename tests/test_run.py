@@ -224,15 +224,15 @@ def test_resume_takes_the_newest_study_of_this_name_and_no_other() -> None:
     for name in ("mine-20251101-100000", "mine-20251125-100000", "mine-top1-20251130-100000"):
         Path("results", name).mkdir(parents=True)
         Path("results", name, "run.json").write_text("{}")
-    given = command_line._parser().parse_args(["mine.py", "--resume"])
+    given = command_line._parser("python -m edge_tune.run").parse_args(["mine.py", "--resume"])
     assert command_line._results_folder(given) == Path("results/mine-20251125-100000")
 
 
 def test_command_to_go_on_can_be_given_as_it_is_printed() -> None:
     options = ["--simulate=0.5", "--time-budget=300h", "--trial-time-limit=90m", "--trials=7", "--weights=a b.pt"]
-    given = command_line._parser().parse_args(["mine.py", *options])
+    given = command_line._parser("python -m edge_tune.run").parse_args(["mine.py", *options])
     _, _, _, *words = shlex.split(command_line._command(given, Results(Path("out"))))
-    again = vars(command_line._parser().parse_args(words))
+    again = vars(command_line._parser("python -m edge_tune.run").parse_args(words))
     assert again == {**vars(given), "results": Path("out"), "resume": True}
 
 

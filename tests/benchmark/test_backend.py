@@ -107,7 +107,6 @@ def test_measure_tells_networks_apart(cpu: OpenVinoBackend, onnx: bytes, wide_on
     # 4 times the channels are about 14 times the work here; 2 leaves room for overheads and a busy host.
     assert wide.latency_ms > 2 * small.latency_ms
     assert wide.total_latency_ms > 2 * small.total_latency_ms
-    assert wide.throughput_fps < small.throughput_fps
 
 
 def test_measure_keeps_its_evidence(cpu: OpenVinoBackend, onnx: bytes) -> None:
