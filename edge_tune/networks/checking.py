@@ -103,7 +103,7 @@ def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], coupl
     yield from clashes
     for label, group in groups.items():
         highest = float(group.sparsity.middle_and_end()[-1])
-        cuts = [cut for asked in _each(group) for cut in whole(group, asked, coupled)]
+        cuts = [cut for asked in _each(group) for cut in whole(model, group, asked, coupled)]
         before = [cut.before for cut in cuts]
         is_fixed = group.sparsity.is_fixed and len(group.structures) == 1
         if not is_fixed and all(kept_count(highest, slices) == slices for slices in before):
@@ -134,7 +134,9 @@ def _order_problems(network: nn.Module, groups: Mapping[str, PrunerGroup], coupl
 
 def _keeps_its_output(network: nn.Module, groups: Mapping[str, PrunerGroup], asked: Asked, coupled: Couplings) -> bool:
     """Tell whether a network computes the same when the slices of these structures change places within their parts."""
-    cuts = [cut for label, its in asked.items() for cut in whole(groups[label], {**its, "sparsity": 0.5}, coupled)]
+    cuts = [
+        cut for label, its in asked.items() for cut in whole(network, groups[label], {**its, "sparsity": 0.5}, coupled)
+    ]
     parts = [atoms for family in families(cuts, coupled) for atoms in parts_of(family, coupled)]
     alike = [atoms for part in parts for atoms in _alike(part, coupled)]
     generator = torch.Generator().manual_seed(0)

@@ -24,11 +24,10 @@ from edge_tune.experiment import PrunerGroup
 from edge_tune.networks import oracle, slicing
 from edge_tune.networks.couplings import Atoms, Couplings, Side
 from edge_tune.networks.importance import importance
-from edge_tune.networks.structures import structure
+from edge_tune.networks.structures import Slices, structure
 from edge_tune.networks.tracing import IMAGE, OUTPUT, Shape
 from edge_tune.parameters import Point, Value, of_part
 from edge_tune.records.entries import Cut
-from edge_tune.wording import counted, verb
 
 Plan = Sequence[Cut]
 
@@ -66,7 +65,7 @@ def make_plan(
         granularity: Kept counts are multiples of it, as `kept_count` has it.
 
     Raises:
-        PruningError: A weight is tied to one outside the plan or to what must stay.
+        PruningError: A weight is tied to what must stay, or to a weight of another group.
 
     Source: Li et al., ICLR 2017, arXiv:1608.08710, section 3.1; ranks are taken once, before any removal.
     """
@@ -74,7 +73,7 @@ def make_plan(
         cut
         for label, group in groups.items()
         if (asked := of_part(point, label))
-        for cut in whole(group, asked, coupled)
+        for cut in whole(model, group, asked, coupled)
     ]
     removed = np.array(
         [atom for family in families(cuts, coupled) for atom in _lowest(model, family, coupled, granularity)],
@@ -83,13 +82,25 @@ def make_plan(
     return tuple(_without(cut, removed, coupled) for cut in cuts)
 
 
-def whole(group: PrunerGroup, asked: Mapping[str, Value], coupled: Couplings) -> Iterator[Cut]:
-    """Yield what is asked of each weight of a group, of which all slices stay as yet."""
+def whole(model: nn.Module, group: PrunerGroup, asked: Mapping[str, Value], coupled: Couplings) -> Iterator[Cut]:
+    """Yield what is asked of each weight of a group and of those tied to them, of which all slices stay as yet."""
     name, importance = str(asked["structure"]), str(asked["importance"])
-    for weight in group.weights:
-        kind = structure(name).kind
-        before = len(coupled.atoms[structure(name).side(weight)])
-        yield Cut(weight, name, kind, importance, float(asked["sparsity"]), before, tuple(range(before)))
+    kind = structure(name)
+    for weight in tied(model, kind, group.weights, coupled):
+        before = len(coupled.atoms[kind.side(weight)])
+        yield Cut(weight, name, kind.kind, importance, float(asked["sparsity"]), before, tuple(range(before)))
+
+
+def tied(model: nn.Module, kind: Slices, weights: Sequence[str], coupled: Couplings) -> list[str]:
+    """Return these weights, then the others that lose what they lose: naming one names all, sorted by name."""
+    sides = dict.fromkeys(map(kind.side, weights))
+    new = set(sides)
+    while new:
+        atoms = np.unique(np.concatenate([coupled.atoms[side] for side in new])).tolist()
+        new = {side for side in coupled.sides_of(atoms) if kind.part_of(model, side)} - sides.keys()
+        sides |= dict.fromkeys(sorted(new))
+    parts = [kind.part_of(model, side) for side in sides]
+    return [part for part in parts if part]
 
 
 def digest(plan: Plan) -> str:
@@ -152,7 +163,7 @@ def families(cuts: Iterable[Cut], coupled: Couplings) -> list[Family]:
 
 def _lowest(model: nn.Module, family: Family, coupled: Couplings, granularity: int) -> list[int]:
     """Return the atoms to remove: of each part of what is tied, those with the lowest L1 norms."""
-    _check_family(model, family, coupled)
+    _check_family(family, coupled)
     scores: dict[int, float] = defaultdict(float)
     for cut in family:
         of_slices = _scores(model, cut).double().tolist()
@@ -230,7 +241,7 @@ def parts_of(family: Family, coupled: Couplings) -> list[list[int]]:
     return list(parts.values())
 
 
-def _check_family(model: nn.Module, family: Family, coupled: Couplings) -> None:
+def _check_family(family: Family, coupled: Couplings) -> None:
     """Raise a PruningError unless what is tied can be removed by these cuts."""
     first, *others = family
     for cut in others:
@@ -245,7 +256,6 @@ def _check_family(model: nn.Module, family: Family, coupled: Couplings) -> None:
                 f"sparsities {cut.sparsity:g} and {first.sparsity:g}; put both in one group."
             )
     _check_removable(family, coupled)
-    _check_complete(model, family, coupled)
 
 
 def _check_removable(family: Family, coupled: Couplings) -> None:
@@ -267,25 +277,6 @@ def _check_removable(family: Family, coupled: Couplings) -> None:
         )
     if len(atoms) == 1:
         raise PruningError(f"the {noun} of {weights} can only be removed all together; remove the weights.")
-
-
-def _check_complete(model: nn.Module, family: Family, coupled: Couplings) -> None:
-    """Raise a PruningError if a convolution is tied to the family that is not in it: all of them at once."""
-    kind, tied = structure(family[0].structure), {_side(cut) for cut in family}
-    while True:
-        atoms = np.unique(np.concatenate([coupled.atoms[side] for side in tied])).tolist()
-        more = {side for side in coupled.sides_of(atoms) if kind.part_of(model, side)}
-        if more <= tied:
-            break
-        tied |= more
-    own = {_side(cut) for cut in family}
-    if outside := sorted(part for side in tied - own if (part := kind.part_of(model, side))):
-        weights = ", ".join(repr(cut.part) for cut in family)
-        raise PruningError(
-            f"the {family[0].noun} of {weights} are tied to those of {counted(len(outside), 'weight')} that must "
-            f"be in the same group, but {verb(len(outside), 'is', 'are')} not: {', '.join(outside)}; add "
-            f"{verb(len(outside), 'it', 'them')} or remove {weights}."
-        )
 
 
 def _without(cut: Cut, removed: Atoms, coupled: Couplings) -> Cut:

@@ -12,11 +12,12 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from edge_tune.errors import ExperimentError
 from edge_tune.imports import import_callable
 from edge_tune.networks.couplings import Side
-from edge_tune.networks.tracing import is_depthwise
+from edge_tune.networks.tracing import is_depthwise, mixes
 
 
 class Slices(ABC):
@@ -32,41 +33,46 @@ class Slices(ABC):
         """Return what keeps this part of a network from being acted on, or None."""
         weights = dict(model.named_parameters())
         if part not in weights:
-            convolutions = [name for name, weight in weights.items() if weight.dim() == 4]
-            close = get_close_matches(part, convolutions, n=3) or convolutions[:3]
-            hint = f"near it are {', '.join(close)}" if close else "the network has no convolution"
+            layers = [f"{name}.weight" for name, layer in model.named_modules() if self.acts_on(layer)]
+            close = get_close_matches(part, layers, n=3) or layers[:3]
+            hint = f"near it are {', '.join(close)}" if close else "the network has no layer that can lose any"
             return f"a weight must be one of the network's, but got {part!r}; {hint}."
         layer = model.get_submodule(self.side(part).name)
-        if not isinstance(layer, nn.Conv2d) or weights[part].dim() != 4:
-            return (
-                f"a weight must be a convolution's [C_out, C_in, K_h, K_w], but {part!r} has shape "
-                f"{list(weights[part].shape)}; remove it."
-            )
         if is_depthwise(layer):
             return (
                 f"a weight must have something to choose from, but {part!r} is a depthwise convolution's, which loses "
                 f"what the layer before it loses; remove it."
             )
+        if not self.acts_on(layer) or not part.endswith(".weight"):
+            return (
+                f"a weight must be a convolution's or a linear layer's, but {part!r}, of shape "
+                f"{list(weights[part].shape)}, is of a {type(layer).__name__}; remove it."
+            )
         return None
+
+    def acts_on(self, layer: nn.Module) -> bool:
+        """Tell whether slices of this layer can be named; others follow those that they are tied to."""
+        return mixes(layer) and "weight" in dict(layer.named_parameters(recurse=False))
 
     def part_of(self, model: nn.Module, side: Side) -> str | None:
         """Return the part whose slices are on this side of a layer, or None if this structure does not act on it."""
-        part = f"{side.name}.weight"
-        return part if side.kind == self.kind and not self.problem(model, part) else None
+        return f"{side.name}.weight" if self.is_on(model, side) else None
+
+    def is_on(self, model: nn.Module, side: Side) -> bool:
+        """Tell whether this structure acts on the slices of a side."""
+        return side.kind == self.kind and self.acts_on(model.get_submodule(side.name))
 
     def side(self, part: str) -> Side:
         """Return where the slices of a part are."""
         return Side(part.rpartition(".")[0], self.kind)
 
     @abstractmethod
-    def slices(self, layer: nn.Conv2d) -> Tensor:
-        """Return the weight of a layer [C_out, C_in / groups, K_h, K_w] as its slices, [slices, ...]."""
+    def slices(self, layer: nn.Module) -> Tensor:
+        """Return the weight of a convolution or a linear layer as its slices, [slices, ...]."""
 
     def of(self, model: nn.Module, part: str) -> Tensor:
         """Return the slices of a part of a network, [slices, ...]; their importance is computed from these."""
-        layer = model.get_submodule(self.side(part).name)
-        assert isinstance(layer, nn.Conv2d)  # `problem` looked
-        return self.slices(layer)
+        return self.slices(model.get_submodule(self.side(part).name))
 
     def removed(self, scores: Sequence[float], count: int) -> Sequence[int]:
         """Return which `count` slices go, by their places: those of the least importance.
@@ -78,23 +84,32 @@ class Slices(ABC):
 
 
 class Filters(Slices):
-    """Dim 0 of a weight: what a convolution puts out."""
+    """What a layer puts out: dim 0 of a weight [C_out, C_in / groups, K_h, K_w] or [out, in]."""
 
     kind = "out"
 
-    def slices(self, layer: nn.Conv2d) -> Tensor:
-        """Return the filters of a layer, [C_out, C_in / groups, K_h, K_w]."""
-        return layer.weight.detach()
+    def slices(self, layer: nn.Module) -> Tensor:
+        """Return the filters of a layer, [C_out, C_in / groups, ...]."""
+        weight = layer.get_parameter("weight").detach()
+        return _across_groups(weight, layer.groups) if isinstance(layer, _ConvTransposeNd) else weight
 
 
 class Channels(Slices):
-    """Dim 1 of a weight: what a convolution takes in."""
+    """What a layer takes in: dim 1 of a weight [C_out, C_in / groups, K_h, K_w] or [out, in]."""
 
     kind = "in"
 
-    def slices(self, layer: nn.Conv2d) -> Tensor:
-        """Return what a layer has for each of its channels, [C_in, C_out / groups, K_h, K_w]."""
-        return torch.cat([rows.transpose(0, 1) for rows in layer.weight.detach().chunk(layer.groups)])
+    def slices(self, layer: nn.Module) -> Tensor:
+        """Return what a layer has for each of its channels, [C_in, C_out / groups, ...]."""
+        weight = layer.get_parameter("weight").detach()
+        if isinstance(layer, _ConvTransposeNd):
+            return weight
+        return _across_groups(weight, layer.groups if isinstance(layer, _ConvNd) else 1)
+
+
+def _across_groups(weight: Tensor, groups: int) -> Tensor:
+    """Return a weight [groups * A, B, ...] by what each group counts in its second dimension, [groups * B, A, ...]."""
+    return torch.cat([rows.transpose(0, 1) for rows in weight.chunk(groups)])
 
 
 KNOWN: dict[str, Slices] = {"filters": Filters(), "channels": Channels()}
