@@ -16,10 +16,20 @@ from edge_tune.experiment import PrunerGroup
 from edge_tune.networks import oracle
 from edge_tune.networks.couplings import Couplings, Side, couplings
 from edge_tune.networks.importance import importance
-from edge_tune.networks.pruning import families, keep, kept_count, make_plan, parts_of, prune, whole
+from edge_tune.networks.pruning import families, keep, kept_count, make_plan, parts_of, prune, tied, whole
 from edge_tune.networks.structures import structure
 from edge_tune.networks.tracing import Shape
 from edge_tune.parameters import Value
+from edge_tune.wording import counted, verb
+
+COUNTS_ON_ORDER = (
+    "channels must be free to change places with each other, with all that is tied to them, but then the network computes "
+    "something else: its code counts on their order, or computes with pairs of channels of different weights; remove these "
+    "weights."
+)
+
+SHOWN = 8
+"""So many weights of a group are told in a line."""
 
 ORDERS = 3
 """So many orders of its slices are tried on a network: of two slices there are but two."""
@@ -80,14 +90,34 @@ def _call_problems(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Ite
                 )
 
 
+def why_not_all(model: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> str | None:
+    """Return why the first structure of these groups cannot be removed from all of them at once, or None."""
+    networks = [oracle.made_up(model, coupled.input_shape, rising=rising) for rising in (True, False)]
+    first = {label: _first(group) for label, group in groups.items()}
+    if problem := _removal_problem(networks, groups, first, coupled):
+        return problem
+    return None if _keeps_its_output(networks[0], groups, first, coupled) else COUNTS_ON_ORDER
+
+
+def tied_to(model: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+    """Yield a line for each group on the weights that it does not name and that lose what it removes all the same."""
+    for label, group in groups.items():
+        for name in group.structures:
+            others = tied(model, structure(name), group.weights, coupled)[len(set(group.weights)) :]
+            if others:
+                shown = ", ".join(others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
+                more, lose = counted(len(others), "more weight"), verb(len(others), "loses", "lose")
+                yield f"pruner_groups[{label!r}]: {more} {lose} the same {name}, tied to those that it names: {shown}."
+
+
 def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
     """Remove from networks that notice; two groups must not remove the same thing."""
     networks = [oracle.made_up(model, coupled.input_shape, rising=rising) for rising in (True, False)]
-    clashes = list(_clashes(groups, coupled))
+    clashes = list(_clashes(model, groups, coupled))
     first = {label: _first(group) for label, group in groups.items()}
     each = [(label, asked) for label, group in groups.items() for asked in _each(group)]
     together = None if clashes else _removal_problem(networks, groups, first, coupled)
-    if not clashes and not together and not _meet(groups, coupled):  # the usual case, tried at once
+    if not clashes and not together and not _meet(model, groups, coupled):  # the usual case, tried at once
         each = [(label, asked) for label, asked in each if asked != first[label]]
     alone = [
         (label, asked, problem)
@@ -125,11 +155,7 @@ def _order_problems(network: nn.Module, groups: Mapping[str, PrunerGroup], coupl
         each = [(label, asked) for label, asked in each if asked["structure"] != first[label]["structure"]]
     for label, asked in each:
         if not _keeps_its_output(network, groups, {label: asked}, coupled):
-            yield (
-                f"pruner_groups[{label!r}], {asked['structure']}: channels must be free to change places with each "
-                f"other, with all that is tied to them, but then the network computes something else: its code counts "
-                f"on their order, or computes with pairs of channels of different weights; remove these weights."
-            )
+            yield (f"pruner_groups[{label!r}], {asked['structure']}: {COUNTS_ON_ORDER}")
 
 
 def _keeps_its_output(network: nn.Module, groups: Mapping[str, PrunerGroup], asked: Asked, coupled: Couplings) -> bool:
@@ -178,10 +204,10 @@ def _in_order(network: nn.Module, place: Mapping[int, int], coupled: Couplings) 
     return permuted
 
 
-def _clashes(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
+def _clashes(model: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
     owner: dict[int, str] = {}
     for label, group in groups.items():
-        atoms = {atom for side in _sides(group) for atom in coupled.atoms[side].tolist()}
+        atoms = {atom for side in _sides(model, group, coupled) for atom in coupled.atoms[side].tolist()}
         if clash := next((owner[atom] for atom in sorted(atoms) if atom in owner), None):
             yield (
                 f"pruner_groups[{label!r}]: must remove something of its own, but {clash!r} removes the same filters "
@@ -190,19 +216,20 @@ def _clashes(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[
         owner.update(dict.fromkeys(atoms, label))
 
 
-def _meet(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> bool:
+def _meet(model: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> bool:
     """Tell whether two groups remove from one layer whose parts must lose as much each, at whatever sparsities."""
     touched = [
-        {other for side in _sides(group) for other in coupled.sides_of(coupled.atoms[side].tolist())}
+        {other for side in _sides(model, group, coupled) for other in coupled.sides_of(coupled.atoms[side].tolist())}
         for group in groups.values()
     ]
     together = [side for sides in touched for side in sides & coupled.parts.keys()]
     return len(together) > len(set(together))
 
 
-def _sides(group: PrunerGroup) -> list[Side]:
+def _sides(model: nn.Module, group: PrunerGroup, coupled: Couplings) -> list[Side]:
     """Return all sides from which a group may remove something."""
-    return [structure(name).side(weight) for name in group.structures for weight in group.weights]
+    kinds = map(structure, group.structures)
+    return [kind.side(part) for kind in kinds for part in tied(model, kind, group.weights, coupled)]
 
 
 def _each(group: PrunerGroup) -> list[dict[str, Value]]:

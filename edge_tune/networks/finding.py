@@ -8,13 +8,17 @@ from torch import nn
 
 from edge_tune.errors import PruningError
 from edge_tune.experiment import PrunerGroup
+from edge_tune.networks import checking
 from edge_tune.networks.couplings import Couplings, Side
-from edge_tune.networks.pruning import make_plan, prune, tied
+from edge_tune.networks.pruning import make_plan, tied
 from edge_tune.networks.structures import structure
-from edge_tune.parameters import Point, Uniform, Value
+from edge_tune.parameters import Point, Uniform
 
 RANGE = Uniform(0.0, 0.9)
 """Of a set that was found. A tenth of the filters stays at least."""
+
+
+HALF: Point = {"set.sparsity": 0.5, "set.structure": "filters", "set.importance": "l1"}
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class CoupledSet:
 def coupled_sets(model: nn.Module, coupled: Couplings) -> list[CoupledSet]:
     """Return all sets of a network's filters, in the order of their first layers.
 
-    All are removed at once, by half, from a copy of the network, and what is left must compute what it should. If it
-    does not, each is removed alone, and says why it must stay.
+    All are removed at once from copies of the network, as a study's groups are before it starts, and what is left must
+    compute what it should. If it does not, each is removed alone, and says why it must stay.
     """
     found = [_planned(model, parts, coupled) for parts in _sets(model, coupled)]
     free = [one for one in found if not one.problem]
@@ -67,22 +71,12 @@ def _planned(model: nn.Module, parts: tuple[str, ...], coupled: Couplings) -> Co
     width = len(np.unique(np.concatenate([coupled.atoms[filters.side(part)] for part in parts])))
     found = CoupledSet(parts, width)
     try:
-        make_plan(model, {"0": found.group()}, _halved(1), coupled)
+        make_plan(model, {"set": found.group()}, HALF, coupled)
     except PruningError as error:
         return replace(found, problem=str(error))
     return found
 
 
 def _problem(model: nn.Module, sets: Sequence[CoupledSet], coupled: Couplings) -> str | None:
-    """Return why half of each of these sets cannot be removed, or None."""
-    groups = {str(number): one.group() for number, one in enumerate(sets)}
-    try:
-        prune(model, make_plan(model, groups, _halved(len(sets)), coupled), coupled)
-    except PruningError as error:
-        return str(error)
-    return None
-
-
-def _halved(sets: int) -> Point:
-    asked: dict[str, Value] = {"sparsity": 0.5, "structure": "filters", "importance": "l1"}
-    return {f"{number}.{name}": value for number in range(sets) for name, value in asked.items()}
+    """Return why these sets cannot be removed, or None."""
+    return checking.why_not_all(model, {str(number): one.group() for number, one in enumerate(sets)}, coupled)

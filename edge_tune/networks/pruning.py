@@ -31,6 +31,9 @@ from edge_tune.records.entries import Cut
 
 Plan = Sequence[Cut]
 
+SHOWN = 8
+"""So many weights are told in a sentence."""
+
 
 def kept_count(sparsity: float, slices: int, granularity: int = 1) -> int:
     """Return how many of `slices` stay: slices - floor(sparsity * slices), at least 1, aligned to the granularity.
@@ -261,7 +264,7 @@ def _check_family(family: Family, coupled: Couplings) -> None:
 def _check_removable(family: Family, coupled: Couplings) -> None:
     atoms = np.unique(np.concatenate([coupled.atoms[_side(cut)] for cut in family])).tolist()
     sides = coupled.sides_of(atoms)
-    weights = ", ".join(repr(cut.part) for cut in family)
+    weights = ", ".join(repr(cut.part) for cut in family[:SHOWN]) + (", ..." if len(family) > SHOWN else "")
     noun = family[0].noun
     if Side(OUTPUT, "end") in sides:
         raise PruningError(f"the {noun} of {weights} make the network's output, which must stay whole; remove them.")

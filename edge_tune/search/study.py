@@ -125,6 +125,8 @@ def _network(
     models.check_output(network, (3, size, size), num_classes)
     onnx = training.checked_onnx(network, (3, size, size))
     coupled = checking.check_groups(network, experiment.pruner_groups, (3, size, size))
+    for line in checking.tied_to(network, experiment.pruner_groups, coupled):
+        say(line)
     if weights:
         load_weights(network, read_weights(weights, say), without_secrets(weights))
     return network, coupled, onnx
