@@ -23,9 +23,9 @@ from edge_tune.parameters import Value
 from edge_tune.wording import counted, verb
 
 COUNTS_ON_ORDER = (
-    "channels must be free to change places with each other, with all that is tied to them, but then the network computes "
-    "something else: its code counts on their order, or computes with pairs of channels of different weights; remove these "
-    "weights."
+    "channels must be free to change places with each other, with all that is tied to them, but then the network "
+    "computes something else: its code counts on their order, or computes with pairs of channels of different weights; "
+    "remove these weights."
 )
 
 SHOWN = 8
@@ -155,7 +155,7 @@ def _order_problems(network: nn.Module, groups: Mapping[str, PrunerGroup], coupl
         each = [(label, asked) for label, asked in each if asked["structure"] != first[label]["structure"]]
     for label, asked in each:
         if not _keeps_its_output(network, groups, {label: asked}, coupled):
-            yield (f"pruner_groups[{label!r}], {asked['structure']}: {COUNTS_ON_ORDER}")
+            yield f"pruner_groups[{label!r}], {asked['structure']}: {COUNTS_ON_ORDER}"
 
 
 def _keeps_its_output(network: nn.Module, groups: Mapping[str, PrunerGroup], asked: Asked, coupled: Couplings) -> bool:
