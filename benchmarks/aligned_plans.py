@@ -81,10 +81,9 @@ def points(study: Experiment, count: int, seed: int) -> list[tuple[str, Mapping[
     """Return the known points and so many random ones, label -> sparsity, up to 0.9."""
     generator = random.Random(seed)
     known = [
-        (name, {label: float(values[label]) for label in study.pruner_groups})
-        for name, values in study.baselines.items()
+        (name, {label: float(values[label]) for label in study.groups}) for name, values in study.baselines.items()
     ]
-    drawn = [{label: generator.uniform(0.1, 0.9) for label in study.pruner_groups} for _ in range(count)]
+    drawn = [{label: generator.uniform(0.1, 0.9) for label in study.groups} for _ in range(count)]
     return [*known, *((f"random {number}", sparsities) for number, sparsities in enumerate(drawn, 1))]
 
 
@@ -99,7 +98,7 @@ def three_plans(
 
     def plan(factor: float, granularity: int = 1) -> Plan:
         scaled = {label: min(0.999, factor * sparsity) for label, sparsity in sparsities.items()}
-        return pruning.make_plan(model, study.pruner_groups, study.point(scaled), coupled, granularity)
+        return pruning.make_plan(model, study.groups, study.point(scaled), coupled, granularity)
 
     aligned = plan(1.0, granularity)
     factors = np.linspace(0, 1 / max(sparsities.values()), 400)

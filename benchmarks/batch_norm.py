@@ -102,7 +102,7 @@ def spread_out(split: Split, images: int) -> Split:
 
 def retrained(prepared: study.Study, plan: str, seed: int) -> nn.Module:
     """Return a network after its epochs, with the running averages that training left."""
-    groups = prepared.experiment.pruner_groups
+    groups = prepared.experiment.groups
     point = prepared.experiment.point(dict(zip(groups, PLANS[plan], strict=True)))
     network = prepared.network()
     cuts = pruning.make_plan(network, groups, point, prepared.coupled)

@@ -104,7 +104,7 @@ def networks(weights: str | None) -> tuple[bytes, bytes]:
         load_weights(network, read_weights(weights), weights)
     point = experiment.point(experiment.baselines["off_the_shelf"])
     coupled = couplings(network, IMAGE)
-    plan = pruning.make_plan(network, experiment.pruner_groups, point, coupled)
+    plan = pruning.make_plan(network, experiment.groups, point, coupled)
     return onnx_export.to_onnx(network, IMAGE), onnx_export.to_onnx(pruning.prune(network, plan, coupled), IMAGE)
 
 

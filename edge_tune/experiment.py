@@ -20,6 +20,7 @@ from edge_tune.parameters import Bounds, Choice, Integer, Parameter, Point, Unif
 
 STRUCTURES = ("filters", "channels")
 IMPORTANCES = ("l1", "l2")
+AUTO = "auto"
 METHODS = ("hyperopt", "random", "grid")
 Precision = Literal["f32", "bf16", "f16"]
 KeepWeights = Literal["best", "front", "all"]
@@ -469,7 +470,8 @@ class Experiment:
         model: "resnet20_cifar" ... "resnet110_cifar", the name of a torchvision classifier, or
             "package.module:function", a callable that returns an nn.Module.
         dataset: A name or path as in `Data`, or a `Data`.
-        pruner_groups: Label -> group. Labels name the searched parameters in every table.
+        pruner_groups: Label -> group. Labels name the searched parameters in every table. "auto" finds groups in the
+            network when a study starts; run.json says which.
         target: What the search looks for: Minimise(metric), Maximise(metric), or an objective in a line of text such as
             "minimise latency_ratio where top1 >= unpruned - 1" (objective_text.py has the whole of it).
         retraining: What each pruned network gets; 0 epochs studies pruning alone.
@@ -486,7 +488,7 @@ class Experiment:
 
     model: str
     dataset: str | Path | Data
-    pruner_groups: Mapping[str, PrunerGroup]
+    pruner_groups: Mapping[str, PrunerGroup] | Literal["auto"]
     target: Goal | str
     retraining: Retraining
     weights: str | None = None
@@ -516,9 +518,14 @@ class Experiment:
         return Objective.of(self.target) if isinstance(self.target, Goal) else parse(self.target)
 
     @property
+    def groups(self) -> Mapping[str, PrunerGroup]:
+        """The pruner groups; none before those of "auto" are found."""
+        return self.pruner_groups if isinstance(self.pruner_groups, Mapping) else {}
+
+    @property
     def parameters(self) -> dict[str, Parameter]:
         """Name -> what the search chooses: first all sparsities, then all structures, and so on."""
-        own = {label: group.parameters() for label, group in self.pruner_groups.items()}
+        own = {label: group.parameters() for label, group in self.groups.items()}
         own[RETRAINING] = self.retraining.parameters()
         kinds = dict.fromkeys(kind for parameters in own.values() for kind in parameters)
         return {
@@ -530,7 +537,7 @@ class Experiment:
 
     def point(self, values: Mapping[str, Value]) -> Point:
         """Return a point as baselines are written: label -> sparsity, parameter -> value, and what is not given."""
-        given = {f"{key}.sparsity" if key in self.pruner_groups else key: value for key, value in values.items()}
+        given = {f"{key}.sparsity" if key in self.groups else key: value for key, value in values.items()}
         return {name: given.get(name, parameter.default) for name, parameter in self.parameters.items()}
 
     def rule(self, kind: type[Rule]) -> Rule | None:
@@ -548,8 +555,8 @@ class Experiment:
             yield f"dataset: must be a name, a path or a Data, but got {self.dataset!r}."
         if isinstance(self.pruner_groups, Mapping):
             yield from self._group_problems()
-        else:
-            yield f"pruner_groups: must be a dict of label -> PrunerGroup, but got {self.pruner_groups!r}."
+        elif self.pruner_groups != AUTO:
+            yield f"pruner_groups: must be a dict of label -> PrunerGroup or 'auto', but got {self.pruner_groups!r}."
         yield from _within("target", self._target_problems())
         for name, kind in (("retraining", Retraining), ("benchmark", Benchmark), ("search", Search)):
             part = getattr(self, name)
@@ -570,7 +577,7 @@ class Experiment:
         if not isinstance(self.baselines, Mapping):
             yield f"baselines: must be a dict of name -> label -> sparsity, but got {self.baselines!r}."
         sound = isinstance(self.retraining, Retraining) and not any(self.retraining.problems())
-        if isinstance(self.search, Search) and sound and not any(self._group_problems()):
+        if isinstance(self.search, Search) and sound and self.groups and not any(self._group_problems()):
             yield from self._parameter_problems()
         if isinstance(self.baselines, Mapping) and isinstance(self.pruner_groups, Mapping):
             yield from self._baseline_problems()
@@ -591,10 +598,10 @@ class Experiment:
             yield from objective.problems(list(self.baselines) if isinstance(self.baselines, Mapping) else [])
 
     def _group_problems(self) -> Iterator[str]:
-        if not self.pruner_groups:
+        if not self.groups:
             yield "pruner_groups: must hold at least one group, but got none."
         owner: dict[str, str] = {}
-        for label, group in self.pruner_groups.items():
+        for label, group in self.groups.items():
             place = f"pruner_groups[{label!r}]"
             if not (isinstance(label, str) and NAME.fullmatch(label)):
                 yield f"{place}: a label {NAME_RULE}, but got {label!r}."
@@ -656,7 +663,7 @@ class Experiment:
         """Yield what is wrong with the values that a baseline gives; a wrong range is told of elsewhere."""
         sound = {
             label: group
-            for label, group in self.pruner_groups.items()
+            for label, group in self.groups.items()
             if isinstance(group, PrunerGroup) and not any(group.problems())
         }
         ranges = {f"{label}.{name}": one for label, group in sound.items() for name, one in group.parameters().items()}
@@ -665,12 +672,12 @@ class Experiment:
             ranges[f"{RETRAINING}.{name}"] = parameter
             if f"{RETRAINING}.{name}" not in point:
                 yield f"must give each number of the recipe that is searched, but it lacks '{RETRAINING}.{name}'."
-        for label in self.pruner_groups.keys() - point.keys():
+        for label in self.groups.keys() - point.keys():
             if f"{label}.sparsity" not in point:
                 yield f"must give a sparsity for each pruner group, but it lacks the group {label!r}."
         for key, value in point.items():
             allowed = ranges.get(f"{key}.sparsity", ranges.get(key))
-            if allowed is None and key not in self.pruner_groups:
+            if allowed is None and key not in self.groups:
                 yield f"must give a sparsity for each pruner group, but it has no group {key!r}."
             elif allowed is not None and value not in allowed:
                 yield (f"{key!r} must lie within {allowed}, but got {value!r}; widen the range or change the baseline.")

@@ -169,7 +169,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ({"baselines": {"b": {"first": 0.5}}}, r"baselines\['b'\]: .* lacks the group 'second'"),
         ({"baselines": {"b": {"first": 0.5, "second": 0.5, "x": 0}}}, r"has no group 'x'"),
         ({"baselines": {"b": {"first": 0.995, "second": 0.5}}}, r"must lie within Uniform.*, but got 0.995"),
-        ({"pruner_groups": None}, r"pruner_groups: must be a dict of label -> PrunerGroup, but got None"),
+        ({"pruner_groups": None}, r"pruner_groups: must be a dict of label -> PrunerGroup or 'auto', but got None"),
         (
             {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Uniform("0.1", 0.9))}},  # type: ignore[arg-type]
             r"0 <= low <= high < 1, but got Uniform\('0.1', 0.9\)",

@@ -1,5 +1,7 @@
 """Every set of filters of a network is found, and removed as torch-pruning removes it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch_pruning as tp
@@ -8,6 +10,8 @@ from torch import nn
 from edge_tune.networks import checking, finding, pruning
 from edge_tune.networks.couplings import couplings
 from edge_tune.networks.models import build
+from edge_tune.records.results import Results
+from edge_tune.run import main
 from tests import structures
 from tests.test_pruning import COUPLED, trained_small
 
@@ -87,3 +91,44 @@ def test_a_run_is_told_what_else_loses_what_a_group_names() -> None:
         "pruner_groups['g']: 2 more weights lose the same filters, tied to those that it names: block1.conv2.weight, "
         "block2.conv2.weight."
     ]
+
+
+def test_groups_of_a_network_share_a_role_and_a_resolution() -> None:
+    groups = finding.groups(build("resnet20_cifar", 10), (3, 32, 32))
+    assert list(groups) == ["inner_32", "inner_16", "inner_8", "stream_32", "stream_16", "stream_8"]
+    assert groups["inner_16"].weights == tuple(f"layer2.{block}.conv1.weight" for block in range(3))
+    assert groups["stream_32"].weights == ("conv1.weight", *(f"layer1.{block}.conv2.weight" for block in range(3)))
+    deep = finding.groups(build("efficientnet_b0", 10), (3, 64, 64))
+    assert len(deep) == finding.MOST
+    assert len({part for group in deep.values() for part in group.weights}) == sum(
+        len(g.weights) for g in deep.values()
+    )
+
+
+def test_auto_runs_to_a_table_and_is_resumed_with_the_groups_that_were_found(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    text = (
+        "import edge_tune as et\nfrom tests.networks import experiment as make\n"
+        'experiment = make(pruner_groups="auto", baselines={"half": {"inner_8": 0.5, "GROUP": 0.25}})\n'
+    )
+    Path("study.py").write_text(text.replace("GROUP", "stream_16"))
+    assert main(["study.py", "--results=wrong"]) == 2
+    assert "baselines['half']: must give a sparsity for each pruner group, but it lacks the group 'stream_8'" in (
+        capsys.readouterr().err
+    )
+    Path("study.py").write_text(text.replace("GROUP", "stream_8"))
+    assert main(["study.py", "--results=out", "--trials=2"]) == 0
+    assert "Found inner_8: 2 weights, block1.conv1.weight first" in capsys.readouterr().out
+    identity = Results(Path("out")).identity()
+    assert list(identity["pruner_groups"]) == ["inner_8", "stream_8"]  # type: ignore[call-overload]
+    assert main(["study.py", "--results=out", "--resume", "--trials=3"]) == 0
+    records = Results(Path("out")).trials()
+    assert len([record for record in records if record.same_as is None]) == 3
+    assert {tuple(record.point)[:2] for record in records} == {("inner_8.sparsity", "stream_8.sparsity")}

@@ -1,21 +1,26 @@
 """What can be removed from a network: every set of filters that belong together, found without being named."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from edge_tune.errors import PruningError
+from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.experiment import PrunerGroup
 from edge_tune.networks import checking
-from edge_tune.networks.couplings import Couplings, Side
+from edge_tune.networks.couplings import Couplings, Side, couplings
 from edge_tune.networks.pruning import make_plan, tied
 from edge_tune.networks.structures import structure
+from edge_tune.networks.tracing import Shape, mixes
 from edge_tune.parameters import Point, Uniform
 
-RANGE = Uniform(0.0, 0.9)
-"""Of a set that was found. A tenth of the filters stays at least."""
+INNER, STREAM = Uniform(0.0, 0.9), Uniform(0.0, 0.5)
+"""The ranges of what one layer puts out, and of what several layers add to each other, which every block reads."""
+
+MOST = 8
+"""So many groups a search is given at most: each more needs more trials."""
 
 
 HALF: Point = {"set.sparsity": 0.5, "set.structure": "filters", "set.importance": "l1"}
@@ -37,7 +42,7 @@ class CoupledSet:
 
     def group(self) -> PrunerGroup:
         """Return the pruner group of this set."""
-        return PrunerGroup("filters", self.parts, sparsity=RANGE)
+        return PrunerGroup("filters", self.parts, sparsity=INNER if len(self.parts) == 1 else STREAM)
 
 
 def coupled_sets(model: nn.Module, coupled: Couplings) -> list[CoupledSet]:
@@ -80,3 +85,67 @@ def _planned(model: nn.Module, parts: tuple[str, ...], coupled: Couplings) -> Co
 def _problem(model: nn.Module, sets: Sequence[CoupledSet], coupled: Couplings) -> str | None:
     """Return why these sets cannot be removed, or None."""
     return checking.why_not_all(model, {str(number): one.group() for number, one in enumerate(sets)}, coupled)
+
+
+def groups(model: nn.Module, input_shape: Shape) -> dict[str, PrunerGroup]:
+    """Return pruner groups for a whole network: sets of one role at one resolution share a sparsity, at most MOST.
+
+    Raises:
+        ExperimentError: The network cannot be traced, or nothing of it can be removed.
+    """
+    try:
+        coupled = couplings(model, input_shape)
+    except PruningError as error:
+        raise ExperimentError(f"model: {error}") from error
+    free = [one for one in coupled_sets(model, coupled) if not one.problem]
+    if not free:
+        raise ExperimentError(
+            "pruner_groups: 'auto' must find filters that can be removed, but the network has none; name groups."
+        )
+    places = _resolutions(model, input_shape)
+    runs: dict[tuple[str, int], list[CoupledSet]] = {}
+    for one in free:
+        heights = [places[part.removesuffix(".weight")] for part in one.parts]
+        runs.setdefault((_role(heights), max(heights)), []).append(one)
+    merged = [
+        ([place], role, sets) for (role, place), sets in sorted(runs.items(), key=lambda run: (run[0][0], -run[0][1]))
+    ]
+    while len(merged) > MOST:
+        pairs = [n for n in range(len(merged) - 1) if merged[n][1] == merged[n + 1][1]]
+        n = min(pairs, key=lambda n: len(merged[n][2]) + len(merged[n + 1][2]))
+        merged[n : n + 2] = [(merged[n][0] + merged[n + 1][0], merged[n][1], merged[n][2] + merged[n + 1][2])]
+    return {
+        "_".join([role, *(str(place) for place in dict.fromkeys((at[0], at[-1])) if place)]): PrunerGroup(
+            "filters", [part for one in sets for part in one.parts], sparsity=STREAM if role == "stream" else INNER
+        )
+        for at, role, sets in merged
+    }
+
+
+def _role(heights: Sequence[int]) -> str:
+    """Return what the layers of a set do, by the heights of what they put out; a gate has one value a channel."""
+    if not max(heights):
+        return "linear"
+    if max(heights) == 1:
+        return "gate"
+    return "inner" if sum(height > 1 for height in heights) == 1 else "stream"
+
+
+def _resolutions(model: nn.Module, input_shape: Shape) -> dict[str, int]:
+    """Return layer -> the height of what it puts out; 0 for what has none."""
+    found: dict[str, int] = {}
+
+    def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(layer: nn.Module, given: object, output: Tensor) -> None:
+            found[name] = output.shape[2] if output.dim() == 4 else 0
+
+        return hook
+
+    handles = [layer.register_forward_hook(note(name)) for name, layer in model.named_modules() if mixes(layer)]
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, *input_shape))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -16,7 +16,7 @@ from edge_tune.display import console
 from edge_tune.display.card import study_card
 from edge_tune.display.tensorboard import TensorBoard
 from edge_tune.errors import BenchmarkError, EdgeTuneError, ExperimentError, StudyError
-from edge_tune.experiment import Asha, Benchmark, Experiment
+from edge_tune.experiment import AUTO, Asha, Benchmark, Experiment
 from edge_tune.files import write_atomically
 from edge_tune.loading import as_json, identity, parameters_as_json
 from edge_tune.networks.datasets import Dataset
@@ -70,8 +70,10 @@ def run(
         KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
     _check_kind(results, simulated=simulated_epoch_s is not None)
-    check_same(results, identity(experiment))
-    suggesters.make(experiment)  # or a sentence on why that cannot be
+    found_later = {"pruner_groups"} if experiment.pruner_groups == AUTO else set()
+    check_same(results, {key: value for key, value in identity(experiment).items() if key not in found_later})
+    if not found_later:
+        suggesters.make(experiment)  # or a sentence on why that cannot be
     if simulated_epoch_s is not None:
         say = _as_simulated(say)
     else:
@@ -95,8 +97,11 @@ def _run(
         loaded = None
         if simulated_epoch_s is None:
             loaded = load(experiment, say)
+            experiment = loaded.experiment
         else:
-            check(experiment)
+            experiment = check(experiment, say)
+        check_same(results, identity(experiment))  # with the groups that were found
+        suggesters.make(experiment)
         with ExitStack() as joined:
             with told(say, "Ray to start"):
                 here = joined.enter_context(cluster.joined(experiment.benchmark))

@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,14 +13,15 @@ from torch import nn
 from edge_tune.benchmark import granularity
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import Benchmark, Experiment
+from edge_tune.experiment import AUTO, Benchmark, Experiment
 from edge_tune.loading import without_secrets
-from edge_tune.networks import checking, datasets, models, onnx_export, stored, training
+from edge_tune.networks import checking, datasets, finding, models, onnx_export, stored, training
 from edge_tune.networks.couplings import Couplings
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import Augmentation, Split
 from edge_tune.networks.tracing import Shape
 from edge_tune.networks.weights import is_download, load_weights, read_weights
+from edge_tune.wording import counted
 
 Say = Callable[[str], None]
 MeasureGranularity = Callable[[Benchmark], granularity.GranularityVerdict]
@@ -102,34 +103,41 @@ def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
     """
     torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
     dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=say)
-    return Loaded(experiment, dataset, *_network(experiment, dataset.num_classes, experiment.weights, say))
+    experiment, network, coupled, onnx = _network(experiment, dataset.num_classes, experiment.weights, say)
+    return Loaded(experiment, dataset, network, coupled, onnx)
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, say: Say = datasets.silent) -> Experiment:
     """Check, for a simulation, all that `load` does, but for what the images show and what would be downloaded.
+
+    Returns the experiment with the groups that were found in its network, if that was asked.
 
     Raises:
         ExperimentError: Something that the experiment names is not there or does not fit.
     """
     num_classes = datasets.check(experiment.data, seed=experiment.search.seed)
     weights = experiment.weights
-    _network(experiment, num_classes, None if weights and is_download(weights) else weights)
+    return _network(experiment, num_classes, None if weights and is_download(weights) else weights, say)[0]
 
 
 def _network(
-    experiment: Experiment, num_classes: int, weights: str | None, say: Say = datasets.silent
-) -> tuple[nn.Module, Couplings, bytes]:
-    """Return the unpruned network, checked, with these weights if there are any; what is coupled in it; its ONNX."""
+    experiment: Experiment, num_classes: int, weights: str | None, say: Say
+) -> tuple[Experiment, nn.Module, Couplings, bytes]:
+    """Return the experiment with its groups, the network with these weights if any, its couplings and its ONNX."""
     size = experiment.data.image_size
     network = models.build(experiment.model, num_classes)
     models.check_output(network, (3, size, size), num_classes)
     onnx = training.checked_onnx(network, (3, size, size))
-    coupled = checking.check_groups(network, experiment.pruner_groups, (3, size, size))
-    for line in checking.tied_to(network, experiment.pruner_groups, coupled):
+    if experiment.pruner_groups == AUTO:
+        experiment = replace(experiment, pruner_groups=finding.groups(network, (3, size, size)))
+        for label, group in experiment.groups.items():
+            say(f"Found {label}: {counted(len(group.weights), 'weight')}, {group.weights[0]} first; {group.sparsity}.")
+    coupled = checking.check_groups(network, experiment.groups, (3, size, size))
+    for line in checking.tied_to(network, experiment.groups, coupled):
         say(line)
     if weights:
         load_weights(network, read_weights(weights, say), without_secrets(weights))
-    return network, coupled, onnx
+    return experiment, network, coupled, onnx
 
 
 def prepare(

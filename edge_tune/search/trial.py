@@ -72,7 +72,7 @@ class Planner:
 
     def __init__(self, study: Study) -> None:
         self.study, self.network = study, study.network()
-        self.groups = study.experiment.pruner_groups
+        self.groups = study.experiment.groups
         self._part = lru_cache(PARTS)(self._make_part)
 
     def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
@@ -126,7 +126,7 @@ def _digest(plan: Plan, point: Point) -> str:
 
 def _plan(study: Study, network: nn.Module, point: Point, *, is_baseline: bool) -> Plan:
     granularity = 1 if is_baseline else study.granularity  # a baseline is a known schedule, and stays one
-    return pruning.make_plan(network, study.experiment.pruner_groups, point, study.coupled, granularity)
+    return pruning.make_plan(network, study.experiment.groups, point, study.coupled, granularity)
 
 
 def run_trial(
