@@ -57,3 +57,8 @@ class StudyError(EdgeTuneError):
 
 class AllFailedError(EdgeTuneError):
     """A study has come to its end, and each of its trials failed. Their records are kept, and none is run again."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, to stand within a sentence."""
+    return str(error).partition("\n")[0].rstrip(".")

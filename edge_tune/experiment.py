@@ -253,21 +253,30 @@ class Retraining:
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this recipe."""
         yield from _at_least("epochs", self.epochs, 0)
-        for name, parameter in self.parameters().items():
-            yield from parameter.problems(name, NUMBERS[name])
-        if not isinstance(self.batch_size, Integer | Choice):
-            yield from _at_least("batch_size", self.batch_size, 2)
-        elif any(not is_whole(value) for value in self.batch_size.values or ()):
-            yield f"batch_size must offer whole numbers, but got {self.batch_size!r}."
-        for name in ("lr", "momentum", "weight_decay"):
-            value = getattr(self, name)
-            if not isinstance(value, Uniform | Choice) and not (is_number(value) and NUMBERS[name].hold(value)):
-                yield f"{name} must be a number and hold {NUMBERS[name].rule.format(name)}, but got {value!r}."
+        for name, bounds in NUMBERS.items():
+            yield from self._number_problems(name, getattr(self, name), bounds)
+        if self.epochs == 0 and (searched := self.parameters()):
+            yield f"epochs must be at least 1 where {list(searched)} of the recipe are searched, but got 0."
         yield from _one_of("precision", self.precision, ("auto", "f32", "bf16"))
         if isinstance(self.decay, Decay):
             yield from self.decay.problems()
         elif self.decay is not None:
             yield f"decay must be Exponential, Step, MultiStep, Cosine or None, but got {self.decay!r}."
+
+    def _number_problems(self, name: str, value: object, bounds: Bounds) -> Iterator[str]:
+        whole = name == "batch_size"
+        ranges = (Integer, Choice) if whole else (Uniform, Choice)
+        if isinstance(value, ranges):
+            problems = list(value.problems(name, bounds))
+            yield from problems
+            if whole and not problems and isinstance(value, Choice) and not all(map(is_whole, value.values)):
+                yield f"{name} must offer whole numbers, but got {value!r}."
+        elif isinstance(value, Parameter):
+            yield f"{name} must be a number, {' or a '.join(kind.__name__ for kind in ranges)}, but got {value!r}."
+        elif whole:
+            yield from _at_least(name, value, 2)
+        elif not (is_number(value) and bounds.hold(value)):  # type: ignore[arg-type]
+            yield f"{name} must be a number and hold {bounds.rule.format(name)}, but got {value!r}."
 
 
 @dataclass(frozen=True)
@@ -481,7 +490,8 @@ class Experiment:
         benchmark: How the device is measured.
         search: How the points are chosen.
         baselines: Name -> label -> sparsity: known schedules, run first and shown beside the best. A baseline may give
-            other parameters a value by their whole names, as in "layer_1.structure"; if not, they have their first.
+            other parameters a value by their whole names, as in "layer_1.structure"; if not, a structure and an
+            importance are the first of their lists. What is searched of the recipe must be given.
         keep_weights: Which trials' weights stay on the disk, besides the baselines': the "best", also those of the
             Pareto "front" of latency_ratio against top1, or "all" that finish.
     """
@@ -538,7 +548,10 @@ class Experiment:
     def point(self, values: Mapping[str, Value]) -> Point:
         """Return a point as baselines are written: label -> sparsity, parameter -> value, and what is not given."""
         given = {f"{key}.sparsity" if key in self.groups else key: value for key, value in values.items()}
-        return {name: given.get(name, parameter.default) for name, parameter in self.parameters.items()}
+        return {
+            name: parameter.taken(given[name]) if name in given else parameter.default
+            for name, parameter in self.parameters.items()
+        }
 
     def rule(self, kind: type[Rule]) -> Rule | None:
         """Return the stopping rule of this kind, or None."""
@@ -601,12 +614,14 @@ class Experiment:
         if not self.groups:
             yield "pruner_groups: must hold at least one group, but got none."
         owner: dict[str, str] = {}
+        taken = {RETRAINING, *(f"{RETRAINING}.{name}" for name in NUMBERS)}
+        taken |= {f"{label}.{name}" for label in self.groups for name in ("sparsity", "structure", "importance")}
         for label, group in self.groups.items():
             place = f"pruner_groups[{label!r}]"
             if not (isinstance(label, str) and NAME.fullmatch(label)):
                 yield f"{place}: a label {NAME_RULE}, but got {label!r}."
-            if label == RETRAINING:
-                yield f"{place}: the parameters of the recipe are called so; choose another label."
+            if label in taken:
+                yield f"{place}: a label must not be the name of a parameter or of the recipe; choose another."
             if not isinstance(group, PrunerGroup):
                 yield f"{place}: must be a PrunerGroup, but got {group!r}."
                 continue
@@ -628,7 +643,7 @@ class Experiment:
         ranges = [name for name, parameter in parameters.items() if parameter.values is None]
         if self.search.method == "grid" and ranges:
             yield (
-                f"pruner_groups: a grid needs values that can be counted, as in Choice([...]), but {ranges} have a "
+                f"search: a grid needs values that can be counted, as in Choice([...]), but {ranges} have a "
                 f"range; list the values or search with 'hyperopt' or 'random'."
             )
 
@@ -667,7 +682,8 @@ class Experiment:
             if isinstance(group, PrunerGroup) and not any(group.problems())
         }
         ranges = {f"{label}.{name}": one for label, group in sound.items() for name, one in group.parameters().items()}
-        recipe = self.retraining.parameters() if isinstance(self.retraining, Retraining) else {}
+        is_sound = isinstance(self.retraining, Retraining) and not any(self.retraining.problems())
+        recipe = self.retraining.parameters() if is_sound else {}
         for name, parameter in recipe.items():
             ranges[f"{RETRAINING}.{name}"] = parameter
             if f"{RETRAINING}.{name}" not in point:
@@ -677,10 +693,15 @@ class Experiment:
                 yield f"must give a sparsity for each pruner group, but it lacks the group {label!r}."
         for key, value in point.items():
             allowed = ranges.get(f"{key}.sparsity", ranges.get(key))
-            if allowed is None and key not in self.groups:
-                yield f"must give a sparsity for each pruner group, but it has no group {key!r}."
+            if key in self.groups and f"{key}.sparsity" in point:
+                yield f"must give each value once, but gives {key!r} and '{key}.sparsity'."
+            if allowed is None and key not in self.groups and (sound or not self.groups):
+                yield f"must give a sparsity for each pruner group, but it has no group or parameter {key!r}."
             elif allowed is not None and value not in allowed:
-                yield (f"{key!r} must lie within {allowed}, but got {value!r}; widen the range or change the baseline.")
+                yield (
+                    f"{key!r} must lie within {allowed.shown}, but got {value!r}; widen the range or change the "
+                    f"baseline."
+                )
 
 
 def _within(place: str, problems: Iterator[str]) -> Iterator[str]:

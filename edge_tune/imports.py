@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from edge_tune.errors import ExperimentError
+from edge_tune.errors import ExperimentError, first_line
 
 
 def import_callable(name: str, what: str, use: str) -> Callable[..., Any]:
@@ -20,11 +20,10 @@ def import_callable(name: str, what: str, use: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
-        first_line = str(error).partition("\n")[0].rstrip(".")
+    except (Exception, SystemExit) as error:
         raise ExperimentError(
-            f"{what} {name!r}: {module_name!r} must be importable, but got {type(error).__name__}: {first_line}; check "
-            f"the name and PYTHONPATH."
+            f"{what} {name!r}: {module_name!r} must be importable, but got {type(error).__name__}: "
+            f"{first_line(error)}; check the name and PYTHONPATH."
         ) from error
     if not hasattr(module, attribute):
         raise ExperimentError(
@@ -32,5 +31,5 @@ def import_callable(name: str, what: str, use: str) -> Callable[..., Any]:
         )
     found = getattr(module, attribute)
     if not callable(found):
-        raise ExperimentError(f"{what} {name!r}: {attribute!r} must be a function, but got {found!r}; {use}.")
+        raise ExperimentError(f"{what} {name!r}: {attribute!r} must be something to call, but got {found!r}; {use}.")
     return found  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """What a search may choose: parameters with their ranges, and points, which give each parameter a value.
 
-A new kind of parameter is a new class here: whatever searches, stores, lists or draws parameters asks them only for
-what `Parameter` has.
+A new kind of parameter is a new class here, and a case of `from_json`: whatever searches, stores, lists or draws
+parameters asks them only for what `Parameter` has.
 
 A parameter is named "PART.NAME" after the part of the experiment that it belongs to, as in "layer_1.sparsity".
 """
@@ -78,6 +78,15 @@ class Parameter(ABC):
         """Return the value of what HyperOpt wrote down: `to_hyperopt` backwards."""
         return float(value)
 
+    def taken(self, value: Value) -> Value:
+        """Return a value that it may have as it holds it itself, whatever kind of number was given."""
+        return value
+
+    @property
+    def shown(self) -> str:
+        """The range as an experiment file has it."""
+        return repr(self)
+
     @property
     def limits(self) -> tuple[float, float] | None:
         """The least and the greatest of its values; None where they are not numbers."""
@@ -90,7 +99,7 @@ class Parameter(ABC):
         if self.limits is None:
             return None
         low, high = self.limits
-        return Axis(0.0, 1.0) if low >= 0 and high <= 1 else Axis(low, high)
+        return Axis(0.0, 1.0) if low >= 0 and 0.5 <= high <= 1 else Axis(low, high)
 
     @property
     def is_fixed(self) -> bool:
@@ -129,6 +138,10 @@ class Uniform(Parameter):
     def shown(self) -> str:
         """The range as an experiment file has it."""
         return f"{type(self).__name__}({self.low!r}, {self.high!r})"
+
+    def taken(self, value: Value) -> Value:
+        """Return it as a float."""
+        return float(value)
 
     @property
     def values(self) -> Sequence[Value] | None:
@@ -217,10 +230,24 @@ class Integer(Parameter):
         """Tell whether it may have this value."""
         return is_whole(value) and self.low <= value <= self.high  # type: ignore[operator]
 
+    def taken(self, value: Value) -> Value:
+        """Return it as a whole number."""
+        return int(value)
+
     @property
     def values(self) -> Sequence[Value]:
         """The whole numbers, ascending."""
         return range(self.low, self.high + 1)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest value."""
+        return self.low, self.high
+
+    @property
+    def shown(self) -> str:
+        """The range as an experiment file has it."""
+        return f"Integer({self.low!r}, {self.high!r})"
 
     @property
     def default(self) -> Value:
@@ -269,7 +296,17 @@ class Choice(Parameter):
 
     def __contains__(self, value: object) -> bool:
         """Tell whether it may have this value."""
-        return isinstance(self.values, tuple) and value in self.values
+        is_value = is_number(value) or isinstance(value, str)
+        return is_value and isinstance(self.values, tuple) and value in self.values
+
+    def taken(self, value: Value) -> Value:
+        """Return the listed value that is equal."""
+        return next(one for one in self.values if one == value)
+
+    @property
+    def shown(self) -> str:
+        """The list as an experiment file has it."""
+        return f"Choice({list(self.values)!r})"
 
     @property
     def default(self) -> Value:
@@ -301,9 +338,9 @@ class Choice(Parameter):
 
     def text(self, value: Value) -> str:
         """Return a fraction with two digits at least and all that it has; of "package.module:name", the name."""
-        return (
-            f"{value:.2f}" if isinstance(value, float) and round(value, 2) == value else str(value).rpartition(":")[2]
-        )
+        if isinstance(value, float):
+            return f"{value:.2f}" if round(value, 2) == value and abs(value) < 1000 else f"{value:g}"
+        return str(value).rpartition(":")[2]
 
 
 def from_json(plain: object) -> Parameter | None:

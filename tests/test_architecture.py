@@ -58,6 +58,7 @@ MAY_IMPORT = {
                 "structures",
                 "importance",
                 "checking",
+                "finding",
                 "oracle",
                 "pruning",
                 "evaluation",

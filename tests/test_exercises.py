@@ -126,3 +126,78 @@ def test_importance_decides_which_slices_stay() -> None:
         (cut,) = pruning.make_plan(model, groups, point, COUPLED)
         assert (cut.slices, cut.importance) == (stays, criterion)
     assert importance.l2(layer.weight)[4].item() == pytest.approx(3.0)
+
+
+class Inplace:
+    def __call__(self, slices: torch.Tensor) -> torch.Tensor:
+        return slices.abs_().mul_(0.5).flatten(1).sum(dim=1)
+
+
+in_place = Inplace()
+
+
+def raises(slices: torch.Tensor) -> torch.Tensor:
+    raise ValueError("no idea.")
+
+
+def no_number(slices: torch.Tensor) -> torch.Tensor:
+    return slices.flatten(1).sum(dim=1) / 0
+
+
+def random(slices: torch.Tensor) -> torch.Tensor:
+    return torch.rand(len(slices))
+
+
+class WithArguments(structures.Filters):
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+class Unkind(structures.Slices):
+    kind = "sideways"  # type: ignore[assignment]
+
+    def slices(self, layer: nn.Module) -> torch.Tensor:
+        return layer.get_parameter("weight")
+
+
+class NoProblem(structures.Filters):
+    def problem(self, model: nn.Module, part: str) -> str | None:
+        raise KeyError(part)
+
+
+class FewSlices(structures.Filters):
+    def slices(self, layer: nn.Module) -> torch.Tensor:
+        return super().slices(layer)[1:]
+
+
+def test_an_importance_that_works_in_place_leaves_the_network_as_it_was() -> None:
+    model = trained_small()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    groups = {"g": et.PrunerGroup("filters", BLOCKS["first"].weights, sparsity=et.Uniform(0, 0.5))}
+    pruning.make_plan(model, groups, {**asked({"g": 0.5}), "g.importance": f"{__name__}:in_place"}, COUPLED)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("group", "problem"),
+    [
+        (
+            {"importance": "raises"},
+            r"tests.test_exercises:raises must work .*, but raised ValueError: no idea; mend it",
+        ),
+        ({"importance": "no_number"}, r"finite number .* but got shape \[8\], with numbers that are not finite"),
+        ({"importance": "random"}, r"random must choose the same slices whenever they are asked"),
+        ({"structure": "WithArguments"}, r"must be made without arguments, but raised TypeError"),
+        ({"structure": "Unkind"}, r"its kind must be 'out' or 'in', but got 'sideways'"),
+        ({"structure": "NoProblem"}, r"NoProblem must say what it can act on, but raised KeyError"),
+        (
+            {"structure": "FewSlices"},
+            r"must give the 8 filters of 'block1.conv1.weight' as a tensor, but got shape \[7",
+        ),
+    ],
+)
+def test_what_ones_own_code_does_wrong_is_told_before_anything_starts(group: dict[str, str], problem: str) -> None:
+    own = {name: f"{__name__}:{attribute}" for name, attribute in group.items()}
+    whole = {"structure": "filters", "sparsity": et.Uniform(0.0, 0.5), "weights": BLOCKS["first"].weights, **own}
+    with pytest.raises(ExperimentError, match=problem):
+        checking.check_groups(trained_small(), {"g": et.PrunerGroup(**whole)}, SHAPE)

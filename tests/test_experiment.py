@@ -328,6 +328,53 @@ def test_recipe_contributes_parameters_to_the_search() -> None:
         experiment(training=et.Retraining(epochs=2, lr=0.1, momentum=et.Uniform(0.0, 0.5)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"pruner_groups": {"a": BLOCKS["first"], "a.sparsity": BLOCKS["second"]}, "baselines": {}},
+            r"pruner_groups\['a.sparsity'\]: a label must not be the name of a parameter",
+        ),
+        (
+            {"pruner_groups": {"retraining.lr": BLOCKS["first"]}, "baselines": {}},
+            r"\['retraining.lr'\]: a label must not be the name of a parameter or of the recipe",
+        ),
+        (
+            {"baselines": {"half": {"first": 0.5, "first.sparsity": 0.25, "second": 0.5}}},
+            r"baselines\['half'\]: must give each value once, but gives 'first' and 'first.sparsity'",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=0, lr=et.Uniform(0.1, 0.2)), "baselines": {}},
+            r"retraining: epochs must be at least 1 where \['lr'\] of the recipe are searched, but got 0",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=1, lr=et.Integer(1, 2)), "baselines": {}},
+            r"retraining: lr must be a number, Uniform or a Choice, but got Integer\(low=1, high=2\)",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=1, lr=0.1, batch_size=et.Integer("a", 3)), "baselines": {}},  # type: ignore[arg-type]
+            r"batch_size must hold 2 <= low <= high with whole numbers, but got Integer\('a', 3\)",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=1, lr=0.1, batch_size=et.Choice(3)), "baselines": {}},  # type: ignore[arg-type]
+            r"batch_size must be a list of values, but got Choice\(3\)",
+        ),
+        (
+            {"baselines": {"half": {"first": 0.5, "second": 0.5, "retraining.lr": 0.1}}},
+            r"it has no group or parameter 'retraining.lr'",
+        ),
+    ],
+)
+def test_parameters_and_baselines_that_could_be_mistaken_are_refused(changes: dict[str, object], problem: str) -> None:
+    with pytest.raises(ExperimentError, match=problem):
+        experiment(**changes)
+
+
+def test_a_range_of_many_whole_numbers_costs_nothing() -> None:
+    recipe = et.Retraining(epochs=1, lr=0.1, batch_size=et.Integer(2, 10**9))
+    assert experiment(retraining=recipe, baselines={}).parameters["retraining.batch_size"].limits == (2, 10**9)
+
+
 # What a resumed study must not change
 
 

@@ -4,7 +4,7 @@ import itertools
 import random
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import hyperopt
 import pytest
@@ -15,11 +15,12 @@ from edge_tune.experiment import METHODS as KNOWN
 from edge_tune.parameters import Parameter, Point
 from edge_tune.records.results import Record
 from edge_tune.records.scoring import Score
+from edge_tune.search import searcher as module
 from edge_tune.search import suggesters
 from edge_tune.search.suggesters import tpe
 from edge_tune.search.suggesters.protocol import Outcome, Suggester
 from tests.networks import experiment
-from tests.searching import run_on, searching, study
+from tests.searching import finished, run_on, searching, study
 
 METHODS = [*KNOWN, "tests.exercises.halton:Halton"]
 CHOICES: dict[str, Parameter] = {
@@ -221,7 +222,7 @@ class Broken:
     """Suggests what `point` is, or raises it."""
 
     is_exhaustive = False
-    point: Any = None
+    point: ClassVar[Any] = None
 
     def __init__(self, parameters: object, *, seed: int, trials: int) -> None:
         self.good = {name: parameter.default for name, parameter in parameters.items()}  # type: ignore[attr-defined]
@@ -271,3 +272,45 @@ def test_what_is_no_point_ends_the_search_in_a_sentence(
 def test_what_is_no_sampler_is_refused(name: str, problem: str) -> None:
     with pytest.raises(ExperimentError, match=problem):
         suggesters.make(study(method=name))
+
+
+class Same(Broken):
+    """Says that it suggests each point once, and does not."""
+
+    is_exhaustive = True
+    point: ClassVar[Any] = {"first.sparsity": 0.5}
+
+
+def test_a_sampler_that_repeats_itself_for_ever_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SKIPPED", 20)
+    one = study(method="tests.test_suggesters:Same", baselines={})
+    searcher = searching(one)
+    assert len([record for record in run_on(searcher, one, 5) if record.same_as is None]) == 1
+    assert searcher.exhausted is not None
+    assert "20 points in a row gave networks that were tried" in searcher.exhausted
+
+
+class Emptying(Broken):
+    """Does with the points that it is told what it likes, and fails at the second outcome."""
+
+    point: ClassVar[Any] = {"first.sparsity": 0.5}
+    ended = 0
+
+    def tell(self, point: Point, outcome: Outcome) -> None:
+        point.clear()  # type: ignore[attr-defined]
+        self.ended += outcome.record is not None
+        if self.ended == 2:
+            raise SystemExit(3)
+
+
+def test_what_a_sampler_does_with_what_it_is_told_is_its_own_until_it_fails() -> None:
+    one = study(method="tests.test_suggesters:Emptying", baselines={"half": {"first": 0.5, "second": 0.5}})
+    searcher = searching(one)
+    config = searcher.suggest("a")
+    assert isinstance(config, dict)
+    assert config["point"] == one.point({"first": 0.5, "second": 0.5})
+    searcher.end(finished(1, config["point"], one))
+    config = searcher.suggest("b")
+    assert isinstance(config, dict)
+    with pytest.raises(StudyError, match=r"Emptying' must take what is told of trial 2, but raised SystemExit: 3\."):
+        searcher.end(finished(2, config["point"], one))

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from edge_tune.display import console
 from edge_tune.loading import objective_from_json
-from edge_tune.records.entries import GroupEntry, Run, SparsityEntry
+from edge_tune.parameters import Choice, Parameter, from_json
+from edge_tune.records.entries import GroupEntry, Run
 from edge_tune.records.verdict import Verdict
 from edge_tune.wording import counted
 
@@ -29,17 +30,21 @@ def study_card(name: str, run: Run, verdict: Verdict | None) -> str:
         else ["This study has not come to its end."],
         [f"- {line}" for line in console.verdict_lines(verdict)] if verdict else [],
         _groups(what.pruner_groups),
+        _searched(run.parameters),
         list(_again(run)),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
 def _groups(groups: Mapping[str, GroupEntry]) -> list[str]:
-    rows = (
-        (label, _words(group.structure), str(len(group.weights)), _range(group.sparsity))
-        for label, group in groups.items()
-    )
-    return _table(("pruner group", "structure", "weights", "sparsity"), *rows)
+    return _table(("pruner group", "weights"), *((label, str(len(group.weights))) for label, group in groups.items()))
+
+
+def _searched(parameters: Mapping[str, object]) -> list[str]:
+    """Return what was searched, a row for each parameter that has more than one value."""
+    known = {name: parameter for name, plain in parameters.items() if (parameter := from_json(plain))}
+    rows = [(name, _range(parameter)) for name, parameter in known.items() if not parameter.is_fixed]
+    return _table(("searched", "range"), *rows) if rows else []
 
 
 def _table(header: Sequence[str], *rows: Sequence[str]) -> list[str]:
@@ -48,14 +53,12 @@ def _table(header: Sequence[str], *rows: Sequence[str]) -> list[str]:
     return [lines[0], "|---" * len(header) + "|", *lines[1:]]
 
 
-def _range(sparsity: SparsityEntry) -> str:
-    if sparsity.values:
-        return f"one of {_words([str(value) for value in sparsity.values])}"
-    return f"{sparsity.low:g} to {sparsity.high:g}"
-
-
-def _words(words: str | Sequence[str]) -> str:
-    return words if isinstance(words, str) else ", ".join(words)
+def _range(parameter: Parameter) -> str:
+    if isinstance(parameter, Choice):
+        return f"one of {', '.join(map(str, parameter.values))}"
+    low, high = parameter.limits or (0.0, 0.0)
+    scale = ", each factor as likely" if parameter.axis and parameter.axis.is_logarithmic else ""
+    return f"{low:g} to {high:g}{scale}"
 
 
 def _again(run: Run) -> Iterator[str]:

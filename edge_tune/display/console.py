@@ -62,11 +62,11 @@ def wait_line(name: str, original: str, point: Point, experiment: Experiment) ->
 def point_text(point: Point, experiment: Experiment) -> str:
     """Return a point in brackets, after a blank: the numbers, and the texts that are searched. None for no point."""
     parameters = experiment.parameters
-    shown = {
-        name: parameters[name].text(value)
-        for name, value in point.items()
-        if not (isinstance(value, str) and parameters[name].is_fixed)
-    }
+    shown = {}
+    for name, value in point.items():
+        if not (isinstance(value, str) and parameters[name].is_fixed):
+            kind, text = name.rpartition(".")[2], parameters[name].text(value)
+            shown[name] = text if name.rpartition(".")[0] in experiment.groups else f"{kind} {text}"
     parts = dict.fromkeys(name.rpartition(".")[0] for name in shown)
     return (
         f" ({' '.join(' '.join((part, *map(str, of_part(shown, part).values()))) for part in parts)})" if shown else ""

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
-from edge_tune.errors import ExperimentError, PruningError
+from edge_tune.errors import ExperimentError, PruningError, first_line
 from edge_tune.experiment import PrunerGroup
 from edge_tune.networks import oracle
 from edge_tune.networks.couplings import Couplings, Side, couplings
 from edge_tune.networks.importance import importance
-from edge_tune.networks.pruning import families, keep, kept_count, make_plan, parts_of, prune, tied, whole
+from edge_tune.networks.pruning import families, keep, kept_count, make_plan, own_names, parts_of, prune, tied, whole
 from edge_tune.networks.structures import structure
 from edge_tune.networks.tracing import Shape
 from edge_tune.parameters import Value
@@ -72,20 +72,32 @@ def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shap
 
 def _part_problems(model: nn.Module, groups: Mapping[str, PrunerGroup]) -> Iterator[str]:
     for label, group in groups.items():
-        for criterion in group.importances:
-            importance(criterion)
-        for weight in group.weights:
-            problems = (structure(name).problem(model, weight) for name in group.structures)
-            yield from (f"pruner_groups[{label!r}]: {problem}" for problem in dict.fromkeys(filter(None, problems)))
+        place = f"pruner_groups[{label!r}]"
+        try:
+            for criterion in group.importances:
+                importance(criterion)
+            kinds = [structure(name) for name in group.structures]
+            found = [kind.problem(model, weight) for weight in group.weights for kind in kinds]
+        except ExperimentError as error:
+            yield from (f"{place}: {problem}" for problem in error.problems)
+        except Exception as error:
+            if not (own := own_names({label: group})):
+                raise
+            yield (
+                f"{place}: {' and '.join(own)} must say what it can act on, but raised {type(error).__name__}: "
+                f"{first_line(error)}; mend it."
+            )
+        else:
+            yield from (f"{place}: {problem}" for problem in dict.fromkeys(filter(None, found)))
 
 
 def _call_problems(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:
     for label, group in groups.items():
         for weight in group.weights:
-            layer = weight.rpartition(".")[0]
-            if Side(layer, "out") not in coupled.atoms:
+            side = structure(group.structures[0]).side(weight)
+            if side not in coupled.atoms:
                 yield (
-                    f"pruner_groups[{label!r}]: a weight must be of a layer that the network calls, but {layer!r} is "
+                    f"pruner_groups[{label!r}]: a weight must be of a layer that the network calls, but {side.name!r} is "
                     f"never called; remove {weight!r}."
                 )
 
@@ -255,7 +267,13 @@ def _removal_problem(
                     **{f"{label}.{name}": value for label, values in asked.items() for name, value in values.items()},
                     **{f"{label}.sparsity": groups[label].sparsity.middle_and_end()[place] for label in asked},
                 }
-                prune(network, make_plan(network, groups, point, coupled), coupled)
+                plan = make_plan(network, groups, point, coupled)
+                if own_names(groups) and make_plan(network, groups, point, coupled) != plan:
+                    return (
+                        f"{' and '.join(own_names(groups))} must choose the same slices whenever they are asked, but "
+                        f"chose others the second time; mend them."
+                    )
+                prune(network, plan, coupled)
     except PruningError as error:
         return str(error)
     return None

@@ -38,6 +38,11 @@ class Side(NamedTuple):
     kind: Kind
 
 
+def side_of(weight: str, kind: Kind) -> Side:
+    """Return where the slices of a weight are."""
+    return Side(weight.rpartition(".")[0], kind)
+
+
 @dataclass(frozen=True)
 class Couplings:
     """Which slices of a network go together.

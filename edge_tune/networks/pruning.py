@@ -19,15 +19,16 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from edge_tune.errors import PruningError
+from edge_tune.errors import EdgeTuneError, PruningError, first_line
 from edge_tune.experiment import PrunerGroup
 from edge_tune.networks import oracle, slicing
-from edge_tune.networks.couplings import Atoms, Couplings, Side
+from edge_tune.networks.couplings import Atoms, Couplings, Side, side_of
 from edge_tune.networks.importance import importance
 from edge_tune.networks.structures import Slices, structure
 from edge_tune.networks.tracing import IMAGE, OUTPUT, Shape
 from edge_tune.parameters import Point, Value, of_part
 from edge_tune.records.entries import Cut
+from edge_tune.wording import verb
 
 Plan = Sequence[Cut]
 
@@ -72,6 +73,29 @@ def make_plan(
 
     Source: Li et al., ICLR 2017, arXiv:1608.08710, section 3.1; ranks are taken once, before any removal.
     """
+    try:
+        return _planned(model, groups, point, coupled, granularity)
+    except EdgeTuneError:
+        raise
+    except Exception as error:
+        own = own_names(groups)
+        if not own:
+            raise
+        raise PruningError(
+            f"{' and '.join(own)} must work on every weight of {verb(len(own), 'its', 'their')} groups, but raised "
+            f"{type(error).__name__}: {first_line(error)}; mend {verb(len(own), 'it', 'them')}."
+        ) from error
+
+
+def own_names(groups: Mapping[str, PrunerGroup]) -> list[str]:
+    """Return the structures and criteria of importance that an experiment brings with it."""
+    names = [name for group in groups.values() for name in (*group.structures, *group.importances)]
+    return [name for name in dict.fromkeys(names) if ":" in name]
+
+
+def _planned(
+    model: nn.Module, groups: Mapping[str, PrunerGroup], point: Point, coupled: Couplings, granularity: int
+) -> Plan:
     cuts = [
         cut
         for label, group in groups.items()
@@ -156,7 +180,7 @@ def families(cuts: Iterable[Cut], coupled: Couplings) -> list[Family]:
     for cut in cuts:
         if cut.sparsity == 0 or cut.before == 1:
             continue
-        members, atoms = [cut], set(coupled.atoms[_side(cut)].tolist())
+        members, atoms = [cut], set(coupled.atoms[side_of(cut.part, cut.kind)].tolist())
         for family in [family for family in families if not atoms.isdisjoint(family[1])]:
             families.remove(family)
             members, atoms = family[0] + members, family[1] | atoms
@@ -165,16 +189,16 @@ def families(cuts: Iterable[Cut], coupled: Couplings) -> list[Family]:
 
 
 def _lowest(model: nn.Module, family: Family, coupled: Couplings, granularity: int) -> list[int]:
-    """Return the atoms to remove: of each part of what is tied, those with the lowest L1 norms."""
+    """Return the atoms to remove: of each part of what is tied, those that the structure chooses."""
     _check_family(family, coupled)
     scores: dict[int, float] = defaultdict(float)
     for cut in family:
         of_slices = _scores(model, cut).double().tolist()
-        for atom, score in zip(coupled.atoms[_side(cut)].tolist(), of_slices, strict=True):
+        for atom, score in zip(coupled.atoms[side_of(cut.part, cut.kind)].tolist(), of_slices, strict=True):
             scores[atom] += score
     parts = parts_of(family, coupled)
     part_of = {atom: part for part, atoms in enumerate(parts) for atom in atoms}
-    fewest = min(len({part_of[atom] for atom in coupled.atoms[_side(cut)].tolist()}) for cut in family)
+    fewest = min(len({part_of[atom] for atom in coupled.atoms[side_of(cut.part, cut.kind)].tolist()}) for cut in family)
     sparsity = family[0].sparsity
     return [
         atoms[place]
@@ -194,19 +218,24 @@ def _scores(model: nn.Module, cut: Cut) -> Tensor:
         PruningError: The criterion says something else.
     """
     slices = structure(cut.structure).of(model, cut.part)
-    scores = importance(cut.importance)(slices)
+    if not isinstance(slices, Tensor) or len(slices) != cut.before:
+        raise PruningError(
+            f"structure {cut.structure!r} must give the {cut.before} {cut.noun} of {cut.part!r} as a tensor, but got "
+            f"{_said(slices)}; mend it."
+        )
+    scores = importance(cut.importance)(slices.clone())  # whatever it does with them, the network keeps its weights
     if not isinstance(scores, Tensor) or scores.shape != slices.shape[:1] or not scores.isfinite().all():
-        got = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise PruningError(
             f"importance {cut.importance!r} must give a finite number for each of the {len(slices)} {cut.noun} of "
-            f"{cut.part!r}, but got {got}; mend the criterion."
+            f"{cut.part!r}, but got {_said(scores)}; mend the criterion."
         )
     return scores
 
 
-def _side(cut: Cut) -> Side:
-    """Return where the slices of a cut are."""
-    return Side(cut.part.rpartition(".")[0], cut.kind)
+def _said(given: object) -> str:
+    if not isinstance(given, Tensor):
+        return type(given).__name__
+    return f"shape {list(given.shape)}{'' if given.isfinite().all() else ', with numbers that are not finite'}"
 
 
 def _removed_of(name: str, scores: Sequence[float], count: int) -> Sequence[int]:
@@ -215,7 +244,7 @@ def _removed_of(name: str, scores: Sequence[float], count: int) -> Sequence[int]
     Raises:
         PruningError: The structure says something else than so many places.
     """
-    places = list(structure(name).removed(scores, count))
+    places = [int(place) for place in structure(name).removed(scores, count)]
     if len(places) != count or not set(places) <= set(range(len(scores))) or len(set(places)) < count:
         raise PruningError(
             f"structure {name!r} must remove {count} of {len(scores)} slices, each once, but got {places}; mend it."
@@ -229,9 +258,9 @@ def parts_of(family: Family, coupled: Couplings) -> list[list[int]]:
     A grouped layer has as many slices in each of its groups; and a weight that has only some of the slices that are
     tied keeps its share of them.
     """
-    own = {_side(cut) for cut in family}
+    own = {side_of(cut.part, cut.kind) for cut in family}
     places: dict[int, list[tuple[Side, int]]] = {
-        atom: [] for cut in family for atom in coupled.atoms[_side(cut)].tolist()
+        atom: [] for cut in family for atom in coupled.atoms[side_of(cut.part, cut.kind)].tolist()
     }
     for side in sorted(coupled.sides_of(places)):
         if side in own or side in coupled.parts:
@@ -262,7 +291,7 @@ def _check_family(family: Family, coupled: Couplings) -> None:
 
 
 def _check_removable(family: Family, coupled: Couplings) -> None:
-    atoms = np.unique(np.concatenate([coupled.atoms[_side(cut)] for cut in family])).tolist()
+    atoms = np.unique(np.concatenate([coupled.atoms[side_of(cut.part, cut.kind)] for cut in family])).tolist()
     sides = coupled.sides_of(atoms)
     weights = ", ".join(repr(cut.part) for cut in family[:SHOWN]) + (", ..." if len(family) > SHOWN else "")
     noun = family[0].noun
@@ -283,7 +312,7 @@ def _check_removable(family: Family, coupled: Couplings) -> None:
 
 
 def _without(cut: Cut, removed: Atoms, coupled: Couplings) -> Cut:
-    kept = (~np.isin(coupled.atoms[_side(cut)], removed)).nonzero()[0]
+    kept = (~np.isin(coupled.atoms[side_of(cut.part, cut.kind)], removed)).nonzero()[0]
     return replace(cut, slices=tuple(kept.tolist()))
 
 
@@ -295,7 +324,7 @@ def _removed(plan: Plan, coupled: Couplings) -> Atoms:
     """
     removed: list[Atoms] = [np.zeros(0, dtype=np.int64)]
     for cut in plan:
-        atoms = coupled.atoms.get(_side(cut))
+        atoms = coupled.atoms.get(side_of(cut.part, cut.kind))
         if atoms is None or len(atoms) != cut.before or not set(cut.slices) <= set(range(cut.before)):
             raise PruningError(
                 f"{cut.part!r} must be a weight of the network with {cut.before} {cut.noun}, of which the plan "

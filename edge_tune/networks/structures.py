@@ -8,15 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from edge_tune.errors import ExperimentError
+from edge_tune.errors import ExperimentError, first_line
+from edge_tune.experiment import STRUCTURES
 from edge_tune.imports import import_callable
-from edge_tune.networks.couplings import Side
+from edge_tune.networks.couplings import Side, side_of
 from edge_tune.networks.tracing import is_depthwise, mixes
 
 
@@ -62,9 +63,10 @@ class Slices(ABC):
         """Tell whether this structure acts on the slices of a side."""
         return side.kind == self.kind and self.acts_on(model.get_submodule(side.name))
 
+    @final
     def side(self, part: str) -> Side:
-        """Return where the slices of a part are."""
-        return Side(part.rpartition(".")[0], self.kind)
+        """Return where the slices of a part are: on one side of the layer whose weight it is."""
+        return side_of(part, self.kind)
 
     @abstractmethod
     def slices(self, layer: nn.Module) -> Tensor:
@@ -112,7 +114,7 @@ def _across_groups(weight: Tensor, groups: int) -> Tensor:
     return torch.cat([rows.transpose(0, 1) for rows in weight.chunk(groups)])
 
 
-KNOWN: dict[str, Slices] = {"filters": Filters(), "channels": Channels()}
+KNOWN: dict[str, Slices] = dict(zip(STRUCTURES, (Filters(), Channels()), strict=True))
 
 
 @lru_cache
@@ -130,4 +132,15 @@ def structure(name: str) -> Slices:
             f"structure {name!r}: must be a subclass of edge_tune.networks.structures.Slices, or of Filters or "
             f"Channels there, but got {found!r}; make it one."
         )
-    return found()
+    try:
+        made: Slices = found()
+    except Exception as error:
+        raise ExperimentError(
+            f"structure {name!r}: must be made without arguments, but raised {type(error).__name__}: "
+            f"{first_line(error)}; mend it."
+        ) from error
+    if getattr(made, "kind", None) not in ("out", "in"):
+        raise ExperimentError(
+            f"structure {name!r}: its kind must be 'out' or 'in', but got {getattr(made, 'kind', None)!r}; mend it."
+        )
+    return made

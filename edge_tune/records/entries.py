@@ -283,21 +283,10 @@ class DataEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparsityEntry:
-    """A range of sparsities, or the values that are chosen from."""
-
-    low: Number = 0.0
-    high: Number = 0.0
-    values: Sequence[Number] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class GroupEntry:
     """A pruner group."""
 
-    structure: str | Sequence[str] = ()
     weights: Sequence[str] = ()
-    sparsity: SparsityEntry = SparsityEntry()
 
 
 @dataclass(frozen=True, kw_only=True)

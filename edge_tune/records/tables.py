@@ -95,7 +95,7 @@ def summary(
         target: What the search looked for.
         chosen: The network to take.
         verdict: What its end wrote; None if the study has not come to its end.
-        ranking: What `--objective` makes of it, if it was asked.
+        ranking: What `--objective`, or a target with conditions, makes of it.
     """
     trials = [record for record in records if not record.baseline]
     baselines = [record for record in records if record.baseline]

@@ -43,7 +43,7 @@ def cards(study: StudyData) -> dict[str, Any]:
         "reasons": {row: why for row, record in enumerate(records) if (why := record.reason or record.collapsed)},
         "parameters": _columns([numbers_of(record) for record in records]),
         "choices": _choices(records),
-        "short": short_names(name for record in records for name in record.point),
+        "short": short_names(dict.fromkeys(name for record in records for name in numbers_of(record))),
         "pruned": _columns([record.pruned for record in records]),
         "metrics": _columns([record.metrics for record in records]),
         "reference": _columns([measurement(record).reference_ms for record in records]),

@@ -46,7 +46,10 @@ function show(value, digits) {
 }
 const figure = (study, metrics, metric, i) =>
   metrics[metric] ? mark(study, metrics, metric, i) + show(column(metrics[metric])[i] / (metric === "macs" ? 1e6 : 1), DIGITS[metric] ?? 3) : "–";
-const valueOf = (study, name, i) => show(column(study.parameters[name])[i], 3);
+const valueOf = (study, name, i) => {
+  const value = column(study.parameters[name])[i];
+  return Number.isInteger(value) ? show(value, 0) : Math.abs(value) < 0.1 ? `${Number(value.toPrecision(3))}` : show(value, 3);
+};
 // What stands before a latency of a measurement whose time was over before its ratios were known.
 function mark(study, metrics, metric, i) {
   if (!metric.includes("latency") || Number.isNaN(column(metrics[metric])[i])) return "";

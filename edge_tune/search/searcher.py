@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.tune.search import Searcher as RaySearcher
 
-from edge_tune.errors import StudyError
+from edge_tune.errors import StudyError, first_line
 from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
 from edge_tune.records.results import Planned, Record
@@ -27,6 +27,10 @@ ASKED = 10
 
 DRAWN = 200
 """So many random points whose networks were all tried before end the search."""
+
+
+SKIPPED = 10_000
+"""So many points in a row of a method that suggests each once, all of networks that were tried, end the search."""
 
 
 def count_trials(experiment: Experiment) -> int:
@@ -166,10 +170,16 @@ class Searcher(RaySearcher):
     def _new_point(self) -> Point | None:
         if not self.suggester.is_exhaustive and self.repeats_in_a_row >= ASKED:
             return self._untried_point()
+        method = self.experiment.search.method
+        if self.repeats_in_a_row >= SKIPPED:
+            self.exhausted = f"the {method} is exhausted: {SKIPPED} points in a row gave networks that were tried"
+            return None
         if (point := self._suggestion()) is None:
-            size, method = count_points(self.experiment.parameters), self.experiment.search.method
-            points = "all that it has to suggest" if size is None else f"each of its {size} points"
-            self.exhausted = f"the {method} is exhausted: {points} was looked at"
+            size = count_points(self.experiment.parameters)
+            points = (
+                "there is nothing else that it suggests" if size is None else f"each of its {size} points was looked at"
+            )
+            self.exhausted = f"the {method} is exhausted: {points}"
         return point
 
     def _suggestion(self) -> Point | None:
@@ -181,10 +191,10 @@ class Searcher(RaySearcher):
         method, parameters = self.experiment.search.method, self.experiment.parameters
         try:
             point = self.suggester.suggest()
-        except Exception as error:
-            first_line = str(error).partition("\n")[0].rstrip(".")
+        except (Exception, SystemExit) as error:
             raise StudyError(
-                f"the search method {method!r} must suggest a point, but raised {type(error).__name__}: {first_line}."
+                f"the search method {method!r} must suggest a point, but raised {type(error).__name__}: "
+                f"{first_line(error)}."
             ) from error
         if point is None:
             return None
@@ -196,10 +206,10 @@ class Searcher(RaySearcher):
         for name, parameter in parameters.items():
             if point[name] not in parameter:
                 raise StudyError(
-                    f"the search method {method!r} must suggest {name} within {parameter}, but suggested "
+                    f"the search method {method!r} must suggest {name} within {parameter.shown}, but suggested "
                     f"{point[name]!r}."
                 )
-        return {name: point[name] for name in parameters}
+        return {name: parameter.taken(point[name]) for name, parameter in parameters.items()}
 
     def _untried_point(self) -> Point | None:
         """Return a random point that gives a network which the search has not come upon; its number decides it."""
@@ -267,7 +277,21 @@ class Searcher(RaySearcher):
             self._count(digest, repeats=record.same_as is not None)
 
     def _tell_begun(self, number: int, point: Point) -> None:
-        self.suggester.tell(point, Outcome(trial=number, is_baseline=self._is_baseline(number)))
+        self._tell(point, Outcome(trial=number, is_baseline=self._is_baseline(number)))
+
+    def _tell(self, point: Point, outcome: Outcome) -> None:
+        """Tell the method of search of a trial; what it does with the point is its own.
+
+        Raises:
+            StudyError: It fails.
+        """
+        try:
+            self.suggester.tell(dict(point), outcome)
+        except (Exception, SystemExit) as error:
+            raise StudyError(
+                f"the search method {self.experiment.search.method!r} must take what is told of trial {outcome.trial}, "
+                f"but raised {type(error).__name__}: {first_line(error)}."
+            ) from error
 
     def _learn(self, record: Record) -> None:
         """Tell the method of search how a trial ended, once the objective's baselines are known."""
@@ -278,7 +302,7 @@ class Searcher(RaySearcher):
         decided, self.undecided = self.undecided, []
         for one in decided:
             score = None if one.status == "failed" else self.scorer.score(one)
-            self.suggester.tell(
+            self._tell(
                 one.point,
                 Outcome(trial=one.trial, is_baseline=one.baseline is not None, record=one, score=score),
             )

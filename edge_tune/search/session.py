@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -78,6 +78,7 @@ def run(
         say = _as_simulated(say)
     else:
         records = [*results.baselines(), *results.trials()]
+        _check_baselines(experiment, records, results)
         # The earlier session may have kept no more than these, and more are not needed.
         results.check_networks(Standing(experiment.objective, records, "best").kept)
     results.create()
@@ -193,6 +194,20 @@ def check_same(results: Results, mine: Mapping[str, object]) -> None:
             f"{results.folder}: a resumed study must be the one that was started, but got another "
             f"{', '.join(differing)}; give the same options or choose another folder with --results."
         )
+
+
+def _check_baselines(experiment: Experiment, records: Sequence[Record], results: Results) -> None:
+    """Check that no baseline has failed that the target compares with: nothing could be best.
+
+    Raises:
+        ExperimentError: One has.
+    """
+    ExperimentError.raise_if(
+        f"{results.folder}: the target compares with {record.name}, which must not have failed, but did: "
+        f"{str(record.reason).rstrip('.')}; mend that and remove its line from baselines.jsonl, and it runs again."
+        for record in records
+        if record.status == "failed" and record.baseline in experiment.objective.baselines
+    )
 
 
 def _check_kind(results: Results, *, simulated: bool) -> None:

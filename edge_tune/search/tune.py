@@ -134,7 +134,10 @@ class Recorder(tune.Callback):
         self.losses.pop(record.trial, None)
         with self._writing():
             self.listener.on_end(replace(record, ended_at=record.ended_at or now()), weights)
-        self.searcher.end(record)
+        try:
+            self.searcher.end(record)
+        except StudyError as error:  # of a method of search of one's own
+            self.limits.stop(str(error).removesuffix("."))
         self._hand_over_repeats()
 
     def _hand_over_repeats(self) -> None:

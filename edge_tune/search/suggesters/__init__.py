@@ -1,6 +1,6 @@
 """What suggests points: one file for each method, behind one protocol (protocol.py). Which there are, by name."""
 
-from edge_tune.errors import ExperimentError
+from edge_tune.errors import ExperimentError, first_line
 from edge_tune.experiment import METHODS, Experiment
 from edge_tune.imports import import_callable
 from edge_tune.search.suggesters.grid import Grid
@@ -23,11 +23,10 @@ def make(experiment: Experiment) -> Suggester:
     own = import_callable(search.method, "search method", "name a class, or the function that returns the sampler")
     try:
         suggester = own(experiment.parameters, seed=search.seed, trials=search.trials)
-    except Exception as error:
-        first_line = str(error).partition("\n")[0].rstrip(".")
+    except (Exception, SystemExit) as error:
         raise ExperimentError(
             f"search method {search.method!r}: must take (parameters, seed=..., trials=...) and return a sampler, but "
-            f"raised {type(error).__name__}: {first_line}; mend it."
+            f"raised {type(error).__name__}: {first_line(error)}; mend it."
         ) from error
     if not isinstance(suggester, Suggester):
         raise ExperimentError(
