@@ -167,7 +167,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ),
         ({"search": et.Search("random", trials=0)}, r"trials must be a whole number of at least 1, but got 0"),
         ({"baselines": {"b": {"first": 0.5}}}, r"baselines\['b'\]: .* lacks the group 'second'"),
-        ({"baselines": {"b": {"first": 0.5, "second": 0.5, "x": 0}}}, r"has no group 'x'"),
+        ({"baselines": {"b": {"first": 0.5, "second": 0.5, "x": 0}}}, r"has no group or parameter 'x'"),
         ({"baselines": {"b": {"first": 0.995, "second": 0.5}}}, r"must lie within Uniform.*, but got 0.995"),
         ({"pruner_groups": None}, r"pruner_groups: must be a dict of label -> PrunerGroup or 'auto', but got None"),
         (

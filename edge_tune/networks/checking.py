@@ -97,8 +97,8 @@ def _call_problems(groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Ite
             side = structure(group.structures[0]).side(weight)
             if side not in coupled.atoms:
                 yield (
-                    f"pruner_groups[{label!r}]: a weight must be of a layer that the network calls, but {side.name!r} is "
-                    f"never called; remove {weight!r}."
+                    f"pruner_groups[{label!r}]: a weight must be of a layer that the network calls, but {side.name!r} "
+                    f"is never called; remove {weight!r}."
                 )
 
 
