@@ -394,7 +394,7 @@ class Search:
         max_concurrent_trials: At most so many at once; None: as many as the CPUs allow.
         cpus_per_trial: Cores, and threads, of one trial.
         time_budget_s: Seconds of searching after which the study ends with what it has; None: no limit. What is
-            under way then is kept, and `--resume` goes on with it.
+            under way then is kept, and `--resume` resumes it.
         trial_time_limit_s: A trial that has worked for so many seconds is stopped before its next epoch; one that
             has not come to a report after twice as many and a minute is ended. None: no limit.
         max_failed_trials: So many failed trials end the study.

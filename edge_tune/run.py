@@ -116,7 +116,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "seconds. What it names must be there and fit, but for the device and what would be downloaded",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the study in --results, or with the newest of this name"
+        "--resume", action="store_true", help="resume the study in --results, or the newest of this name"
     )
     return parser
 
@@ -133,11 +133,11 @@ def _main(words: Sequence[str], program: str) -> int:
     try:
         _run(words, given, experiment, results)
     except StudyError as error:
-        raise StudyError(f"{error}{_how_to_go_on(given, results, ' when this is mended')}") from error
+        raise StudyError(f"{error}{_how_to_resume(given, results, ' when this is mended')}") from error
     except KeyboardInterrupt as interruption:
         sentence = "Interrupted before anything was measured; start again."
         if results.exists():
-            sentence = f"Interrupted: {session.recorded(experiment, results)}.{_how_to_go_on(given, results)}"
+            sentence = f"Interrupted: {session.recorded(experiment, results)}.{_how_to_resume(given, results)}"
         raise type(interruption)(sentence) from interruption
     return 0
 
@@ -164,9 +164,9 @@ def _run(words: Sequence[str], given: argparse.Namespace, experiment: Experiment
         raise AllFailedError(console.all_failed(verdict))
 
 
-def _how_to_go_on(given: argparse.Namespace, results: Results, when: str = "") -> str:
-    """Return the line that tells how to go on, if there is something to go on with."""
-    return f"\nTo go on{when}: {_command(given, results)}" if results.exists() else ""
+def _how_to_resume(given: argparse.Namespace, results: Results, when: str = "") -> str:
+    """Return the line that tells how to resume the study, if one was begun."""
+    return f"\nTo resume{when}: {_command(given, results)}" if results.exists() else ""
 
 
 def _with_options(experiment: Experiment, given: argparse.Namespace) -> Experiment:
@@ -226,9 +226,7 @@ def _results_folder(given: argparse.Namespace) -> Path:
     if given.resume:
         folders = sorted(path.parent for path in Path("results").glob(f"{study}-{STARTED}/run.json"))
         if not folders:
-            raise ExperimentError(
-                f"--resume: needs a study to go on with, but results/{study}-*/ holds none; start one."
-            )
+            raise ExperimentError(f"--resume: needs a study to resume, but results/{study}-*/ holds none; start one.")
         return folders[-1]
     return Path("results") / f"{study}-{datetime.now():%Y%m%d-%H%M%S}"
 
@@ -241,7 +239,7 @@ def _check_folder(results: Results, *, resume: bool) -> None:
         results.check()
     elif exists:
         raise ExperimentError(
-            f"{results.folder}: the results folder must be new, but holds a study; go on with it by --resume, or "
+            f"{results.folder}: the results folder must be new, but holds a study; resume it with --resume, or "
             f"choose another folder with --results."
         )
     elif others := results.others():
@@ -284,7 +282,7 @@ def _commit() -> str | None:
 
 
 def _command(given: argparse.Namespace, results: Results) -> str:
-    """Return what goes on with the study."""
+    """Return the command that resumes the study."""
     times = {name: f"{value:.15g}s" for name in ("time_budget", "trial_time_limit") if (value := getattr(given, name))}
     shown = {**vars(given), **times}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in shown.items() if _is_option(name, value)]

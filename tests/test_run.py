@@ -91,7 +91,7 @@ def group(weights: object, low: float = 0.0, high: float = 0.9) -> str:
             ["--resume", "--results", "none"],
             r"none: --resume needs a study that was started here, but there is none",
         ),
-        ("", ["--resume"], r"--resume: needs a study to go on with, but results/study-\*/ holds none"),
+        ("", ["--resume"], r"--resume: needs a study to resume, but results/study-\*/ holds none"),
         ('target=et.Minimise("speed")', [], r"study.py: target: a metric must be one of .* but got 'speed'"),
         (group(["block1.conv9.weight"]), [], r"\['g'\]: a weight must be one of the network's, but got 'block1.conv9"),
         (group([]), [], r"\['g'\]: weights must name at least one weight, but got none"),
@@ -201,7 +201,7 @@ def test_results_folder_must_be_new_writable_and_of_this_study(capsys: pytest.Ca
     assert main([file, "--results", "old"]) == 2
     unwritable, exists = capsys.readouterr().err.splitlines()
     assert unwritable.startswith("file/results: the results folder must be writable, but got Not a directory")
-    assert exists.startswith("old: the results folder must be new, but holds a study; go on with it by --resume")
+    assert exists.startswith("old: the results folder must be new, but holds a study; resume it with --resume")
     assert main([file, "--results", "old", "--resume"]) == 2
     assert (
         "old: a resumed study must be the one that was started, but got another model, dataset, "
@@ -345,7 +345,7 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     out = "".join(seen) + rest
     assert process.returncode == 130, out + err
     assert "Traceback" not in out + err
-    expected = r"Interrupted: \d of 5 trials (is|are) recorded in cut\.\nTo go on: .*--results=cut --resume\n"
+    expected = r"Interrupted: \d of 5 trials (is|are) recorded in cut\.\nTo resume: .*--results=cut --resume\n"
     assert re.fullmatch(expected, err), err
     before = Path("cut/trials.jsonl").read_text()
 
@@ -411,7 +411,7 @@ def test_run_ends_a_study_whose_trials_fail(capsys: pytest.CaptureFixture[str]) 
     assert re.search(r"^2 of 10 trials are recorded in out\. The study was ended: 2 trials failed, .* at 2: ", err)
     for name in ("half", "trial_0002"):  # at once, so either may fail first
         assert f" {name}: RetrainingError: epoch 1: the training loss must be finite" in err
-    assert re.search(r"\nTo go on when this is mended: .* --max-failed-trials=2 --results=out --resume\n$", err)
+    assert re.search(r"\nTo resume when this is mended: .* --max-failed-trials=2 --results=out --resume\n$", err)
 
 
 @pytest.mark.legacy_openvino

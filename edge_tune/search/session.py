@@ -211,7 +211,7 @@ def _check_baselines(experiment: Experiment, records: Sequence[Record], results:
 
 
 def _check_kind(results: Results, *, simulated: bool) -> None:
-    """Check that a simulation goes on as one, and a real study as one.
+    """Check that a simulation is resumed as one, and a real study as one.
 
     Raises:
         ExperimentError: It does not.

@@ -36,7 +36,7 @@ experiment = make(
 )
 """
 in_full = partial(pytest.param, marks=pytest.mark.figures)
-GO_ON = re.compile(r"Interrupted: \d+ of \d+ trials (is|are) recorded in out\.\nTo go on: .* --results=out --resume\n")
+GO_ON = re.compile(r"Interrupted: \d+ of \d+ trials (is|are) recorded in out\.\nTo resume: .* --results=out --resume\n")
 NOTHING = "Interrupted before anything was measured; start again.\n"
 
 

@@ -575,7 +575,7 @@ def test_image_of_the_test_that_breaks_during_a_study_can_be_replaced(root, tmp_
     err = capsys.readouterr().err
     assert "2 of 2 trials are recorded in out. " in err
     assert "test/dog/0.png: must be a readable image, but got a content that cannot" in err
-    assert "To go on when this is mended: " in err
+    assert "To resume when this is mended: " in err
     assert run.main([*arguments, "--resume"]) == 2
     err = capsys.readouterr().err
     assert "test/dog/0.png: must be a readable image" in err
