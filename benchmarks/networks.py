@@ -1,0 +1,137 @@
+"""Which of torchvision's classifiers can be pruned, and how much goes with everything halved: docs/networks.md.
+
+python -m benchmarks.networks > docs/networks.md
+
+The smallest of each family, with random weights: all sets of filters are found, half of each is removed, and the outputs
+are compared with those of the network without these filters. Beside it, what torch-pruning's own pruner leaves of the same
+network at the same share. Seconds are of one core, beside whatever else runs.
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Iterator
+
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from edge_tune.errors import EdgeTuneError, ExperimentError, first_line
+from edge_tune.networks import finding, models, pruning
+from edge_tune.networks.couplings import couplings
+from edge_tune.parameters import Point, Value
+
+FAMILIES = (
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+    "inception_v3",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "resnet18",
+    "resnext50_32x4d",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+    "vgg11",
+    "vit_b_32",
+)
+SIZES = {"inception_v3": 96, "vit_b_32": 224}
+SIZE = 64
+CLASSES = 10
+
+
+def main() -> None:
+    """Print the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.networks", description=__doc__)
+    parser.add_argument("networks", nargs="*", default=FAMILIES, help="names of torchvision; all families if none")
+    torch.set_num_threads(1)
+    print(HEAD.format(machine=platform.processor() or platform.machine(), torch=torch.__version__))
+    for name in parser.parse_args().networks:
+        print(f"| {' | '.join(row(name))} |", flush=True)
+    print(TAIL)
+
+
+def row(name: str) -> Iterator[str]:
+    """Yield the cells of a network."""
+    size = SIZES.get(name, SIZE)
+    torch.manual_seed(0)
+    model = models.build(name, CLASSES).eval()
+    before = count(model)
+    yield f"{name}, {size} px"
+    yield f"{before:,}"
+    started = time.perf_counter()
+    try:
+        coupled = couplings(model, (3, size, size))
+        sets = finding.coupled_sets(model, coupled)
+        free = {f"set_{number}": one.group() for number, one in enumerate(sets) if not one.problem}
+        pruned = pruning.prune(model, pruning.make_plan(model, free, halved(list(free)), coupled), coupled)
+    except EdgeTuneError as error:
+        yield from ("-", "-", "-", f"refused: {first_line(error)}")
+        return
+    after = count(pruned)
+    seconds = time.perf_counter() - started
+    yield f"{len(free)} of {len(sets)}"
+    yield f"{after:,} ({100 * after / before:.1f} %)"
+    yield by_torch_pruning(models.build(name, CLASSES).eval(), size)
+    kept = [one for one in sets if one.problem and "make the network's output" not in one.problem]
+    yield f"{seconds:.0f} s" + (f"; {len(kept)} stay: {kept[0].problem}" if kept else "")
+
+
+def halved(labels: list[str]) -> Point:
+    """Return the point that asks half of every set."""
+    asked: dict[str, Value] = {"sparsity": 0.5, "structure": "filters", "importance": "l1"}
+    return {f"{label}.{name}": value for label in labels for name, value in asked.items()}
+
+
+def by_torch_pruning(model: nn.Module, size: int) -> str:
+    """Return what torch-pruning's own pruner leaves of a network, all but its output halved."""
+    output = [layer for layer in model.modules() if getattr(layer, "out_features", None) == CLASSES]
+    output += [layer for layer in model.modules() if getattr(layer, "out_channels", None) == CLASSES]
+    try:
+        tp.pruner.MagnitudePruner(
+            model,
+            torch.randn(1, 3, size, size),
+            tp.importance.MagnitudeImportance(p=1),
+            pruning_ratio=0.5,
+            ignored_layers=output,
+        ).step()
+        model(torch.randn(1, 3, size, size))
+    except Exception as error:  # of any kind
+        return f"fails: {type(error).__name__}"
+    return f"{count(model):,}"
+
+
+def count(model: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+HEAD = """# Which networks can be pruned
+
+Made by `python -m benchmarks.networks > docs/networks.md` ({machine}, torch {torch}; n = 1).
+
+The smallest of each of torchvision's families of classifiers, with random weights: all sets of filters are found, half
+of each is removed, and the outputs are compared with those of the network without these filters. Beside it, what
+torch-pruning's own pruner leaves of the same network at the same share.
+
+| network | parameters | sets that can be removed | left with all halved | torch-pruning | found and tried in |
+|---|---|---|---|---|---|"""
+TAIL = """
+A set is what can only be removed together: what residual additions, products or depthwise convolutions tie. The one
+that makes the network's output always stays. `pruner_groups="auto"` makes groups of the others.
+
+Transformers are refused, and so are detectors and networks for segmentation: EdgeTune prunes classifiers made of
+convolutions and linear layers. Where a network's code counts on how many channels there are or on their order, that set
+stays, with the layer at which it fails."""
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ExperimentError as error:
+        raise SystemExit(str(error)) from error
