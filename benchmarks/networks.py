@@ -2,9 +2,9 @@
 
 python -m benchmarks.networks > docs/networks.md
 
-The smallest of each family, with random weights: all sets of filters are found, half of each is removed, and the outputs
-are compared with those of the network without these filters. Beside it, what torch-pruning's own pruner leaves of the same
-network at the same share. Seconds are of one core, beside whatever else runs.
+The smallest of each family, with random weights: all sets of filters are found, half of each is removed, and the
+outputs are compared with those of the network without these filters. Beside it, what torch-pruning's own pruner leaves
+of the same network at the same share. Seconds are of one core, beside whatever else runs.
 """
 
 import argparse
