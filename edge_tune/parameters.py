@@ -11,7 +11,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
 
 Value = float | int | str
 
@@ -67,14 +67,14 @@ class Parameter(ABC):
         """Return a value, each as likely as any other in the parameter's own scale."""
 
     @abstractmethod
-    def in_hyperopt(self, name: str, hp: Any) -> Any:
+    def in_hyperopt(self, name: str, hp: ModuleType) -> object:
         """Return what stands for it in HyperOpt's search space; `hp` is `hyperopt.hp`."""
 
     def to_hyperopt(self, value: Value) -> Value:
         """Return what HyperOpt writes down for a value."""
         return value
 
-    def from_hyperopt(self, value: Any) -> Value:
+    def from_hyperopt(self, value: float) -> Value:
         """Return the value of what HyperOpt wrote down: `to_hyperopt` backwards."""
         return float(value)
 
@@ -162,7 +162,7 @@ class Uniform(Parameter):
         """Return any of the numbers."""
         return generator.uniform(self.low, self.high)
 
-    def in_hyperopt(self, name: str, hp: Any) -> Any:
+    def in_hyperopt(self, name: str, hp: ModuleType) -> object:
         """Return HyperOpt's uniform distribution."""
         return hp.uniform(name, self.low, self.high)
 
@@ -195,11 +195,11 @@ class LogUniform(Uniform):
         """Return any of the numbers."""
         return self.from_hyperopt(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
 
-    def in_hyperopt(self, name: str, hp: Any) -> Any:
+    def in_hyperopt(self, name: str, hp: ModuleType) -> object:
         """Return HyperOpt's log-uniform distribution."""
         return hp.loguniform(name, math.log(self.low), math.log(self.high))
 
-    def from_hyperopt(self, value: Any) -> Value:
+    def from_hyperopt(self, value: float) -> Value:
         """Return a number, within the range in spite of rounding."""
         return min(max(float(value), self.low), self.high)
 
@@ -258,11 +258,11 @@ class Integer(Parameter):
         """Return any of the numbers."""
         return generator.randint(self.low, self.high)
 
-    def in_hyperopt(self, name: str, hp: Any) -> Any:
+    def in_hyperopt(self, name: str, hp: ModuleType) -> object:
         """Return HyperOpt's distribution of rounded numbers, in which neighbours are alike and ends as likely."""
         return hp.quniform(name, self.low - 0.5, self.high + 0.5, 1)
 
-    def from_hyperopt(self, value: Any) -> Value:
+    def from_hyperopt(self, value: float) -> Value:
         """Return a whole number within the range: HyperOpt writes it as a float, and may round a half out of it."""
         return min(max(int(value), self.low), self.high)
 
@@ -317,7 +317,7 @@ class Choice(Parameter):
         """Return any of the values."""
         return generator.choice(self.values)
 
-    def in_hyperopt(self, name: str, hp: Any) -> Any:
+    def in_hyperopt(self, name: str, hp: ModuleType) -> object:
         """Return HyperOpt's choice, in which no two values are more alike than others."""
         return hp.choice(name, list(self.values))
 
@@ -325,7 +325,7 @@ class Choice(Parameter):
         """Return the place of a value in the list."""
         return self.values.index(value)
 
-    def from_hyperopt(self, value: Any) -> Value:
+    def from_hyperopt(self, value: float) -> Value:
         """Return the value at a place of the list."""
         return self.values[int(value)]
 

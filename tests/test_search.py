@@ -9,7 +9,6 @@ from ray import cloudpickle
 from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError
 from ray.tune.schedulers import FIFOScheduler
 
-import edge_tune as et
 from edge_tune.errors import BenchmarkError
 from edge_tune.records.results import Record, Report
 from edge_tune.search import trainable
@@ -83,10 +82,7 @@ def test_trial_that_hangs_is_ended_by_the_time_of_one_report(monkeypatch: pytest
     seen: list[object] = []
     monkeypatch.setattr(trainable.faulthandler, "dump_traceback_later", lambda seconds, **_: seen.append(seconds))
     monkeypatch.setattr(trainable.faulthandler, "cancel_dump_traceback_later", lambda: seen.append("ended"))
-    one = experiment(search=et.Search("random", trials=1, trial_time_limit_s=10))
-    trial = object.__new__(trainable.PrunedTrial)
-    trial.trials = SimpleNamespace(experiment=one)  # type: ignore[assignment]
-    trial.reports = iter([Report(finished(1, asked({"first": 0.1, "second": 0.1}), one))] * 2)
-    trial.step()
-    trial.step()
+    two = [Report(finished(trial, asked({"first": 0.1, "second": 0.1}), experiment())) for trial in (1, 2)]
+    reports = iter(two)
+    assert [trainable.next_report(reports, 10) for _ in two] == two
     assert seen == [80, "ended", 80, "ended"]

@@ -113,12 +113,7 @@ class PrunedTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Go on to the next report."""
-        if limit_s := self.trials.experiment.search.trial_time_limit_s:
-            # Whatever hangs, this ends the process, and the driver learns that it is lost.
-            faulthandler.dump_traceback_later(2 * limit_s + 60, exit=True, file=2)
-        report = next(self.reports)
-        faulthandler.cancel_dump_traceback_later()
-        return as_result(report)
+        return as_result(next_report(self.reports, self.trials.experiment.search.trial_time_limit_s))
 
     def _begin(self, config: Config) -> None:
         experiment = self.trials.experiment
@@ -130,6 +125,15 @@ class PrunedTrial(tune.Trainable):
             baseline=baseline_name(experiment, number),
             checkpoint=self.checkpoints.of(number) if config["attempt"] > 1 else None,
         )
+
+
+def next_report(reports: Iterator[Report], trial_time_limit_s: float | None) -> Report:
+    """Return the next report, or end this process if it takes far too long; the driver then learns that it is lost."""
+    if trial_time_limit_s:
+        faulthandler.dump_traceback_later(2 * trial_time_limit_s + 60, exit=True, file=2)  # whatever hangs
+    report = next(reports)
+    faulthandler.cancel_dump_traceback_later()
+    return report
 
 
 def _devices_here(experiment: Experiment) -> int:
