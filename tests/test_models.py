@@ -184,7 +184,7 @@ def test_build_says_so_when_there_is_no_such_function(functions):
 def test_build_says_so_when_the_name_is_not_a_function(functions):
     functions.net = 3
 
-    with pytest.raises(ExperimentError, match=r"'net' must be a function, but got 3;"):
+    with pytest.raises(ExperimentError, match=r"'net' must be something to call, but got 3;"):
         build("user_networks:net", 10)
 
 

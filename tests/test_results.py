@@ -109,7 +109,10 @@ def test_keep_networks_writes_the_layers_of_those_it_keeps(tmp_path: Path) -> No
             b'{"trial": 4, "measurements": {"pruned": {"ratios": {"latency_ratio": {"ratio": 0, "low": 1}}}}}',
             "expected `float` > 0.0 in `measurements[...].ratios.latency_ratio.ratio`",
         ),
-        (b'{"trial": 4, "plan": [{"kept": -1}]}', "expected `int` >= 0 in `[0].kept`"),
+        (
+            b'{"trial": 4, "plan": [{"part": "a", "structure": "filters", "kind": "up"}]}',
+            "invalid enum value 'up' in `plan[0].kind`",
+        ),
     ],
 )
 def test_a_damaged_line_is_named_and_left_out(line: bytes, problem: str, tmp_path: Path) -> None:
