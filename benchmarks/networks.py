@@ -66,6 +66,7 @@ def row(name: str) -> Iterator[str]:
     yield f"{before:,}"
     started = time.perf_counter()
     try:
+        finding.check_kind(model)
         coupled = couplings(model, (3, size, size))
         sets = finding.coupled_sets(model, coupled)
         free = {f"set_{number}": one.group() for number, one in enumerate(sets) if not one.problem}
@@ -90,8 +91,8 @@ def halved(labels: list[str]) -> Point:
 
 def by_torch_pruning(model: nn.Module, size: int) -> str:
     """Return what torch-pruning's own pruner leaves of a network, all but its output halved."""
-    output = [layer for layer in model.modules() if getattr(layer, "out_features", None) == CLASSES]
-    output += [layer for layer in model.modules() if getattr(layer, "out_channels", None) == CLASSES]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    output = [layer for layer in layers if layer.weight.shape[0] == CLASSES][-1:]
     try:
         tp.pruner.MagnitudePruner(
             model,

@@ -7,6 +7,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+from edge_tune.errors import ExperimentError
 from edge_tune.networks import checking, finding, pruning
 from edge_tune.networks.couplings import couplings
 from edge_tune.networks.models import build
@@ -91,6 +92,13 @@ def test_a_run_is_told_what_else_loses_what_a_group_names() -> None:
         "pruner_groups['g']: 2 more weights lose the same filters, tied to those that it names: block1.conv2.weight, "
         "block2.conv2.weight."
     ]
+
+
+def test_a_transformer_is_refused_in_a_sentence() -> None:
+    with pytest.raises(
+        ExperimentError, match=r"but 'features.1.0.attn' is a ShiftedWindowAttention: transformers cannot"
+    ):
+        finding.groups(build("swin_t", 10), SIZE)
 
 
 def test_groups_of_a_network_share_a_role_and_a_resolution() -> None:

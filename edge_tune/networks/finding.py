@@ -45,6 +45,20 @@ class CoupledSet:
         return PrunerGroup("filters", self.parts, sparsity=INNER if len(self.parts) == 1 else STREAM)
 
 
+def check_kind(model: nn.Module) -> None:
+    """Check that nothing in a network attends: its heads share channels that no set of filters describes.
+
+    Raises:
+        ExperimentError: Something does.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention) or type(module).__name__.endswith("Attention"):
+            raise ExperimentError(
+                f"model: to find what can be removed, it must be a network of convolutions and linear layers, but "
+                f"{name!r} is a {type(module).__name__}: transformers cannot be pruned so; choose another network."
+            )
+
+
 def coupled_sets(model: nn.Module, coupled: Couplings) -> list[CoupledSet]:
     """Return all sets of a network's filters, in the order of their first layers.
 
@@ -91,8 +105,9 @@ def groups(model: nn.Module, input_shape: Shape) -> dict[str, PrunerGroup]:
     """Return pruner groups for a whole network: sets of one role at one resolution share a sparsity, at most MOST.
 
     Raises:
-        ExperimentError: The network cannot be traced, or nothing of it can be removed.
+        ExperimentError: The network attends, cannot be traced, or nothing of it can be removed.
     """
+    check_kind(model)
     try:
         coupled = couplings(model, input_shape)
     except PruningError as error:
