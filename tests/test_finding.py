@@ -101,6 +101,39 @@ def test_a_transformer_is_refused_in_a_sentence() -> None:
         finding.groups(build("swin_t", 10), SIZE)
 
 
+class ChannelAttention(nn.Module):
+    """The gate of CBAM."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.narrow, self.wide = nn.Conv2d(channels, channels // 4, 1), nn.Conv2d(channels // 4, channels, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        gate = self.wide(torch.relu(self.narrow(features.mean(dim=(2, 3), keepdim=True))))
+        return features * torch.sigmoid(gate)
+
+
+def test_a_gate_that_is_called_attention_is_no_transformer_and_nothing_of_the_network_changes() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        ChannelAttention(16),
+        nn.Conv2d(16, 8, 3),
+        nn.Flatten(),
+        nn.Linear(8 * 6 * 6, 5),
+    ).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    groups = finding.groups(model, (3, 8, 8))
+    assert {label: group.weights for label, group in groups.items()} == {
+        "gate_1": ("2.narrow.weight",),
+        "inner_8": ("0.weight", "2.wide.weight"),
+        "inner_6": ("3.weight",),
+    }
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_groups_of_a_network_share_a_role_and_a_resolution() -> None:
     groups = finding.groups(build("resnet20_cifar", 10), (3, 32, 32))
     assert list(groups) == ["inner_32", "inner_16", "inner_8", "stream_32", "stream_16", "stream_8"]

@@ -13,7 +13,7 @@ from edge_tune.networks import checking
 from edge_tune.networks.couplings import Couplings, Side, couplings
 from edge_tune.networks.pruning import make_plan, tied
 from edge_tune.networks.structures import structure
-from edge_tune.networks.tracing import Shape, mixes
+from edge_tune.networks.tracing import Shape, in_mode, mixes
 from edge_tune.parameters import Point, Uniform
 
 INNER, STREAM = Uniform(0.0, 0.9), Uniform(0.0, 0.5)
@@ -21,7 +21,6 @@ INNER, STREAM = Uniform(0.0, 0.9), Uniform(0.0, 0.5)
 
 MOST = 8
 """So many groups a search is given at most: each more needs more trials."""
-
 
 HALF: Point = {"set.sparsity": 0.5, "set.structure": "filters", "set.importance": "l1"}
 
@@ -46,13 +45,17 @@ class CoupledSet:
 
 
 def check_kind(model: nn.Module) -> None:
-    """Check that nothing in a network attends: its heads share channels that no set of filters describes.
+    """Check that a network is no transformer of PyTorch's or torchvision's kinds: heads share channels between them.
+
+    Others are traced and tried like any network: gates that are called attention, as in CBAM, can be pruned.
 
     Raises:
-        ExperimentError: Something does.
+        ExperimentError: It is one.
     """
+    from torchvision.models.swin_transformer import ShiftedWindowAttention  # only now: trials do without torchvision
+
     for name, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention) or type(module).__name__.endswith("Attention"):
+        if isinstance(module, nn.MultiheadAttention | ShiftedWindowAttention):
             raise ExperimentError(
                 f"model: to find what can be removed, it must be a network of convolutions and linear layers, but "
                 f"{name!r} is a {type(module).__name__}: transformers cannot be pruned so; choose another network."
@@ -158,7 +161,7 @@ def _resolutions(model: nn.Module, input_shape: Shape) -> dict[str, int]:
 
     handles = [layer.register_forward_hook(note(name)) for name, layer in model.named_modules() if mixes(layer)]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), in_mode(model, training=False):
             model(torch.zeros(1, *input_shape))
     finally:
         for handle in handles:

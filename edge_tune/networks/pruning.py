@@ -120,14 +120,14 @@ def whole(model: nn.Module, group: PrunerGroup, asked: Mapping[str, Value], coup
 
 def tied(model: nn.Module, kind: Slices, weights: Sequence[str], coupled: Couplings) -> list[str]:
     """Return these weights, then the others that lose what they lose: naming one names all, sorted by name."""
-    sides = dict.fromkeys(map(kind.side, weights))
-    new = set(sides)
+    parts = {kind.side(weight): weight for weight in weights}
+    new = set(parts)
     while new:
         atoms = np.unique(np.concatenate([coupled.atoms[side] for side in new])).tolist()
-        new = {side for side in coupled.sides_of(atoms) if kind.part_of(model, side)} - sides.keys()
-        sides |= dict.fromkeys(sorted(new))
-    parts = [kind.part_of(model, side) for side in sides]
-    return [part for part in parts if part]
+        found = {side: part for side in sorted(coupled.sides_of(atoms)) if (part := kind.part_of(model, side))}
+        new = found.keys() - parts.keys()
+        parts |= {side: part for side, part in found.items() if side in new}
+    return list(parts.values())
 
 
 def digest(plan: Plan) -> str:
