@@ -131,8 +131,8 @@ def _network(
     if experiment.pruner_groups == AUTO:
         experiment = replace(experiment, pruner_groups=finding.groups(network, (3, size, size)))
         for label, group in experiment.groups.items():
-            weights = f"{counted(len(group.weights), 'weight')}, {group.weights[0]} first"
-            say(f"Found {label}: {weights}; {group.sparsity.shown}.")
+            named = f"{counted(len(group.weights), 'weight')}, {group.weights[0]} first"
+            say(f"Found {label}: {named}; {group.sparsity.shown}.")
     coupled = checking.check_groups(network, experiment.groups, (3, size, size))
     for line in checking.tied_to(network, experiment.groups, coupled):
         say(line)
