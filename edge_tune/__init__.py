@@ -8,6 +8,7 @@ import os
 from edge_tune.experiment import (
     Asha,
     Benchmark,
+    BlockGroup,
     Cosine,
     Data,
     Experiment,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Asha",
     "Benchmark",
+    "BlockGroup",
     "Choice",
     "Cosine",
     "Data",

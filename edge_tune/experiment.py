@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from edge_tune.errors import ExperimentError
 from edge_tune.objective import Goal, Objective
@@ -70,6 +70,8 @@ class PrunerGroup:
     sparsity: Uniform | Choice
     importance: str | Sequence[str] = "l1"
 
+    MAIN: ClassVar = "sparsity"
+
     def __post_init__(self) -> None:
         _freeze(self, "structure", list, tuple)
         _freeze(self, "weights", list | tuple, _without_prefix)
@@ -109,6 +111,61 @@ class PrunerGroup:
             yield from self.sparsity.problems("sparsity", SPARSITY)
         else:
             yield f"sparsity must be a Uniform or a Choice, but got {self.sparsity!r}."
+
+
+@dataclass(frozen=True)
+class BlockGroup:
+    """Blocks of which the search chooses how many stay. One that goes leaves its shortcut: what came in comes out.
+
+    Its parameter is "keep".
+
+    Attributes:
+        blocks: Names of modules that add something to their input, which has the shape of their output, such as
+            "layer1.3". What comes with one, such as its batch norms, goes with it.
+        keep: How many of them stay: a range to search.
+        order: All of `blocks`, the one that goes first before the others. None: those without which the network loses
+            least go first; this is measured when a study starts, and run.json says what was found.
+    """
+
+    blocks: Sequence[str]
+    _: KW_ONLY
+    keep: Integer | Choice
+    order: Sequence[str] | None = None
+
+    MAIN: ClassVar = "keep"
+
+    def __post_init__(self) -> None:
+        _freeze(self, "blocks", list | tuple, _without_prefix)
+        _freeze(self, "order", list | tuple, _without_prefix)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Return name -> what this group lets the search choose."""
+        return {"keep": self.keep}
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this group."""
+        if not (isinstance(self.blocks, tuple) and all(isinstance(block, str) for block in self.blocks)):
+            yield f"blocks must be a list of names, but got {self.blocks!r}."
+            return
+        if not self.blocks:
+            yield "blocks must name at least one block, but got none; name one or remove the group."
+        if not isinstance(self.keep, Integer | Choice):
+            yield f"keep must be an Integer or a Choice, but got {self.keep!r}."
+        else:
+            most = len(self.blocks)
+            problems = list(
+                self.keep.problems("keep", Bounds(f"0 <= {{}} <= {most}", lambda value: 0 <= value <= most))
+            )
+            yield from problems
+            if not problems and not all(map(is_whole, self.keep.values)):
+                yield f"keep must offer whole numbers, but got {self.keep!r}."
+        if self.order is not None and (
+            not isinstance(self.order, tuple) or sorted(map(str, self.order)) != sorted(self.blocks)
+        ):
+            yield f"order must list each of blocks once, or be None, but got {self.order!r}."
+
+
+Group = PrunerGroup | BlockGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -479,8 +536,8 @@ class Experiment:
         model: "resnet20_cifar" ... "resnet110_cifar", the name of a torchvision classifier, or
             "package.module:function", a callable that returns an nn.Module.
         dataset: A name or path as in `Data`, or a `Data`.
-        pruner_groups: Label -> group. Labels name the searched parameters in every table. "auto" finds groups in the
-            network when a study starts; run.json says which.
+        pruner_groups: Label -> group of weights or of blocks. Labels name the searched parameters in every table.
+            "auto" finds groups in the network when a study starts; run.json says which.
         target: What the search looks for: Minimise(metric), Maximise(metric), or an objective in a line of text such as
             "minimise latency_ratio where top1 >= unpruned - 1" (objective_text.py has the whole of it).
         retraining: What each pruned network gets; 0 epochs studies pruning alone.
@@ -489,16 +546,16 @@ class Experiment:
         stopping: Rules that end a trial early; at most one of a kind.
         benchmark: How the device is measured.
         search: How the points are chosen.
-        baselines: Name -> label -> sparsity: known schedules, run first and shown beside the best. A baseline may give
-            other parameters a value by their whole names, as in "layer_1.structure"; if not, a structure and an
-            importance are the first of their lists. What is searched of the recipe must be given.
+        baselines: Name -> label -> sparsity, or how many blocks stay: known schedules, run first and shown beside the
+            best. A baseline may give other parameters a value by their whole names, as in "layer_1.structure"; if not,
+            a structure and an importance are the first of their lists. What is searched of the recipe must be given.
         keep_weights: Which trials' weights stay on the disk, besides the baselines': the "best", also those of the
             Pareto "front" of latency_ratio against top1, or "all" that finish.
     """
 
     model: str
     dataset: str | Path | Data
-    pruner_groups: Mapping[str, PrunerGroup] | Literal["auto"]
+    pruner_groups: Mapping[str, Group] | Literal["auto"]
     target: Goal | str
     retraining: Retraining
     weights: str | None = None
@@ -528,9 +585,28 @@ class Experiment:
         return Objective.of(self.target) if isinstance(self.target, Goal) else parse(self.target)
 
     @property
-    def groups(self) -> Mapping[str, PrunerGroup]:
-        """The pruner groups; none before those of "auto" are found."""
+    def groups(self) -> Mapping[str, Group]:
+        """The groups of weights and of blocks; none before those of "auto" are found."""
         return self.pruner_groups if isinstance(self.pruner_groups, Mapping) else {}
+
+    @property
+    def pruners(self) -> Mapping[str, PrunerGroup]:
+        """The groups of weights."""
+        return {label: group for label, group in self.groups.items() if isinstance(group, PrunerGroup)}
+
+    @property
+    def block_groups(self) -> Mapping[str, BlockGroup]:
+        """The groups of blocks."""
+        return {label: group for label, group in self.groups.items() if isinstance(group, BlockGroup)}
+
+    def ordered(self, orders: Mapping[str, Sequence[str]]) -> "Experiment":
+        """Return the experiment with the order in which blocks go, label -> blocks, where it gives none itself."""
+        found = {
+            label: replace(group, order=tuple(orders[label]))
+            for label, group in self.block_groups.items()
+            if group.order is None and label in orders
+        }
+        return replace(self, pruner_groups={**self.groups, **found}) if found else self
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -547,7 +623,9 @@ class Experiment:
 
     def point(self, values: Mapping[str, Value]) -> Point:
         """Return a point as baselines are written: label -> sparsity, parameter -> value, and what is not given."""
-        given = {f"{key}.sparsity" if key in self.groups else key: value for key, value in values.items()}
+        given = {
+            f"{key}.{self.groups[key].MAIN}" if key in self.groups else key: value for key, value in values.items()
+        }
         return {
             name: parameter.taken(given[name]) if name in given else parameter.default
             for name, parameter in self.parameters.items()
@@ -569,7 +647,10 @@ class Experiment:
         if isinstance(self.pruner_groups, Mapping):
             yield from self._group_problems()
         elif self.pruner_groups != AUTO:
-            yield f"pruner_groups: must be a dict of label -> PrunerGroup or 'auto', but got {self.pruner_groups!r}."
+            yield (
+                f"pruner_groups: must be a dict of label -> PrunerGroup or BlockGroup, or 'auto', but got "
+                f"{self.pruner_groups!r}."
+            )
         yield from _within("target", self._target_problems())
         for name, kind in (("retraining", Retraining), ("benchmark", Benchmark), ("search", Search)):
             part = getattr(self, name)
@@ -615,31 +696,34 @@ class Experiment:
             yield "pruner_groups: must hold at least one group, but got none."
         owner: dict[str, str] = {}
         taken = {RETRAINING, *(f"{RETRAINING}.{name}" for name in NUMBERS)}
-        taken |= {f"{label}.{name}" for label in self.groups for name in ("sparsity", "structure", "importance")}
+        taken |= {
+            f"{label}.{name}" for label in self.groups for name in ("sparsity", "structure", "importance", "keep")
+        }
         for label, group in self.groups.items():
             place = f"pruner_groups[{label!r}]"
             if not (isinstance(label, str) and NAME.fullmatch(label)):
                 yield f"{place}: a label {NAME_RULE}, but got {label!r}."
             if label in taken:
                 yield f"{place}: a label must not be the name of a parameter or of the recipe; choose another."
-            if not isinstance(group, PrunerGroup):
-                yield f"{place}: must be a PrunerGroup, but got {group!r}."
+            if not isinstance(group, Group):
+                yield f"{place}: must be a PrunerGroup or a BlockGroup, but got {group!r}."
                 continue
             yield from _within(place, group.problems())
-            if not isinstance(group.weights, tuple):
+            noun, names = ("weight", group.weights) if isinstance(group, PrunerGroup) else ("block", group.blocks)
+            if not isinstance(names, tuple):
                 continue
-            for weight in group.weights:
-                if weight in owner:
+            for name in names:
+                if name in owner:
                     yield (
-                        f"{place}: a weight must be in one group only, but {weight!r} is already in "
-                        f"{owner[weight]!r}; remove it from one of them."
+                        f"{place}: a {noun} must be in one group only, but {name!r} is already in {owner[name]!r}; "
+                        f"remove it from one of them."
                     )
-                owner.setdefault(weight, label)
+                owner.setdefault(name, label)
 
     def _parameter_problems(self) -> Iterator[str]:
         parameters = self.parameters
         if parameters and all(parameter.is_fixed for parameter in parameters.values()):
-            yield "pruner_groups: must leave something to search, but each has one sparsity; widen a range."
+            yield "pruner_groups: must leave something to search, but each has one value; widen a range."
         ranges = [name for name, parameter in parameters.items() if parameter.values is None]
         if self.search.method == "grid" and ranges:
             yield (
@@ -679,7 +763,7 @@ class Experiment:
         sound = {
             label: group
             for label, group in self.groups.items()
-            if isinstance(group, PrunerGroup) and not any(group.problems())
+            if isinstance(group, Group) and not any(group.problems())
         }
         ranges = {f"{label}.{name}": one for label, group in sound.items() for name, one in group.parameters().items()}
         is_sound = isinstance(self.retraining, Retraining) and not any(self.retraining.problems())
@@ -688,13 +772,15 @@ class Experiment:
             ranges[f"{RETRAINING}.{name}"] = parameter
             if f"{RETRAINING}.{name}" not in point:
                 yield f"must give each number of the recipe that is searched, but it lacks '{RETRAINING}.{name}'."
+        main = {label: f"{label}.{getattr(group, 'MAIN', 'sparsity')}" for label, group in self.groups.items()}
         for label in self.groups.keys() - point.keys():
-            if f"{label}.sparsity" not in point:
-                yield f"must give a sparsity for each pruner group, but it lacks the group {label!r}."
+            if main[label] not in point:
+                what = "how many blocks stay of" if main[label].endswith(".keep") else "a sparsity for"
+                yield f"must give {what} each pruner group, but it lacks the group {label!r}."
         for key, value in point.items():
-            allowed = ranges.get(f"{key}.sparsity", ranges.get(key))
-            if key in self.groups and f"{key}.sparsity" in point:
-                yield f"must give each value once, but gives {key!r} and '{key}.sparsity'."
+            allowed = ranges.get(main.get(key, key))
+            if main.get(key) in point:
+                yield f"must give each value once, but gives {key!r} and {main[key]!r}."
             if allowed is None and key not in self.groups and (sound or not self.groups):
                 yield f"must give a sparsity for each pruner group, but it has no group or parameter {key!r}."
             elif allowed is not None and value not in allowed:

@@ -54,6 +54,8 @@ MAY_IMPORT = {
                 "images",
                 "tracing",
                 "couplings",
+                "blocks",
+                "sensitivity",
                 "slicing",
                 "structures",
                 "importance",

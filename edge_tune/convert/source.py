@@ -39,7 +39,7 @@ def experiment_source(experiment: Experiment, *, command: str, origin: str, note
         origin: What it was made from.
         notes: Comments at its top.
     """
-    ranges = [group.sparsity for group in experiment.groups.values()]
+    ranges = [group.sparsity for group in experiment.pruners.values()]
     named = {ANY: "ANY"} if ranges.count(ANY) > 1 else {}
     parts = [
         _docstring(_title(experiment), command, origin),

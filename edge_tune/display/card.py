@@ -37,7 +37,13 @@ def study_card(name: str, run: Run, verdict: Verdict | None) -> str:
 
 
 def _groups(groups: Mapping[str, GroupEntry]) -> list[str]:
-    return _table(("pruner group", "weights"), *((label, str(len(group.weights))) for label, group in groups.items()))
+    return _table(
+        ("pruner group", "parts"),
+        *(
+            (label, counted(len(group.blocks), "block") if group.blocks else counted(len(group.weights), "weight"))
+            for label, group in groups.items()
+        ),
+    )
 
 
 def _searched(parameters: Mapping[str, object]) -> list[str]:

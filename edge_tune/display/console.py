@@ -66,7 +66,7 @@ def point_text(point: Point, experiment: Experiment) -> str:
     for name, value in point.items():
         if not (isinstance(value, str) and parameters[name].is_fixed):
             kind, text = name.rpartition(".")[2], parameters[name].text(value)
-            shown[name] = text if name.rpartition(".")[0] in experiment.groups else f"{kind} {text}"
+            shown[name] = text if name.rpartition(".")[0] in experiment.pruners else f"{kind} {text}"
     parts = dict.fromkeys(name.rpartition(".")[0] for name in shown)
     return (
         f" ({' '.join(' '.join((part, *map(str, of_part(shown, part).values()))) for part in parts)})" if shown else ""

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from edge_tune.errors import ExperimentError, PruningError, first_line
-from edge_tune.experiment import PrunerGroup
-from edge_tune.networks import oracle
+from edge_tune.experiment import BlockGroup, Group, PrunerGroup
+from edge_tune.networks import blocks, oracle
 from edge_tune.networks.couplings import Couplings, Side, couplings
 from edge_tune.networks.importance import importance
 from edge_tune.networks.pruning import families, keep, kept_count, make_plan, own_names, parts_of, prune, tied, whole
@@ -39,11 +39,12 @@ Asked = Mapping[str, Mapping[str, Value]]
 """Label -> what is asked of a group, by the names of its parameters."""
 
 
-def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shape: Shape) -> Couplings:
-    """Check, before anything starts, that every weight exists and that each group can be pruned.
+def check_groups(model: nn.Module, groups: Mapping[str, Group], input_shape: Shape) -> Couplings:
+    """Check, before anything starts, that every weight and block exists and that each group can be pruned.
 
     Each structure of each group is pruned alone, in the middle of its range and at its end, with made-up weights that
-    let no wrong slice pass unseen. Returns what must be removed together in `model`.
+    let no wrong slice pass unseen; then all of them from the network without any of the blocks. Returns what must be
+    removed together in `model`.
 
     Raises:
         ExperimentError: One sentence for each weight or group that cannot be pruned.
@@ -53,7 +54,8 @@ def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shap
             "model: must be a network of Python code, but got one of TorchScript, whose layers cannot be taken apart; "
             "return it as it was before torch.jit."
         )
-    ExperimentError.raise_if(_part_problems(model, groups))
+    pruners = {label: group for label, group in groups.items() if isinstance(group, PrunerGroup)}
+    ExperimentError.raise_if(_part_problems(model, pruners))
     try:
         own = copy.deepcopy(model)
     except Exception as error:  # such as a network that keeps what it computed, or holds an open file
@@ -65,9 +67,36 @@ def check_groups(model: nn.Module, groups: Mapping[str, PrunerGroup], input_shap
         coupled = couplings(own, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
-    ExperimentError.raise_if(_call_problems(groups, coupled))
-    ExperimentError.raise_if(_removal_problems(model, groups, coupled))
+    ExperimentError.raise_if(_call_problems(pruners, coupled))
+    ExperimentError.raise_if(_removal_problems(model, pruners, coupled))
+    if block_groups := {label: group for label, group in groups.items() if isinstance(group, BlockGroup)}:
+        ExperimentError.raise_if(_block_problems(own, block_groups, coupled))
+        ExperimentError.raise_if(_problems_without_blocks(model, pruners, block_groups, coupled))
     return coupled
+
+
+def _block_problems(model: nn.Module, groups: Mapping[str, BlockGroup], coupled: Couplings) -> Iterator[str]:
+    known = blocks.removable(model, coupled.input_shape)
+    for label, group in groups.items():
+        yield from (f"pruner_groups[{label!r}]: {problem}" for problem in blocks.problems(model, group.blocks, known))
+
+
+def _problems_without_blocks(
+    model: nn.Module, pruners: Mapping[str, PrunerGroup], groups: Mapping[str, BlockGroup], coupled: Couplings
+) -> Iterator[str]:
+    """Yield what is wrong when all blocks go that may go, alone and together with all that is pruned."""
+    names = [block for group in groups.values() for block in group.blocks]
+    network = oracle.made_up(model, coupled.input_shape, rising=True)
+    try:
+        shorter = blocks.without(network, names)
+        blocks.check(network, shorter, names, coupled.input_shape)
+        left = couplings(shorter, coupled.input_shape)
+    except PruningError as error:
+        yield f"pruner_groups, all blocks: {error}"
+        return
+    first = {label: _first(group) for label, group in pruners.items()}
+    if problem := _removal_problem([shorter], pruners, first, left):
+        yield f"pruner_groups, all at once, without any of their blocks: {problem}"
 
 
 def _part_problems(model: nn.Module, groups: Mapping[str, PrunerGroup]) -> Iterator[str]:

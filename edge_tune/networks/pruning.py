@@ -2,7 +2,8 @@
 
 point (parameter -> value) -> plan (weight -> the slices that stay) -> `prune` -> nn.Module
 
-What is removed and how it is ranked are in structures.py and importance.py; what belongs together in couplings.py.
+Blocks go first: what is ranked, and what belongs together, follows from the network without them. What is removed of
+the rest and how it is ranked are in structures.py and importance.py; what belongs together in couplings.py.
 """
 
 import copy
@@ -20,9 +21,9 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from edge_tune.errors import EdgeTuneError, PruningError, first_line
-from edge_tune.experiment import PrunerGroup
-from edge_tune.networks import oracle, slicing
-from edge_tune.networks.couplings import Atoms, Couplings, Side, side_of
+from edge_tune.experiment import BlockGroup, Group, PrunerGroup
+from edge_tune.networks import blocks, oracle, slicing
+from edge_tune.networks.couplings import Atoms, Couplings, Side, couplings, side_of
 from edge_tune.networks.importance import importance
 from edge_tune.networks.structures import Slices, structure
 from edge_tune.networks.tracing import IMAGE, OUTPUT, Shape
@@ -56,13 +57,65 @@ def kept_count(sparsity: float, slices: int, granularity: int = 1) -> int:
 
 
 def make_plan(
-    model: nn.Module, groups: Mapping[str, PrunerGroup], point: Point, coupled: Couplings, granularity: int = 1
+    model: nn.Module, groups: Mapping[str, Group], point: Point, coupled: Couplings, granularity: int = 1
+) -> Plan:
+    """Return what stays of all groups that `point` speaks of: first the blocks, then the slices of what is left.
+
+    Args:
+        coupled: What must be removed together in `model`.
+        granularity: Kept counts are multiples of it, as `kept_count` has it.
+
+    Raises:
+        PruningError: A weight is tied to what must stay, or to a weight of another group.
+    """
+    chosen = plan_blocks(groups, point)
+    shorter, coupled = shortened(model, chosen, coupled)
+    return (*chosen, *plan_slices(shorter, groups, point, coupled, granularity))
+
+
+def plan_blocks(groups: Mapping[str, Group], point: Point) -> Plan:
+    """Return which blocks stay of the groups that `point` speaks of: the last of their order, or as they are named."""
+    cuts = []
+    for label, group in groups.items():
+        if isinstance(group, BlockGroup) and (asked := of_part(point, label)):
+            order = tuple(group.order or group.blocks)
+            gone = order[: len(order) - int(asked["keep"])]
+            share = len(gone) / len(order)
+            cuts += [
+                Cut(block, "blocks", "block", "order", share, 1, () if block in gone else (0,))
+                for block in group.blocks
+            ]
+    return tuple(cuts)
+
+
+def left_out(plan: Plan) -> tuple[str, ...]:
+    """Return the blocks that a plan leaves out."""
+    return tuple(cut.part for cut in plan if cut.kind == "block" and not cut.kept)
+
+
+def shortened(model: nn.Module, plan: Plan, coupled: Couplings) -> tuple[nn.Module, Couplings]:
+    """Return the network without the blocks that a plan leaves out, and what must be removed together in it.
+
+    What it computes is compared with `model`, in which the parameters of these blocks are zero.
+
+    Raises:
+        PruningError: The network has no such blocks, or computes something else without them.
+    """
+    if not (gone := left_out(plan)):
+        return model, coupled
+    shorter = blocks.without(model, gone)
+    blocks.check(model, shorter, gone, coupled.input_shape)
+    return shorter, couplings(shorter, coupled.input_shape)
+
+
+def plan_slices(
+    model: nn.Module, groups: Mapping[str, Group], point: Point, coupled: Couplings, granularity: int = 1
 ) -> Plan:
     """Return which slices stay of every weight in the groups that `point` speaks of: the most important ones.
 
     Weights that are tied to each other lose the same slices, ranked by the sum of their importance. Where a layer
     counts its slices in groups, or some tied weights have only a part of the others' slices, each part loses the same
-    share.
+    share. Weights that the network does not have are those of blocks that were left out of it.
 
     Args:
         coupled: What must be removed together in `model`.
@@ -87,19 +140,18 @@ def make_plan(
         ) from error
 
 
-def own_names(groups: Mapping[str, PrunerGroup]) -> list[str]:
+def own_names(groups: Mapping[str, Group]) -> list[str]:
     """Return the structures and criteria of importance that an experiment brings with it."""
-    names = [name for group in groups.values() for name in (*group.structures, *group.importances)]
+    pruners = [group for group in groups.values() if isinstance(group, PrunerGroup)]
+    names = [name for group in pruners for name in (*group.structures, *group.importances)]
     return [name for name in dict.fromkeys(names) if ":" in name]
 
 
-def _planned(
-    model: nn.Module, groups: Mapping[str, PrunerGroup], point: Point, coupled: Couplings, granularity: int
-) -> Plan:
+def _planned(model: nn.Module, groups: Mapping[str, Group], point: Point, coupled: Couplings, granularity: int) -> Plan:
     cuts = [
         cut
         for label, group in groups.items()
-        if (asked := of_part(point, label))
+        if isinstance(group, PrunerGroup) and (asked := of_part(point, label))
         for cut in whole(model, group, asked, coupled)
     ]
     removed = np.array(
@@ -113,7 +165,8 @@ def whole(model: nn.Module, group: PrunerGroup, asked: Mapping[str, Value], coup
     """Yield what is asked of each weight of a group and of those tied to them, of which all slices stay as yet."""
     name, importance = str(asked["structure"]), str(asked["importance"])
     kind = structure(name)
-    for weight in tied(model, kind, group.weights, coupled):
+    there = [weight for weight in group.weights if kind.side(weight) in coupled.atoms]
+    for weight in tied(model, kind, there, coupled):
         before = len(coupled.atoms[kind.side(weight)])
         yield Cut(weight, name, kind.kind, importance, float(asked["sparsity"]), before, tuple(range(before)))
 
@@ -148,6 +201,8 @@ def prune(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:
     Raises:
         PruningError: The plan does not fit the network, or what is left does not compute the same.
     """
+    model, coupled = shortened(model, plan, coupled)
+    plan = [cut for cut in plan if cut.kind != "block"]
     removed = _removed(plan, coupled)
     stays = coupled.stays(removed)
     _check_parts(stays, coupled)
@@ -180,7 +235,7 @@ def families(cuts: Iterable[Cut], coupled: Couplings) -> list[Family]:
     for cut in cuts:
         if cut.sparsity == 0 or cut.before == 1:
             continue
-        members, atoms = [cut], set(coupled.atoms[side_of(cut.part, cut.kind)].tolist())
+        members, atoms = [cut], set(coupled.atoms[_side(cut)].tolist())
         for family in [family for family in families if not atoms.isdisjoint(family[1])]:
             families.remove(family)
             members, atoms = family[0] + members, family[1] | atoms
@@ -194,11 +249,11 @@ def _lowest(model: nn.Module, family: Family, coupled: Couplings, granularity: i
     scores: dict[int, float] = defaultdict(float)
     for cut in family:
         of_slices = _scores(model, cut).double().tolist()
-        for atom, score in zip(coupled.atoms[side_of(cut.part, cut.kind)].tolist(), of_slices, strict=True):
+        for atom, score in zip(coupled.atoms[_side(cut)].tolist(), of_slices, strict=True):
             scores[atom] += score
     parts = parts_of(family, coupled)
     part_of = {atom: part for part, atoms in enumerate(parts) for atom in atoms}
-    fewest = min(len({part_of[atom] for atom in coupled.atoms[side_of(cut.part, cut.kind)].tolist()}) for cut in family)
+    fewest = min(len({part_of[atom] for atom in coupled.atoms[_side(cut)].tolist()}) for cut in family)
     sparsity = family[0].sparsity
     return [
         atoms[place]
@@ -258,9 +313,9 @@ def parts_of(family: Family, coupled: Couplings) -> list[list[int]]:
     A grouped layer has as many slices in each of its groups; and a weight that has only some of the slices that are
     tied keeps its share of them.
     """
-    own = {side_of(cut.part, cut.kind) for cut in family}
+    own = {_side(cut) for cut in family}
     places: dict[int, list[tuple[Side, int]]] = {
-        atom: [] for cut in family for atom in coupled.atoms[side_of(cut.part, cut.kind)].tolist()
+        atom: [] for cut in family for atom in coupled.atoms[_side(cut)].tolist()
     }
     for side in sorted(coupled.sides_of(places)):
         if side in own or side in coupled.parts:
@@ -291,7 +346,7 @@ def _check_family(family: Family, coupled: Couplings) -> None:
 
 
 def _check_removable(family: Family, coupled: Couplings) -> None:
-    atoms = np.unique(np.concatenate([coupled.atoms[side_of(cut.part, cut.kind)] for cut in family])).tolist()
+    atoms = np.unique(np.concatenate([coupled.atoms[_side(cut)] for cut in family])).tolist()
     sides = coupled.sides_of(atoms)
     weights = ", ".join(repr(cut.part) for cut in family[:SHOWN]) + (", ..." if len(family) > SHOWN else "")
     noun = family[0].noun
@@ -311,8 +366,14 @@ def _check_removable(family: Family, coupled: Couplings) -> None:
         raise PruningError(f"the {noun} of {weights} can only be removed all together; remove the weights.")
 
 
+def _side(cut: Cut) -> Side:
+    """Return where the slices of a weight are."""
+    assert cut.kind != "block", cut
+    return side_of(cut.part, cut.kind)
+
+
 def _without(cut: Cut, removed: Atoms, coupled: Couplings) -> Cut:
-    kept = (~np.isin(coupled.atoms[side_of(cut.part, cut.kind)], removed)).nonzero()[0]
+    kept = (~np.isin(coupled.atoms[_side(cut)], removed)).nonzero()[0]
     return replace(cut, slices=tuple(kept.tolist()))
 
 
@@ -324,7 +385,7 @@ def _removed(plan: Plan, coupled: Couplings) -> Atoms:
     """
     removed: list[Atoms] = [np.zeros(0, dtype=np.int64)]
     for cut in plan:
-        atoms = coupled.atoms.get(side_of(cut.part, cut.kind))
+        atoms = coupled.atoms.get(_side(cut))
         if atoms is None or len(atoms) != cut.before or not set(cut.slices) <= set(range(cut.before)):
             raise PruningError(
                 f"{cut.part!r} must be a weight of the network with {cut.before} {cut.noun}, of which the plan "

@@ -237,25 +237,25 @@ class EpochEntry:
     metrics: Metrics = field(default_factory=dict)
 
 
-NOUNS = {"out": "filters", "in": "channels"}
+NOUNS = {"out": "filters", "in": "channels", "block": "blocks"}
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What happens to one part of a network, which is a weight for slices.
+    """What happens to one part of a network: a weight for slices, or a block, which stays or goes as one slice.
 
     Attributes:
-        structure: The name of what is removed, as the experiment has it.
-        kind: Whether that is what the layer puts "out" or what it takes "in".
-        importance: The name of what the slices were ranked by.
-        sparsity: What was asked; `1 - kept / before` is what is done.
+        structure: The name of what is removed, as the experiment has it; "blocks" for a block.
+        kind: Whether that is what the layer puts "out" or what it takes "in", or a whole "block".
+        importance: The name of what the slices were ranked by; of a block, "order".
+        sparsity: What was asked of its group, as a share; `1 - kept / before` is what is done.
         before: How many slices there were.
         slices: Which of them stay, ascending.
     """
 
     part: str
     structure: str
-    kind: Literal["out", "in"]
+    kind: Literal["out", "in", "block"]
     importance: str
     sparsity: Number
     before: Width
@@ -270,6 +270,21 @@ class Cut:
     def noun(self) -> str:
         """What the slices are called."""
         return NOUNS[self.kind]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a network without a part of it does on some of the validation split, with batch norm estimated anew.
+
+    Attributes:
+        top1: Percent.
+        loss: Mean cross-entropy, nats; it ranks parts more finely than top1, which moves in steps.
+        images: How many were classified.
+    """
+
+    top1: Number
+    loss: Number
+    images: int
 
 
 # run.json
@@ -287,6 +302,8 @@ class GroupEntry:
     """A pruner group."""
 
     weights: Sequence[str] = ()
+    blocks: Sequence[str] = ()
+    order: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,6 +395,7 @@ class Run:
         simulated: Whether the figures follow from formulas.
         search: The settings of the search, as they were written.
         parameters: Name -> what the search chooses, as it was written.
+        effects: Block -> what the network does without it alone, where the order of blocks was measured.
         form: FORM, or that of another version; None if the file does not say.
     """
 
@@ -387,6 +405,7 @@ class Run:
     seed: int | None = None
     search: Mapping[str, object] = field(default_factory=dict)
     parameters: Mapping[str, object] = field(default_factory=dict)
+    effects: Mapping[str, Effect] = field(default_factory=dict)
     sessions: Sequence[Session] = ()
 
     @classmethod

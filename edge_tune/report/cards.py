@@ -94,10 +94,10 @@ def _interval(records: Sequence[Record], metric: str) -> dict[str, dict[str, str
 
 
 def _groups(study: StudyData, weights: Sequence[str]) -> dict[str, list[int]]:
-    """Return label -> which of the weights it prunes."""
+    """Return label -> which of the weights it prunes, or of the blocks it leaves out."""
     rows = {weight: row for row, weight in enumerate(weights)}
     groups = study.settings.pruner_groups
-    return {label: [rows[w] for w in group.weights if w in rows] for label, group in groups.items()}
+    return {label: [rows[w] for w in (*group.weights, *group.blocks) if w in rows] for label, group in groups.items()}
 
 
 def _cuts(records: Sequence[Record], weights: Sequence[str], what: Literal["kept", "before"]) -> list[dict[str, str]]:

@@ -202,7 +202,7 @@ function plan(study, i) {
       make("tr", {}, make("td", { textContent: study.weights[weight] }), make("td", { textContent: cut(weight) })));
     return [make("tr", {}, heading), ...cuts];
   });
-  return [make("h3", { textContent: "Asked, and kept of each weight" }),
+  return [make("h3", { textContent: "Asked, and kept of each weight and block" }),
     make("div", { className: "scroll" }, make("table", {}, make("tbody", {}, ...body)))];
 }
 

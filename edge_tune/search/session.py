@@ -23,7 +23,7 @@ from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
 from edge_tune.networks.training import training_recipe
 from edge_tune.parameters import Point
-from edge_tune.records.entries import FORM, DeviceEntry, Run, Session
+from edge_tune.records.entries import FORM, DeviceEntry, Effect, Run, Session
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record, Report, Results
 from edge_tune.records.verdict import Verdict
@@ -70,6 +70,7 @@ def run(
         KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
     _check_kind(results, simulated=simulated_epoch_s is not None)
+    experiment = experiment.ordered(_known_orders(results))
     found_later = {"pruner_groups"} if experiment.pruner_groups == AUTO else set()
     check_same(results, {key: value for key, value in identity(experiment).items() if key not in found_later})
     if not found_later:
@@ -98,7 +99,8 @@ def _run(
         loaded = None
         if simulated_epoch_s is None:
             loaded = load(experiment, say)
-            experiment = loaded.experiment
+            experiment = loaded.experiment.ordered(_known_orders(results))
+            loaded = replace(loaded, experiment=experiment)
         else:
             experiment = check(experiment, say)
         check_same(results, identity(experiment))  # with the groups that were found
@@ -196,6 +198,12 @@ def check_same(results: Results, mine: Mapping[str, object]) -> None:
         )
 
 
+def _known_orders(results: Results) -> dict[str, Sequence[str]]:
+    """Return label -> the order in which blocks go, as an earlier session of the study found it."""
+    groups = results.run().settings.pruner_groups if results.exists() else {}
+    return {label: group.order for label, group in groups.items() if group.order}
+
+
 def _check_baselines(experiment: Experiment, records: Sequence[Record], results: Results) -> None:
     """Check that no baseline has failed that the target compares with: nothing could be best.
 
@@ -245,6 +253,10 @@ class _Work(Protocol):
         """Whether what a trial reports follows from formulas."""
 
     @property
+    def effects(self) -> Mapping[str, Effect]:
+        """Block -> what the network does without it alone, where this session measured that."""
+
+    @property
     def trials(self) -> RunsTrials:
         """What runs them."""
 
@@ -271,6 +283,10 @@ class _Pruning:
     @property
     def digest(self) -> str:
         return self.study.digest
+
+    @property
+    def effects(self) -> Mapping[str, Effect]:
+        return self.study.effects
 
     @property
     def trials(self) -> Trials:
@@ -495,6 +511,7 @@ def _remedy(experiment: Experiment) -> str:
 
 def _write_run(results: Results, work: _Work, session: Session) -> None:
     """Write what is run; a resumed study keeps the notes of the sessions before and adds its own."""
+    before = results.run() if results.exists() else Run()
     run = Run(
         form=FORM,
         simulated=work.simulated,
@@ -502,8 +519,9 @@ def _write_run(results: Results, work: _Work, session: Session) -> None:
         seed=work.experiment.search.seed,
         search=as_json(work.experiment)["search"],
         parameters=parameters_as_json(work.experiment),
+        effects={**before.effects, **work.effects},
         sessions=[
-            *(results.run().sessions if results.exists() else []),
+            *before.sessions,
             replace(session, started_at=datetime.now(timezone.utc).isoformat(timespec="seconds")),
         ],
     )

@@ -15,13 +15,13 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from edge_tune.benchmark.measurement import Device
 from edge_tune.experiment import RETRAINING, Experiment
 from edge_tune.parameters import Parameter, Point, of_part
 from edge_tune.records.choosing import rank
-from edge_tune.records.entries import EpochEntry
+from edge_tune.records.entries import Effect, EpochEntry
 from edge_tune.records.results import Planned, Record, Report, Results, now
 from edge_tune.records.verdict import Row, Verdict, rows_of, verdict_of
 from edge_tune.search.points import count_points
@@ -44,6 +44,7 @@ class Simulation:
 
     simulated = True
     digest = "simulated"
+    effects: ClassVar[Mapping[str, Effect]] = {}
 
     @property
     def trials(self) -> "Simulation":
@@ -69,7 +70,7 @@ class Simulation:
         self, point: Point, device: Device, *, trial: int, baseline: str | None, checkpoint: bytes | None
     ) -> Iterator[Report]:
         """Report as a real trial does."""
-        sparsity = _mean_sparsity(point)
+        sparsity = _mean_sparsity(point, self.experiment)
         epochs = self.experiment.retraining.epochs if trial else 0
         if checkpoint:
             record = replace(self.record_of(checkpoint), node=platform.node())
@@ -139,8 +140,14 @@ class PointsAsPlans:
         return count_points(self.parameters)
 
 
-def _mean_sparsity(point: Point) -> float:
+def _mean_sparsity(point: Point, experiment: Experiment) -> float:
+    """Return the mean share that goes, of weights and of blocks."""
     sparsities = [float(value) for name, value in point.items() if name.endswith(".sparsity")]
+    sparsities += [
+        1 - float(point[f"{label}.keep"]) / len(group.blocks)
+        for label, group in experiment.block_groups.items()
+        if f"{label}.keep" in point
+    ]
     return sum(sparsities) / max(1, len(sparsities))
 
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,15 +13,16 @@ from torch import nn
 from edge_tune.benchmark import granularity
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import AUTO, Benchmark, Experiment
+from edge_tune.experiment import AUTO, Benchmark, BlockGroup, Experiment
 from edge_tune.loading import without_secrets
-from edge_tune.networks import checking, datasets, finding, models, onnx_export, stored, training
+from edge_tune.networks import checking, datasets, finding, models, onnx_export, sensitivity, stored, training
 from edge_tune.networks.couplings import Couplings
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import Augmentation, Split
 from edge_tune.networks.tracing import Shape
 from edge_tune.networks.weights import is_download, load_weights, read_weights
-from edge_tune.wording import counted
+from edge_tune.records.entries import Effect
+from edge_tune.wording import counted, listed
 
 Say = Callable[[str], None]
 MeasureGranularity = Callable[[Benchmark], granularity.GranularityVerdict]
@@ -36,6 +37,7 @@ class Study:
         coupled: What must be removed together in the network.
         digest: Of everything that decides what a trial reports, but for the search itself.
         granularity: Channel granularity: every kept count is aligned to it; 1 for as asked.
+        effects: Block -> what the network does without it alone, where the order of blocks was measured.
     """
 
     experiment: Experiment
@@ -48,6 +50,7 @@ class Study:
     coupled: Couplings
     digest: str
     granularity: int = 1
+    effects: Mapping[str, Effect] = field(default_factory=dict)
 
     def network(self) -> nn.Module:
         """Return the unpruned network, a new one at each call."""
@@ -130,11 +133,11 @@ def _network(
     onnx = training.checked_onnx(network, (3, size, size))
     if experiment.pruner_groups == AUTO:
         experiment = replace(experiment, pruner_groups=finding.groups(network, (3, size, size)))
-        for label, group in experiment.groups.items():
+        for label, group in experiment.pruners.items():
             named = f"{counted(len(group.weights), 'weight')}, {group.weights[0]} first"
             say(f"Found {label}: {named}; {group.sparsity.shown}.")
     coupled = checking.check_groups(network, experiment.groups, (3, size, size))
-    for line in checking.tied_to(network, experiment.groups, coupled):
+    for line in checking.tied_to(network, experiment.pruners, coupled):
         say(line)
     if weights:
         load_weights(network, read_weights(weights, say), without_secrets(weights))
@@ -144,7 +147,7 @@ def _network(
 def prepare(
     loaded: Loaded, say: Say, measure_granularity: MeasureGranularity = granularity.measure_granularity
 ) -> Study:
-    """Train the network if it has no weights, and measure what its plans are aligned to if that is asked.
+    """Train the network if it has no weights, and measure what its plans are aligned to and which blocks go first.
 
     Args:
         measure_granularity: Measures on the host that has the device.
@@ -156,6 +159,9 @@ def prepare(
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
     if not experiment.weights:
         load_weights(network, training.trained_weights(experiment, dataset, say), "the trained baseline")
+    effects = _effects(experiment, network, dataset, say)
+    orders = {label: sorted(group.blocks, key=list(effects).index) for label, group in _unordered(experiment).items()}
+    experiment = experiment.ordered(orders)
     aligned_to = granularity_of(experiment.benchmark, say, measure_granularity)
     return Study(
         experiment=experiment,
@@ -168,7 +174,26 @@ def prepare(
         coupled=loaded.coupled,
         digest=_digest(network, dataset, aligned_to if experiment.benchmark.align == "auto" else None),
         granularity=aligned_to,
+        effects=effects,
     )
+
+
+def _unordered(experiment: Experiment) -> dict[str, BlockGroup]:
+    return {label: group for label, group in experiment.block_groups.items() if group.order is None}
+
+
+def _effects(experiment: Experiment, network: nn.Module, dataset: Dataset, say: Say) -> Mapping[str, Effect]:
+    """Measure what the network does without each block of the groups that give no order, the least harmful first."""
+    unordered = _unordered(experiment)
+    if not unordered:
+        return {}
+    names = [block for group in unordered.values() for block in group.blocks]
+    say(f"Measuring what the network loses without each of {counted(len(names), 'block')}: those go first that it")
+    say("misses least. Batch norm is estimated anew, nothing is retrained.")
+    effects = sensitivity.effects_of_blocks(network, names, sensitivity.Probe(network, dataset), say)
+    for label, group in unordered.items():
+        say(f"{label}: first to go {listed(sorted(group.blocks, key=list(effects).index), most=8)}.")
+    return effects
 
 
 def granularity_of(

@@ -32,6 +32,9 @@ from edge_tune.search.study import Study
 PARTS = 4096
 """So many plans of a group are remembered: those of a list of sparsities come again and again."""
 
+SHORTENED = 64
+"""So many networks without some of their blocks are remembered."""
+
 
 @dataclass(frozen=True)
 class Trials:
@@ -74,16 +77,19 @@ class Planner:
         self.study, self.network = study, study.network()
         self.groups = study.experiment.groups
         self._part = lru_cache(PARTS)(self._make_part)
+        self._shortened = lru_cache(SHORTENED)(lambda blocks: pruning.shortened(self.network, blocks, study.coupled))
 
     def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
         """Return what the network of a point is. One that has no plan is its own; its trial then says why."""
+        blocks = pruning.plan_blocks(self.groups, point)
         try:
             parts = [
-                self._part(label, *of_part(point, label).items(), is_baseline=is_baseline) for label in self.groups
+                self._part(blocks, label, *of_part(point, label).items(), is_baseline=is_baseline)
+                for label in self.study.experiment.pruners
             ]
         except PruningError:
             return Planned(json.dumps(dict(point), sort_keys=True), ())
-        plan = tuple(itertools.chain(*parts))
+        plan = tuple(itertools.chain(blocks, *parts))
         return Planned(_digest(plan, point), tuple(plan))
 
     def digest(self, record: Record) -> str:
@@ -93,29 +99,41 @@ class Planner:
         return self(record.point, is_baseline=record.baseline is not None).digest
 
     def count(self) -> int | None:
-        """Return how many different networks the points of the search space give; None if they cannot be counted."""
+        """Return how many different networks the points of the search space give.
+
+        None if they cannot be counted: there are too many ways to leave out blocks, each of which is a network of its
+        own to count the slices of.
+        """
         experiment = self.study.experiment
         recipes = count_points(experiment.retraining.parameters())
-        if recipes is None or count_points(experiment.parameters) is None:
+        kept = {f"{label}.keep": group.keep for label, group in experiment.block_groups.items()}
+        ways = count_points(kept)
+        if recipes is None or count_points(experiment.parameters) is None or ways is None or ways > SHORTENED:
             return None
-        return recipes * math.prod(len(set(self._digests(label))) for label in self.groups)
+        plans = [pruning.plan_blocks(self.groups, grid_point(kept, number)) for number in range(ways)]
+        return recipes * sum(
+            math.prod(len(set(self._digests(plan, label))) for label in experiment.pruners) for plan in plans
+        )
 
-    def _digests(self, label: str) -> Iterator[str]:
-        """Yield the digest of what each point of one group makes of its weights."""
+    def _digests(self, blocks: Plan, label: str) -> Iterator[str]:
+        """Yield the digest of what each point of one group makes of its weights, without some blocks."""
         parameters = self.groups[label].parameters()
         for number in range(count_points(parameters) or 0):
             point = grid_point(parameters, number)
             try:
-                plan = self._part(label, *point.items(), is_baseline=False)
+                plan = self._part(blocks, label, *point.items(), is_baseline=False)
             except PruningError:
                 yield json.dumps(dict(point), sort_keys=True)
             else:
                 yield pruning.digest(plan)
 
-    def _make_part(self, label: str, *asked: tuple[str, Value], is_baseline: bool) -> Plan:
-        """Return the plan of one group: groups have nothing to do with each other."""
+    def _make_part(self, blocks: Plan, label: str, *asked: tuple[str, Value], is_baseline: bool) -> Plan:
+        """Return the plan of one group of weights without some blocks; other such groups have nothing to do with it."""
         point = {f"{label}.{name}": value for name, value in asked}
-        return _plan(self.study, self.network, point, is_baseline=is_baseline)
+        network, coupled = self._shortened(blocks)
+        return pruning.plan_slices(
+            network, self.groups, point, coupled, _granularity(self.study, is_baseline=is_baseline)
+        )
 
 
 def _digest(plan: Plan, point: Point) -> str:
@@ -124,9 +142,8 @@ def _digest(plan: Plan, point: Point) -> str:
     return f"{pruning.digest(plan)} {json.dumps(recipe, sort_keys=True)}" if recipe else pruning.digest(plan)
 
 
-def _plan(study: Study, network: nn.Module, point: Point, *, is_baseline: bool) -> Plan:
-    granularity = 1 if is_baseline else study.granularity  # a baseline is a known schedule, and stays one
-    return pruning.make_plan(network, study.experiment.groups, point, study.coupled, granularity)
+def _granularity(study: Study, *, is_baseline: bool) -> int:
+    return 1 if is_baseline else study.granularity  # a baseline is a known schedule, and stays one
 
 
 def run_trial(
@@ -153,7 +170,8 @@ def run_trial(
     started_at, clock = now(), _Clock()
     with clock.stage("plan"):
         network = study.network()
-        plan = _plan(study, network, point, is_baseline=baseline is not None)
+        granularity = _granularity(study, is_baseline=baseline is not None)
+        plan = pruning.make_plan(network, study.experiment.groups, point, study.coupled, granularity)
     with clock.stage("prune"):
         network = pruning.prune(network, plan, study.coupled)
     record = Record(
