@@ -43,6 +43,23 @@ class Small(nn.Module):
         return self.fc(self.pool(self.block2(self.block1(self.stem(images)))).flatten(1))
 
 
+class Deep(nn.Module):
+    """Stem with a ReLU, and two stages of residual blocks: four of 8 channels, then two of 12."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.BatchNorm2d(8), nn.ReLU())
+        self.stage1 = nn.Sequential(*(Block(8) for _ in range(4)))
+        self.wider = nn.Sequential(nn.Conv2d(8, 12, 1, stride=2), nn.BatchNorm2d(12), nn.ReLU())
+        self.stage2 = nn.Sequential(*(Block(12) for _ in range(2)))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(12, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stage2(self.wider(self.stage1(self.stem(images))))
+        return self.fc(self.pool(features).flatten(1))
+
+
 class Pooled(Small):
     """Pools a map of 8x8 to 3x3, which does not divide it: PyTorch computes that, ONNX has no such operation."""
 
@@ -54,6 +71,10 @@ class Pooled(Small):
 
 def small(num_classes: int) -> nn.Module:
     return Small(num_classes)
+
+
+def deep(num_classes: int) -> nn.Module:
+    return Deep(num_classes)
 
 
 def experiment(**changes: object) -> et.Experiment:

@@ -169,7 +169,10 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ({"baselines": {"b": {"first": 0.5}}}, r"baselines\['b'\]: .* lacks the group 'second'"),
         ({"baselines": {"b": {"first": 0.5, "second": 0.5, "x": 0}}}, r"has no group or parameter 'x'"),
         ({"baselines": {"b": {"first": 0.995, "second": 0.5}}}, r"must lie within Uniform.*, but got 0.995"),
-        ({"pruner_groups": None}, r"pruner_groups: must be a dict of label -> PrunerGroup or 'auto', but got None"),
+        (
+            {"pruner_groups": None},
+            r"pruner_groups: must be a dict of label -> PrunerGroup or BlockGroup, or 'auto', but got None",
+        ),
         (
             {"pruner_groups": {"a": et.PrunerGroup("filters", ["w"], sparsity=et.Uniform("0.1", 0.9))}},  # type: ignore[arg-type]
             r"0 <= low <= high < 1, but got Uniform\('0.1', 0.9\)",
@@ -417,7 +420,12 @@ def test_every_setting_is_in_the_identity_or_marked() -> None:
     seen, left_out = set(), set()
     for decay in decays:
         one = experiment(
-            pruner_groups={"first": replace(first, sparsity=et.Choice([0.5, 0.7])), "second": second},
+            pruner_groups={
+                "first": replace(first, sparsity=et.Choice([0.5, 0.7])),
+                "second": second,
+                "blocks": et.BlockGroup(["block2"], keep=et.Integer(0, 1), order=["block2"]),
+            },
+            baselines={},
             retraining=et.Retraining(epochs=2, lr=0.1, decay=decay),
             stopping=[et.Asha(et.Maximise("top1")), et.Hopeless()],
         )

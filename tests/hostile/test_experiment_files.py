@@ -85,7 +85,10 @@ FIELDS = [
     ("stopping=et.Hopeless()", "stopping: must be a list of Asha and Hopeless rules, but got Hopeless"),
     ("stopping=['hopeless']", "stopping: must list Asha and Hopeless rules, but got 'hopeless'"),
     ("stopping=[et.Asha('top1')]", "stopping, Asha: goal must be Minimise.* but got 'top1'"),
-    ("pruner_groups=[]", r"pruner_groups: must be a dict of label -> PrunerGroup or 'auto', but got \[\]"),
+    (
+        "pruner_groups=[]",
+        r"pruner_groups: must be a dict of label -> PrunerGroup or BlockGroup, or 'auto', but got \[\]",
+    ),
     ("pruner_groups={'a': 5}, baselines={}", r"pruner_groups\['a'\]: must be a PrunerGroup, but got 5"),
     ("pruner_groups={5: BLOCKS['first']}, baselines={}", r"pruner_groups\[5\]: a label must consist of at most 100"),
     ("pruner_groups={300 * 'x': BLOCKS['first']}, baselines={}", "a label must consist of at most 100 letters"),
