@@ -7,6 +7,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+import edge_tune as et
 from edge_tune.errors import ExperimentError
 from edge_tune.networks import checking, finding, pruning
 from edge_tune.networks.couplings import couplings
@@ -17,6 +18,7 @@ from tests import structures
 from tests.test_pruning import COUPLED, trained_small
 
 SIZE = (3, 64, 64)
+KINDS = ("importance", "sparsity", "structure")
 FAMILIES = {
     "alexnet": 14_279_594,
     "densenet121": 1_766_858,
@@ -136,14 +138,16 @@ def test_a_gate_that_is_called_attention_is_no_transformer_and_nothing_of_the_ne
 
 def test_groups_of_a_network_share_a_role_and_a_resolution() -> None:
     groups = finding.groups(build("resnet20_cifar", 10), (3, 32, 32))
-    assert list(groups) == ["inner_32", "inner_16", "inner_8", "stream_32", "stream_16", "stream_8"]
+    heights = (32, 16, 8)
+    assert list(groups) == [f"{role}_{height}" for role in ("blocks", "inner", "stream") for height in heights]
+    assert groups["blocks_16"] == et.BlockGroup(["layer2.1", "layer2.2"], keep=et.Integer(0, 2))
     assert groups["inner_16"].weights == tuple(f"layer2.{block}.conv1.weight" for block in range(3))
     assert groups["stream_32"].weights == ("conv1.weight", *(f"layer1.{block}.conv2.weight" for block in range(3)))
     deep = finding.groups(build("efficientnet_b0", 10), (3, 64, 64))
     assert len(deep) == finding.MOST
-    assert len({part for group in deep.values() for part in group.weights}) == sum(
-        len(g.weights) for g in deep.values()
-    )
+    parts = [part for group in deep.values() for part in (group.weights if "weights" in vars(group) else group.blocks)]
+    assert len(set(parts)) == len(parts)
+    assert sum("features" in part and not part.endswith(".weight") for part in parts) == 9
 
 
 def test_auto_runs_to_a_table_and_is_resumed_with_the_groups_that_were_found(
@@ -157,7 +161,7 @@ def test_auto_runs_to_a_table_and_is_resumed_with_the_groups_that_were_found(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     text = (
         "import edge_tune as et\nfrom tests.networks import experiment as make\n"
-        'experiment = make(pruner_groups="auto", baselines={"half": {"inner_8": 0.5, "GROUP": 0.25}})\n'
+        'experiment = make(pruner_groups="auto", baselines={"half": {"inner_8": 0.5, "GROUP": 0.25, "blocks_8": 1}})\n'
     )
     Path("study.py").write_text(text.replace("GROUP", "stream_16"))
     assert main(["study.py", "--results=wrong"]) == 2
@@ -168,8 +172,10 @@ def test_auto_runs_to_a_table_and_is_resumed_with_the_groups_that_were_found(
     assert main(["study.py", "--results=out", "--trials=2"]) == 0
     assert "Found inner_8: 2 weights, block1.conv1.weight first" in capsys.readouterr().out
     identity = Results(Path("out")).identity()
-    assert list(identity["pruner_groups"]) == ["inner_8", "stream_8"]  # type: ignore[call-overload]
+    assert list(identity["pruner_groups"]) == ["blocks_8", "inner_8", "stream_8"]  # type: ignore[call-overload]
     assert main(["study.py", "--results=out", "--resume", "--trials=3"]) == 0
     records = Results(Path("out")).trials()
     assert len([record for record in records if record.same_as is None]) == 3
-    assert {tuple(record.point)[:2] for record in records} == {("inner_8.sparsity", "stream_8.sparsity")}
+    assert {tuple(sorted(record.point)) for record in records} == {
+        ("blocks_8.keep", *(f"{role}_8.{name}" for role in ("inner", "stream") for name in KINDS))
+    }

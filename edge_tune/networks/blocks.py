@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edge_tune.errors import PruningError
 from edge_tune.networks import oracle
-from edge_tune.networks.tracing import Shape, in_mode
+from edge_tune.networks.tracing import Shape, hookable, in_mode
 from edge_tune.wording import listed
 
 IMAGES = 2
@@ -126,7 +126,7 @@ def _inputs(model: nn.Module, input_shape: Shape) -> dict[str, Tensor]:
     handles = [
         module.register_forward_hook(note(name), with_kwargs=True)
         for name, module in model.named_modules()
-        if name and next(module.parameters(), None) is not None and not isinstance(module, torch.jit.ScriptModule)
+        if name and next(module.parameters(), None) is not None and hookable(module)
     ]
     try:
         with torch.no_grad(), in_mode(model, training=False), torch.random.fork_rng(devices=[]):

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from edge_tune.errors import PruningError
 from edge_tune.networks import slicing
 from edge_tune.networks.couplings import Atoms, Couplings
-from edge_tune.networks.tracing import Trace, Way, in_mode, trace
+from edge_tune.networks.tracing import Trace, Way, hookable, in_mode, trace
 
 IMAGES = 2
 TOLERANCE = 1e-4
@@ -143,7 +143,7 @@ def _where(network: nn.Module, images: Tensor, training: bool) -> str:
     inside: list[str] = []
     hooks: list[Any] = []
     for name, module in network.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+        if not hookable(module):
             continue
         hooks.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
         hooks.append(module.register_forward_hook(lambda *_: inside.__delitem__(-1)))

@@ -89,6 +89,11 @@ def is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, _ConvNd) and module.groups == module.in_channels and module.groups > 1
 
 
+def hookable(module: nn.Module) -> bool:
+    """Tell whether a hook can be put on a module: those of TorchScript take none."""
+    return not isinstance(module, torch.jit.ScriptModule)
+
+
 def follows(module: nn.Module) -> bool:
     """Tell whether a layer has something of its own for each channel that passes through it."""
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):

@@ -13,7 +13,7 @@ from torch import nn
 from edge_tune.benchmark import granularity
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import AUTO, Benchmark, BlockGroup, Experiment
+from edge_tune.experiment import AUTO, Benchmark, BlockGroup, Experiment, Group
 from edge_tune.loading import without_secrets
 from edge_tune.networks import checking, datasets, finding, models, onnx_export, sensitivity, stored, training
 from edge_tune.networks.couplings import Couplings
@@ -133,15 +133,20 @@ def _network(
     onnx = training.checked_onnx(network, (3, size, size))
     if experiment.pruner_groups == AUTO:
         experiment = replace(experiment, pruner_groups=finding.groups(network, (3, size, size)))
-        for label, group in experiment.pruners.items():
-            named = f"{counted(len(group.weights), 'weight')}, {group.weights[0]} first"
-            say(f"Found {label}: {named}; {group.sparsity.shown}.")
+        for label, group in experiment.groups.items():
+            say(f"Found {label}: {_found(group)}.")
     coupled = checking.check_groups(network, experiment.groups, (3, size, size))
     for line in checking.tied_to(network, experiment.pruners, coupled):
         say(line)
     if weights:
         load_weights(network, read_weights(weights, say), without_secrets(weights))
     return experiment, network, coupled, onnx
+
+
+def _found(group: Group) -> str:
+    if isinstance(group, BlockGroup):
+        return f"{counted(len(group.blocks), 'block')}, {group.blocks[0]} first; {group.keep.shown} stay"
+    return f"{counted(len(group.weights), 'weight')}, {group.weights[0]} first; {group.sparsity.shown}"
 
 
 def prepare(
