@@ -4,7 +4,8 @@ python -m benchmarks.networks > docs/networks.md
 
 The smallest of each family, with random weights: all sets of filters are found, half of each is removed, and the
 outputs are compared with those of the network without these filters. Beside it, what torch-pruning's own pruner leaves
-of the same network at the same share. Seconds are of one core, beside whatever else runs.
+of the same network at the same share. Then all blocks that can go are left out as well, and what remains is exported
+and run by OpenVINO, whose outputs are compared with PyTorch's. Seconds are of one core, beside whatever else runs.
 """
 
 import argparse
@@ -12,12 +13,13 @@ import platform
 import time
 from collections.abc import Iterator
 
+import openvino
 import torch
 import torch_pruning as tp
 from torch import nn
 
 from edge_tune.errors import EdgeTuneError, ExperimentError, first_line
-from edge_tune.networks import finding, models, pruning
+from edge_tune.networks import blocks, finding, models, onnx_export, pruning
 from edge_tune.networks.couplings import couplings
 from edge_tune.parameters import Point, Value
 
@@ -72,15 +74,35 @@ def row(name: str) -> Iterator[str]:
         free = {f"set_{number}": one.group() for number, one in enumerate(sets) if not one.problem}
         pruned = pruning.prune(model, pruning.make_plan(model, free, halved(list(free)), coupled), coupled)
     except EdgeTuneError as error:
-        yield from ("-", "-", "-", f"refused: {first_line(error)}")
+        yield from ("-", "-", "-", "-", f"refused: {first_line(error)}")
         return
     after = count(pruned)
     seconds = time.perf_counter() - started
     yield f"{len(free)} of {len(sets)}"
     yield f"{after:,} ({100 * after / before:.1f} %)"
     yield by_torch_pruning(models.build(name, CLASSES).eval(), size)
+    yield without_blocks(model, size)
     kept = [one for one in sets if one.problem and "make the network's output" not in one.problem]
     yield f"{seconds:.0f} s" + (f"; {len(kept)} stay: {kept[0].problem}" if kept else "")
+
+
+def without_blocks(model: nn.Module, size: int) -> str:
+    """Return how many blocks can go, and what is left without them and with half of all filters, tried in OpenVINO."""
+    shape = (3, size, size)
+    found = blocks.removable(model, shape)
+    shorter = blocks.without(model, found)
+    blocks.check(model, shorter, found, shape)
+    coupled = couplings(shorter, shape)
+    free = [one for one in finding.coupled_sets(shorter, coupled) if not one.problem]
+    groups = {f"set_{number}": one.group() for number, one in enumerate(free)}
+    pruned = pruning.prune(shorter, pruning.make_plan(shorter, groups, halved(list(groups)), coupled), coupled)
+    images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = pruned(images)
+    network = openvino.Core().read_model(onnx_export.to_onnx(pruned, shape))
+    compiled = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    difference = (torch.tensor(compiled(images.numpy())[0]) - expected).abs().max() / expected.abs().max()
+    return f"{len(found)}: {count(pruned):,}, {difference:.0e}"
 
 
 def halved(labels: list[str]) -> Point:
@@ -118,13 +140,15 @@ Made by `python -m benchmarks.networks > docs/networks.md` ({machine}, torch {to
 
 The smallest of each of torchvision's families of classifiers, with random weights: all sets of filters are found, half
 of each is removed, and the outputs are compared with those of the network without these filters. Beside it, what
-torch-pruning's own pruner leaves of the same network at the same share.
+torch-pruning's own pruner leaves of the same network at the same share. Then the blocks that can go, found by what they
+compute: how many there are, what is left without all of them and with half of all filters, and how far the outputs
+differ between PyTorch and OpenVINO on the CPU (f32, of the largest).
 
-| network | parameters | sets that can be removed | left with all halved | torch-pruning | found and tried in |
-|---|---|---|---|---|---|"""
+| network | parameters | sets that can go | left with all halved | torch-pruning | blocks: left, differs by | tried in |
+|---|---|---|---|---|---|---|"""
 TAIL = """
 A set is what can only be removed together: what residual additions, products or depthwise convolutions tie. The one
-that makes the network's output always stays. `pruner_groups="auto"` makes groups of the others.
+that makes the network's output always stays. `pruner_groups="auto"` makes groups of the others, and of the blocks.
 
 Transformers are refused, and so are detectors and networks for segmentation: EdgeTune prunes classifiers made of
 convolutions and linear layers. Where a network's code counts on how many channels there are or on their order, that set

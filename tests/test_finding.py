@@ -9,6 +9,7 @@ from torch import nn
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError
+from benchmarks.networks import without_blocks
 from edge_tune.networks import checking, finding, pruning
 from edge_tune.networks.couplings import couplings
 from edge_tune.networks.models import build
@@ -66,6 +67,17 @@ def test_everything_of_a_network_can_be_halved_as_torch_pruning_halves_it(family
     smaller = halved(model)  # whose outputs were compared with those of the network without these filters
     assert count(smaller) == FAMILIES[family] == by_torch_pruning(build(family, 10).eval())
     assert smaller(torch.randn(2, *SIZE)).shape == (2, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "count", "left"), [("resnet18", 5, 1_214_250), ("mobilenet_v2", 10, 301_866), ("convnext_tiny", 18, 0)]
+)
+def test_blocks_and_half_of_the_rest_go_and_openvino_computes_the_same(family: str, count: int, left: int) -> None:
+    found, parameters, difference = without_blocks(build(family, 10).eval(), 64).replace(": ", ", ").split(", ")
+    assert int(found) == count
+    assert left in (0, int(parameters.replace(",", "")))
+    assert float(difference) < 1e-5
 
 
 def test_what_must_stay_is_found_with_its_reason() -> None:
