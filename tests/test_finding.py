@@ -8,8 +8,8 @@ import torch_pruning as tp
 from torch import nn
 
 import edge_tune as et
-from edge_tune.errors import ExperimentError
 from benchmarks.networks import without_blocks
+from edge_tune.errors import ExperimentError
 from edge_tune.networks import checking, finding, pruning
 from edge_tune.networks.couplings import couplings
 from edge_tune.networks.models import build
