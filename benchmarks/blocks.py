@@ -49,16 +49,14 @@ def main() -> None:
     parser.add_argument("--points", type=float, default=3.0, help="of top1 below the unpruned network retrained alike")
     given = parser.parse_args()
     given.results.mkdir(parents=True, exist_ok=True)
+    options = {key: value for key, value in vars(given).items() if key != "results"}
     for name in ("widths", "blocks"):
         file, folder = given.results / f"{name}.py", given.results / name
-        words = [f"{key.replace('_', '-')}={value}" for key, value in vars(given).items() if key != "results"]
-        file.write_text(
-            f"from benchmarks.blocks import experiment\n\nexperiment = experiment({name!r}, {vars(given)!r})\n"
-        )
-        print(f"{name}: {' '.join(words)}", flush=True)
+        file.write_text(f"from benchmarks.blocks import experiment\n\nexperiment = experiment({name!r}, {options!r})\n")
+        print(f"{name}: {options}", flush=True)
         if run([str(file), f"--results={folder}", *(["--resume"] if (folder / "run.json").exists() else [])]):
             raise SystemExit(f"the study of {name} did not end")
-    test = datasets.load(experiment("widths", vars(given)).data, seed=0).test
+    test = datasets.load(experiment("widths", options).data, seed=0).test
     tables = {name: front(Results(given.results / name), test) for name in ("widths", "blocks")}
     print(
         f"\n{platform.processor() or platform.machine()}, {given.trials} trials each, {given.train_images} images, "
@@ -96,7 +94,7 @@ def experiment(name: str, given: dict[str, object]) -> Experiment:
 
 
 def front(results: Results, test: Split) -> list[tuple[str, str]]:
-    """Return (latency_ratio at most, the best network that is so fast) for each of LATENCIES, then for the baselines."""
+    """Return (latency_ratio at most, the best network that is so fast) for each of LATENCIES, then the baselines."""
     records = [one for one in (*results.baselines(), *results.trials()) if one.status == "finished"]
     rows = []
     for latency in LATENCIES:
