@@ -6,7 +6,7 @@ mended once. Knows neither torch nor ray: an experiment can be read and checked 
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -630,6 +630,16 @@ class Experiment:
             name: parameter.taken(given[name]) if name in given else parameter.default
             for name, parameter in self.parameters.items()
         }
+
+    def inactive(self, left_out: Collection[str]) -> frozenset[str]:
+        """Return the parameters that make no difference without these blocks, which hold all that they speak of."""
+        prefixes = tuple(f"{block}." for block in left_out)
+        return frozenset(
+            f"{label}.{name}"
+            for label, group in self.pruners.items()
+            if prefixes and all(weight.startswith(prefixes) for weight in group.weights)
+            for name in group.parameters()
+        )
 
     def rule(self, kind: type[Rule]) -> Rule | None:
         """Return the stopping rule of this kind, or None."""

@@ -15,7 +15,7 @@ from edge_tune.loading import identity
 from edge_tune.networks import blocks, checking, models, oracle, pruning, stored
 from edge_tune.networks.couplings import couplings
 from edge_tune.parameters import Point
-from edge_tune.records.entries import Cut
+from edge_tune.records.entries import Cut, left_out
 from edge_tune.records.results import Results
 from edge_tune.run import main
 from edge_tune.search import study
@@ -139,7 +139,7 @@ def test_blocks_and_widths_together_compute_what_they_should() -> None:
     network = deep_network()
     coupled = couplings(network, SHAPE)
     plan = pruning.make_plan(network, GROUPS, point(2, 0, 0.5), coupled)
-    assert pruning.left_out(plan) == ("stage1.0", "stage1.2", "stage2.1")
+    assert left_out(plan) == ("stage1.0", "stage1.2", "stage2.1")
     assert [cut.part for cut in plan if cut.kind == "out"] == ["stage1.1.conv1.weight", "stage1.3.conv1.weight"]
     pruned = pruning.prune(network, plan, coupled)
     gone = {
@@ -253,6 +253,12 @@ def test_order_is_measured_once_and_kept(cache: Path) -> None:
     network = first.network()
     alone = blocks.without(network, ["stage1.1"])
     assert alone.stage1[1](images()).equal(images())
+
+
+def test_parameters_of_what_was_left_out_are_inactive() -> None:
+    one = unordered()
+    assert one.inactive(STAGE) == {"inner.sparsity", "inner.structure", "inner.importance"}
+    assert one.inactive(STAGE[:3]) == one.inactive([]) == frozenset()
 
 
 def test_planner_tells_networks_apart_by_blocks_and_what_is_left(cache: Path) -> None:

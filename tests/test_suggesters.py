@@ -4,6 +4,7 @@ import itertools
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import hyperopt
@@ -188,6 +189,27 @@ def test_hyperopt_finds_small_losses_more_often_than_random() -> None:
         return sum(float(value) for point in points for value in point.values() if not isinstance(value, str))
 
     assert sums("hyperopt") < 0.85 * sums("random")
+
+
+def test_hyperopt_learns_nothing_of_a_parameter_that_made_no_difference() -> None:
+    space: dict[str, Parameter] = {"a.keep": et.Integer(0, 1), "b.sparsity": et.Uniform(0.0, 0.9)}
+
+    def suggestions(told: float, inactive: frozenset[str]) -> list[Point]:
+        one = tpe.Tpe(space, seed=0, trials=20)
+        for trial in range(1, 13):
+            point = {"a.keep": trial % 2, "b.sparsity": 0.05 * trial if trial % 2 else told}
+            outcome_ = outcome(trial, point)
+            score = Score(0, float(trial % 2))  # without the block it is good, whatever the width was
+            one.tell(point, Outcome(trial=trial))
+            one.tell(point, replace(outcome_, score=score, inactive=frozenset() if trial % 2 else inactive))
+        found = []
+        for trial in range(13, 19):
+            found.append(one.suggest())
+            one.tell(found[-1], Outcome(trial=trial))  # type: ignore[arg-type]
+        return found  # type: ignore[return-value]
+
+    assert suggestions(0.1, frozenset({"b.sparsity"})) == suggestions(0.8, frozenset({"b.sparsity"}))
+    assert suggestions(0.1, frozenset()) != suggestions(0.8, frozenset())
 
 
 def test_hyperopt_looks_at_the_best_and_the_latest_trials(monkeypatch: pytest.MonkeyPatch) -> None:

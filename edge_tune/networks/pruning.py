@@ -28,7 +28,7 @@ from edge_tune.networks.importance import importance
 from edge_tune.networks.structures import Slices, structure
 from edge_tune.networks.tracing import IMAGE, OUTPUT, Shape
 from edge_tune.parameters import Point, Value, of_part
-from edge_tune.records.entries import Cut
+from edge_tune.records.entries import Cut, left_out
 from edge_tune.wording import verb
 
 Plan = Sequence[Cut]
@@ -86,11 +86,6 @@ def plan_blocks(groups: Mapping[str, Group], point: Point) -> Plan:
                 for block in group.blocks
             ]
     return tuple(cuts)
-
-
-def left_out(plan: Plan) -> tuple[str, ...]:
-    """Return the blocks that a plan leaves out."""
-    return tuple(cut.part for cut in plan if cut.kind == "block" and not cut.kept)
 
 
 def shortened(model: nn.Module, plan: Plan, coupled: Couplings) -> tuple[nn.Module, Couplings]:

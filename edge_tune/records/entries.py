@@ -272,6 +272,11 @@ class Cut:
         return NOUNS[self.kind]
 
 
+def left_out(plan: Sequence[Cut]) -> tuple[str, ...]:
+    """Return the blocks that a plan leaves out."""
+    return tuple(cut.part for cut in plan if cut.kind == "block" and not cut.kept)
+
+
 @dataclass(frozen=True)
 class Effect:
     """What a network without a part of it does on some of the validation split, with batch norm estimated anew.

@@ -14,6 +14,7 @@ from ray.tune.search import Searcher as RaySearcher
 from edge_tune.errors import StudyError, first_line
 from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
+from edge_tune.records.entries import left_out
 from edge_tune.records.results import Planned, Record
 from edge_tune.records.scoring import Scorer
 from edge_tune.search import suggesters
@@ -304,7 +305,13 @@ class Searcher(RaySearcher):
             score = None if one.status == "failed" else self.scorer.score(one)
             self._tell(
                 one.point,
-                Outcome(trial=one.trial, is_baseline=one.baseline is not None, record=one, score=score),
+                Outcome(
+                    trial=one.trial,
+                    is_baseline=one.baseline is not None,
+                    record=one,
+                    score=score,
+                    inactive=self.experiment.inactive(left_out(one.plan)),
+                ),
             )
 
     def _is_baseline(self, number: int) -> bool:

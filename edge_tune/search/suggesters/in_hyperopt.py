@@ -1,6 +1,6 @@
 """A search space in HyperOpt's terms, for the methods that are HyperOpt's."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,17 @@ class Space:
             self._seeds.append(self._generator.randint(2**31 - 1))
         return self._seeds[suggestion]
 
-    def document(self, trial: int, point: Point) -> Document:
-        """Return what HyperOpt would have written down if it had suggested this point."""
+    def document(self, trial: int, point: Point, inactive: Collection[str] = ()) -> Document:
+        """Return what HyperOpt would have written down if it had suggested this point.
+
+        Args:
+            inactive: Parameters whose values taught nothing: HyperOpt writes none down, as of a branch not taken.
+        """
         values = {name: parameter.to_hyperopt(point[name]) for name, parameter in self.searched.items()}
         document: Document = generate_trial(trial, values)
+        for name in inactive:
+            if name in values:
+                document["misc"]["idxs"][name], document["misc"]["vals"][name] = [], []
         return document
 
     def point(self, document: Document) -> Point:

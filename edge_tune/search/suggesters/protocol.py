@@ -23,12 +23,14 @@ class Outcome:
         record: How it ended, with every metric; None while it runs.
         score: How good that is by the study's objective, the smaller the better, as soon as it can be said; None if the
             trial failed.
+        inactive: Parameters that made no difference to it: those of weights that are all in blocks that were left out.
     """
 
     trial: int
     is_baseline: bool = False
     record: Record | None = None
     score: Score | None = None
+    inactive: frozenset[str] = frozenset()
 
     @property
     def has_failed(self) -> bool:

@@ -58,6 +58,8 @@ class Tpe:
             self.documents.pop(outcome.trial, None)
             return
         document = self.documents.setdefault(outcome.trial, self.space.document(outcome.trial, point))
+        if outcome.inactive:
+            document = self.documents[outcome.trial] = self.space.document(outcome.trial, point, outcome.inactive)
         if outcome.score:
             document["state"] = JOB_STATE_DONE
             document["result"] = {"loss": outcome.score.for_search, "status": STATUS_OK}
