@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from edge_tune.networks import datasets, models
+from edge_tune.networks import datasets, evaluation, models, onnx_export, oracle
+from edge_tune.networks.compiled import Compiled
 from edge_tune.networks.evaluation import evaluate, score
+from edge_tune.networks.images import Split
 from tests.networks import experiment
 
 
@@ -42,6 +44,53 @@ def test_evaluate_agrees_with_the_network_itself_whatever_the_batch() -> None:
         folded = evaluate(network, dataset.train, batch_size=batch_size)
         assert folded.predicted == plain.predicted
         assert folded.loss == pytest.approx(plain.loss, rel=1e-4)
+
+
+def many_images(count: int = evaluation.WORTH_COMPILING + 7) -> Split:
+    generator = np.random.default_rng(0)
+    return Split(generator.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), generator.integers(0, 10, count))
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar", "mobilenet_v3_small", "tests.networks:deep"])
+def test_many_images_are_classified_by_openvino_as_by_pytorch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = oracle.made_up(models.build(name, 10), (3, 32, 32), rising=True)
+    split = many_images()
+    compiled = []
+    monkeypatch.setattr(evaluation, "Compiled", lambda *given: compiled.append(Compiled(*given)) or compiled[-1])
+    by_openvino = evaluate(network, split)
+    assert len(compiled) == 1
+    with torch.no_grad():
+        plain = score(torch.cat([network(images) for images, _ in split.batches(250)]), torch.from_numpy(split.labels))
+    assert by_openvino.predicted == plain.predicted
+    assert (by_openvino.correct, by_openvino.top5) == (plain.correct, plain.top5)
+    assert by_openvino.loss == pytest.approx(plain.loss, rel=1e-4)
+    assert evaluate(network, split) == by_openvino
+
+
+class ByValue(nn.Module):
+    """Answers by the brightness of a whole batch, which ONNX would hold one way of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = self.fc(images.mean(dim=(2, 3)))
+        return logits if images.mean() > 0 else -logits
+
+
+def test_network_that_looks_at_values_is_classified_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "Compiled", None)
+    assert evaluate(ByValue(), many_images()).images == 1007
+
+
+def test_network_that_openvino_cannot_hold_is_classified_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, split = models.build("resnet20_cifar", 10), many_images()
+    right = evaluate(network, split)
+    monkeypatch.setattr(onnx_export, "to_onnx", lambda *_: b"nothing")
+    by_pytorch = evaluate(network, split)
+    assert by_pytorch.predicted == right.predicted
+    assert by_pytorch.loss == pytest.approx(right.loss, rel=1e-4)
 
 
 class Untraceable(nn.Module):

@@ -1,6 +1,6 @@
 """How well a network classifies a split: top1, top5, loss, and which classes it predicts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,11 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
+from edge_tune.networks.compiled import BATCH_SIZE, Compiled
 from edge_tune.networks.images import Split
+
+WORTH_COMPILING = 1000
+"""Fewer images are not worth the second or two that OpenVINO takes to be imported and to compile a network."""
 
 COMPARED_IMAGES = 16
 """Enough to see that a folded copy is another function; few, since each evaluation compares."""
@@ -39,13 +43,23 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, split: Split, *, batch_size: int = 250) -> Evaluation:
-    """Classify every image of `split` in f32 with batch-norm folded into the convolutions."""
-    model = _folded(model, next(split.batches(COMPARED_IMAGES))[0])
-    logits, labels = [], []
+    """Classify every image of `split` in f32 with batch-norm folded into the convolutions.
+
+    Many images are classified by OpenVINO, which takes about half of PyTorch's time, few and those of a network that
+    it cannot hold by PyTorch; they differ by rounding (tests/test_evaluation.py).
+    """
+    model.eval()
+    some = next(split.batches(COMPARED_IMAGES))[0]
+    labels: list[Tensor] = []
+    folded = _folded(model, some)
+    if folded and len(split) >= WORTH_COMPILING and (compiled := _compiled(folded, some)):
+        return score(compiled(_noting(split.batches(BATCH_SIZE), labels)), torch.cat(labels))
+    network = folded or model
     with torch.inference_mode():
-        for images, truth in split.batches(batch_size):
-            logits.append(model(images.contiguous(memory_format=torch.channels_last)))
-            labels.append(truth)
+        logits = [
+            network(images.contiguous(memory_format=torch.channels_last))
+            for images in _noting(split.batches(batch_size), labels)
+        ]
     return score(torch.cat(logits), torch.cat(labels))
 
 
@@ -64,8 +78,35 @@ def score(logits: Tensor, labels: Tensor) -> Evaluation:
     )
 
 
-def _folded(model: nn.Module, images: Tensor) -> nn.Module:
-    """Return a copy for inference, faster by what batch-norm cost; the model itself where that is another function.
+def _noting(batches: Iterable[tuple[Tensor, Tensor]], labels: list[Tensor]) -> Iterator[Tensor]:
+    """Yield the images of batches, and keep their labels."""
+    for images, truth in batches:
+        labels.append(truth)
+        yield images
+
+
+def _compiled(model: nn.Module, images: Tensor) -> Compiled | None:
+    """Return a network that was traced as one for OpenVINO; None where that fails, in any way, or computes otherwise.
+
+    Args:
+        images: A batch on which both must agree.
+    """
+    channels, height, width = images.shape[1:]
+    try:
+        compiled = Compiled(model, (channels, height, width))
+        with torch.inference_mode():
+            agrees = _agree(compiled([images]), model(images.contiguous(memory_format=torch.channels_last)))
+    except Exception:  # of ONNX, or of OpenVINO: PyTorch classifies these
+        return None
+    return compiled if agrees else None
+
+
+def _agree(logits: Tensor, right: Tensor) -> bool:
+    return torch.allclose(logits, right, rtol=1e-3, atol=1e-3)
+
+
+def _folded(model: nn.Module, images: Tensor) -> nn.Module | None:
+    """Return a copy for inference, faster by what batch-norm cost; None where that is another function.
 
     Tracing fails in as many ways as a forward can look at its input's values. And where it succeeds, a convolution that
     is called twice would have its batch-norm folded in twice.
@@ -73,12 +114,11 @@ def _folded(model: nn.Module, images: Tensor) -> nn.Module:
     Args:
         images: A batch on which both must agree.
     """
-    model = model.eval()
     try:
         folded = fuse(model).to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            agrees = torch.allclose(folded(images), model(images), rtol=1e-3, atol=1e-3)
+            agrees = _agree(folded(images), model(images))
     except Exception:
-        return model
-    return folded if agrees else model
+        return None
+    return folded if agrees else None
