@@ -62,6 +62,7 @@ MAY_IMPORT = {
                 "oracle",
                 "pruning",
                 "evaluation",
+                "averaging",
                 "retraining",
                 "onnx_export",
                 "stored",

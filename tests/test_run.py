@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.error import URLError
 
@@ -366,6 +367,33 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     assert capsys.readouterr().err.startswith(
         "cut/networks/half.pt: must hold the weights of half, whose record is kept"
     )
+
+
+def test_run_interrupted_within_a_trial_goes_on_to_the_very_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    """Distillation, an average of the weights and a warm-up: all of it is in the checkpoint of an epoch."""
+    recipe = (
+        "et.Retraining(epochs=25, lr=0.1, batch_size=32, precision='f32', decay=et.Cosine(), warmup_epochs=3, "
+        "distillation=et.Distillation(), average=et.Ema(0.95))"
+    )
+    file = write(f"search=et.Search('random', trials=1), baselines={{}}, retraining={recipe}")
+    process = command(file, "--results", "cut")
+    deadline = time.monotonic() + 200
+    while not list(Path("cut").glob("checkpoints/*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = finish(process)
+    assert process.returncode == 130, out + err
+    assert len(Results(Path("cut")).unfinished()) == 1, out
+    assert main([file, "--results", "cut", "--resume"]) == 0
+    assert re.search(r"1 under way, to be run again, 1 of them from their last epoch", capsys.readouterr().out)
+    assert main([file, "--results", "whole"]) == 0
+    (cut,), (whole,) = ended("cut"), ended("whole")
+    assert [(one.lr, one.train_loss, one.metrics) for one in cut.curve] == [
+        (one.lr, one.train_loss, one.metrics) for one in whole.curve
+    ]
+    kept = [torch.load(f"{folder}/networks/{cut.name}.pt", weights_only=True) for folder in ("cut", "whole")]
+    assert all(torch.equal(value, kept[1][name]) for name, value in kept[0].items())
+    assert cut.curve[-1].train_loss < cut.curve[0].train_loss
 
 
 def test_run_searches_nothing_for_a_network_that_guesses(capsys: pytest.CaptureFixture[str]) -> None:
