@@ -539,7 +539,8 @@ class Search:
             under way then is kept, and `--resume` resumes it.
         trial_time_limit_s: A trial that has worked for so many seconds is stopped before its next epoch; one that
             has not come to a report after twice as many and a minute is ended. None: no limit.
-        max_failed_trials: So many failed trials end the study.
+        max_failed_trials: So many failed trials end the study. Where numbers of the recipe are searched, a trial that
+            diverged is not counted once another has come through its retraining: it is what the search looks into.
     """
 
     method: str

@@ -431,6 +431,25 @@ def test_run_goes_on_when_a_trial_fails(capsys: pytest.CaptureFixture[str]) -> N
     assert Path("out/report.html").is_file()
 
 
+def test_run_goes_on_past_rates_that_no_network_survives(capsys: pytest.CaptureFixture[str]) -> None:
+    """The half of all rates diverges, and two failures end a study: of a search of rates they do not."""
+    recipe = "et.Retraining(epochs=1, lr=et.Choice([0.05, 1e20]), batch_size=32, precision='f32')"
+    search = "et.Search('random', trials=6, seed=0, max_failed_trials=2, max_concurrent_trials=1)"
+    known = "{'half': {'first': 0.5, 'second': 0.5, 'retraining.lr': 0.05}}"
+    assert main([write(f"retraining={recipe}, search={search}, baselines={known}"), "--results", "out"]) == 0
+    by_rate = {rate: [one for one in ended("out") if one.point["retraining.lr"] == rate] for rate in (0.05, 1e20)}
+    assert len(by_rate[0.05]) + len(by_rate[1e20]) == 6
+    assert len(by_rate[1e20]) > 2
+    assert {one.status for one in by_rate[0.05]} == {"finished"}
+    for one in by_rate[1e20]:
+        assert one.status == "failed"
+        assert one.reason == (
+            "RetrainingError: epoch 1: the training loss must be finite, but got nan at lr 1e+20; lower the learning "
+            "rate."
+        )
+    assert f"{len(by_rate[1e20])} failed: RetrainingError: epoch 1" in capsys.readouterr().out
+
+
 def test_run_ends_a_study_whose_trials_fail(capsys: pytest.CaptureFixture[str]) -> None:
     file = write("retraining=et.Retraining(epochs=1, lr=1e20, batch_size=32, precision='f32')")
     assert main([file, "--trials", "9", "--max-failed-trials", "2", "--results", "out"]) == 1
