@@ -179,9 +179,9 @@ class Exponential:
     gamma: float
     from_epoch: int = 0
 
-    def factor(self, epoch: int, epochs: int) -> float:
-        """Return lr(epoch) / lr for `epoch` of `epochs`, counted from 0."""
-        return self.gamma ** max(0, epoch - self.from_epoch)
+    def factor(self, place: float, epochs: int) -> float:
+        """Return lr(epoch) / lr at `place`: so many of `epochs` epochs are done, of which the last in part."""
+        return self.gamma ** max(0, math.floor(place) - self.from_epoch)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this decay."""
@@ -200,9 +200,9 @@ class Step:
     every_epochs: int
     from_epoch: int = 0
 
-    def factor(self, epoch: int, epochs: int) -> float:
-        """Return lr(epoch) / lr for `epoch` of `epochs`, counted from 0."""
-        return self.gamma ** (max(0, epoch - self.from_epoch) // self.every_epochs)
+    def factor(self, place: float, epochs: int) -> float:
+        """Return lr(epoch) / lr at `place`: so many of `epochs` epochs are done, of which the last in part."""
+        return self.gamma ** (max(0, math.floor(place) - self.from_epoch) // self.every_epochs)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this decay."""
@@ -225,9 +225,9 @@ class MultiStep:
     def __post_init__(self) -> None:
         _freeze(self, "milestones", list, tuple)
 
-    def factor(self, epoch: int, epochs: int) -> float:
-        """Return lr(epoch) / lr for `epoch` of `epochs`, counted from 0."""
-        return self.gamma ** sum(milestone <= epoch for milestone in self.milestones)
+    def factor(self, place: float, epochs: int) -> float:
+        """Return lr(epoch) / lr at `place`: so many of `epochs` epochs are done, of which the last in part."""
+        return self.gamma ** sum(milestone <= math.floor(place) for milestone in self.milestones)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this decay."""
@@ -245,95 +245,237 @@ class MultiStep:
 class Cosine:
     """Half a cosine from lr to nearly 0: lr(epoch) = lr * (1 + cos(pi * epoch / epochs)) / 2."""
 
-    def factor(self, epoch: int, epochs: int) -> float:
-        """Return lr(epoch) / lr for `epoch` of `epochs`, counted from 0."""
-        return (1 + math.cos(math.pi * epoch / epochs)) / 2
+    def factor(self, place: float, epochs: int) -> float:
+        """Return lr(epoch) / lr at `place`: so many of `epochs` epochs are done, of which the last in part."""
+        return (1 + math.cos(math.pi * math.floor(place) / epochs)) / 2
 
     def problems(self) -> Iterator[str]:
         """Yield nothing: a cosine has no parameters."""
         yield from ()
 
 
-Decay = Exponential | Step | MultiStep | Cosine
+@dataclass(frozen=True, kw_only=True)
+class OneCycle:
+    """One rise to lr and one fall to nearly 0, both linear, step by step instead of epoch by epoch.
+
+    With x the share of all steps that are done, the rate is lr * (start + (1 - start) * x / rise) up to x = rise, and
+    lr * (1 - x) / (1 - rise) from there on. Momentum stays as it is.
+
+    Attributes:
+        rise: The share of the steps in which the rate rises, 0 < rise < 1.
+        start: The first rate as a share of lr, 0 < start <= 1.
+
+    Source: Smith and Topin, Super-Convergence, arXiv:1708.07120.
+    """
+
+    rise: float = 0.3
+    start: float = 0.04
+
+    def factor(self, place: float, epochs: int) -> float:
+        """Return lr(step) / lr at `place`: so many of `epochs` epochs are done, of which the last in part."""
+        done = place / epochs
+        if done < self.rise:
+            return self.start + (1 - self.start) * done / self.rise
+        return (1 - done) / (1 - self.rise)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this cycle."""
+        if not (is_number(self.rise) and 0 < self.rise < 1):
+            yield f"rise must hold 0 < rise < 1, but got {self.rise!r}."
+        if not (is_number(self.start) and 0 < self.start <= 1):
+            yield f"start must hold 0 < start <= 1, but got {self.start!r}."
+
+
+Decay = Exponential | Step | MultiStep | Cosine | OneCycle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """The unpruned network teaches the pruned one, on the same augmented images.
+
+    The loss is (1 - weight) * cross-entropy + weight * temperature ** 2 * KL(teacher || student), where KL is the
+    divergence between the softmaxes of the logits divided by the temperature, its mean over the images.
+
+    Weight and temperature may be ranges or choices: the parameters "retraining.distillation_weight" and
+    "retraining.distillation_temperature".
+
+    Source: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv:1503.02531, section 2.
+    """
+
+    weight: float | Uniform | Choice = 0.9
+    temperature: float | Uniform | Choice = 4.0
+
+
+@dataclass(frozen=True)
+class Ema:
+    """An exponential moving average of the weights over the steps of the retraining, which is what comes of it.
+
+    After step t the average is the sum of (1 - decay) * decay ** (t - i) * weights(i) over the steps i = 1 ... t,
+    divided by the sum of these factors: the weights before the first step have no part in it. Its batch-norm
+    statistics are its own.
+
+    The decay may be a range or a choice: the parameter "retraining.average_decay".
+
+    Attributes:
+        decay: 0 <= decay < 1; the average looks back about 1 / (1 - decay) steps.
+
+    Source: Polyak and Juditsky, SIAM J. Control Optim. 30 (1992); divided as in Kingma and Ba, arXiv:1412.6980.
+    """
+
+    decay: float | Uniform | Choice
+
 
 RETRAINING = "retraining"
 """The part that the parameters of the recipe belong to; no pruner group is called so."""
 
+UNIT = Bounds("0 <= {} < 1", lambda value: 0 <= value < 1)
+
 NUMBERS = {
     "lr": Bounds("0 < {}", lambda value: value > 0),
     "batch_size": Bounds("2 <= {}", lambda value: value >= 2),
-    "momentum": Bounds("0 <= {} < 1", lambda value: 0 <= value < 1),
+    "momentum": UNIT,
     "weight_decay": Bounds("0 <= {}", lambda value: value >= 0),
+    "warmup_epochs": Bounds("0 <= {}", lambda value: value >= 0),
+    "label_smoothing": UNIT,
+    "distillation_weight": Bounds("0 <= {} <= 1", lambda value: 0 <= value <= 1),
+    "distillation_temperature": Bounds("0 < {}", lambda value: value > 0),
+    "average_decay": UNIT,
 }
 """The numbers of a recipe that can be searched."""
+
+WHOLE = {"batch_size": 2, "warmup_epochs": 0}
+"""Those of them that are whole, and the least that they may be."""
+
+PARTS: Mapping[str, tuple[type, Sequence[str]]] = {
+    "distillation": (Distillation, ("weight", "temperature")),
+    "average": (Ema, ("decay",)),
+}
+"""The parts of a recipe that have numbers of their own, which are named after both: "distillation_weight"."""
+
+Optimiser = Literal["sgd", "adamw"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
-    """SGD after pruning; also the recipe by which a network without weights is trained.
+    """Training after pruning; also the recipe by which a network without weights is trained.
 
-    Learning rate, batch size, momentum and weight decay may be ranges or choices, as in `lr=et.LogUniform(0.005, 0.2)`:
-    parameters of the search, named "retraining.lr" and so on.
+    Its numbers may be ranges or choices, as in `lr=et.LogUniform(0.005, 0.2)`: parameters of the search, named
+    "retraining.lr" and so on.
 
     Attributes:
         epochs: Passes over the training split; 0 leaves the pruned network as it is.
-        lr: Learning rate of epoch 0.
-        decay: How the rate falls from epoch to epoch; None keeps it.
+        lr: The learning rate that decay and warm-up take shares of.
+        decay: How the rate falls from epoch to epoch, or rises and falls from step to step (OneCycle); None keeps it.
         batch_size: Images a step.
-        momentum: Nesterov momentum is not used.
-        weight_decay: L2 penalty on every parameter.
+        momentum: Of SGD; None: 0.9.
+        weight_decay: L2 penalty on every parameter; with AdamW, what it takes off every parameter apart from the
+            gradient.
         precision: "bf16" runs the forward pass in bfloat16 (autocast), "f32" does not, "auto"
             takes bf16 where the CPU computes it natively.
+        warmup_epochs: Epochs in which the rate rises in equal steps to what it would be without; the decay counts on.
+        label_smoothing: The share of the target that is spread evenly over all classes (arXiv:1512.00567, section 7).
+        optimiser: "sgd" or "adamw" (arXiv:1711.05101) with its usual betas, 0.9 and 0.999.
+        nesterov: Whether SGD's momentum is Nesterov's.
+        distillation: How the unpruned network teaches; None: it does not.
+        average: The average of the weights that comes of the retraining; None: the last weights do.
     """
 
     epochs: int
     lr: float | Uniform | Choice
     decay: Decay | None = None
     batch_size: int | Integer | Choice = 128
-    momentum: float | Uniform | Choice = 0.9
+    momentum: float | Uniform | Choice | None = None
     weight_decay: float | Uniform | Choice = 1e-4
     precision: Literal["auto", "f32", "bf16"] = "auto"
+    warmup_epochs: int | Integer | Choice = 0
+    label_smoothing: float | Uniform | Choice = 0.0
+    optimiser: Optimiser = "sgd"
+    nesterov: bool = False
+    distillation: Distillation | None = None
+    average: Ema | None = None
 
-    def lr_at(self, epoch: int) -> float:
-        """Return the learning rate of `epoch`, counted from 0."""
-        return settled(self.lr) * (self.decay.factor(epoch, self.epochs) if self.decay else 1.0)
+    def lr_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
+        """Return the learning rate of a step of `epoch`, both counted from 0, where an epoch has so many `steps`."""
+        lr = settled(self.lr) * (self.decay.factor(epoch + step / steps, self.epochs) if self.decay else 1.0)
+        warmup_epochs = settled(self.warmup_epochs)
+        risen = epoch + (step + 1) / steps
+        return lr * risen / warmup_epochs if risen < warmup_epochs else lr
 
     def parameters(self) -> dict[str, Parameter]:
         """Return name -> what this recipe lets the search choose."""
-        values = {name: getattr(self, name) for name in NUMBERS}
-        return {name: value for name, value in values.items() if isinstance(value, Parameter)}
+        return {name: value for name, value in self._numbers().items() if isinstance(value, Parameter)}
 
     def at(self, values: Mapping[str, Any]) -> "Retraining":
         """Return the recipe with these values, name -> value, in place of what was to be searched."""
-        return replace(self, **values)
+        changes = dict(values)
+        for part, (_, names) in PARTS.items():
+            if own := {name: changes.pop(f"{part}_{name}") for name in names if f"{part}_{name}" in changes}:
+                changes[part] = replace(getattr(self, part), **own)
+        return replace(self, **changes)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this recipe."""
         yield from _at_least("epochs", self.epochs, 0)
-        for name, bounds in NUMBERS.items():
-            yield from self._number_problems(name, getattr(self, name), bounds)
+        for name, value in self._numbers().items():
+            if name != "momentum" or value is not None:
+                yield from _number_problems(name, value)
         if self.epochs == 0 and (searched := self.parameters()):
             yield f"epochs must be at least 1 where {list(searched)} of the recipe are searched, but got 0."
         yield from _one_of("precision", self.precision, ("auto", "f32", "bf16"))
         if isinstance(self.decay, Decay):
             yield from self.decay.problems()
         elif self.decay is not None:
-            yield f"decay must be Exponential, Step, MultiStep, Cosine or None, but got {self.decay!r}."
+            yield f"decay must be Exponential, Step, MultiStep, Cosine, OneCycle or None, but got {self.decay!r}."
+        for part, (kind, _) in PARTS.items():
+            if not isinstance(given := getattr(self, part), kind | None):
+                yield f"{part} must be et.{kind.__name__}(...) or None, but got {given!r}."
+        yield from self._warmup_problems()
+        yield from self._optimiser_problems()
 
-    def _number_problems(self, name: str, value: object, bounds: Bounds) -> Iterator[str]:
-        whole = name == "batch_size"
-        ranges = (Integer, Choice) if whole else (Uniform, Choice)
-        if isinstance(value, ranges):
-            problems = list(value.problems(name, bounds))
-            yield from problems
-            if whole and not problems and isinstance(value, Choice) and not all(map(is_whole, value.values)):
-                yield f"{name} must offer whole numbers, but got {value!r}."
-        elif isinstance(value, Parameter):
-            yield f"{name} must be a number, {' or a '.join(kind.__name__ for kind in ranges)}, but got {value!r}."
-        elif whole:
-            yield from _at_least(name, value, 2)
-        elif not (is_number(value) and bounds.hold(value)):  # type: ignore[arg-type]
-            yield f"{name} must be a number and hold {bounds.rule.format(name)}, but got {value!r}."
+    def _numbers(self) -> dict[str, Any]:
+        """Return name -> number or range, of the recipe and of those parts that it has."""
+        of_parts = {f"{part}_{name}": (part, name) for part, (_, names) in PARTS.items() for name in names}
+        found = {name: getattr(self, name) for name in NUMBERS if name not in of_parts}
+        for name, (part, own) in of_parts.items():
+            if isinstance(given := getattr(self, part), PARTS[part][0]):
+                found[name] = getattr(given, own)
+        return found
+
+    def _warmup_problems(self) -> Iterator[str]:
+        _, most = _limits(self.warmup_epochs)
+        if most and isinstance(self.decay, OneCycle):
+            yield f"warmup_epochs must be 0 with OneCycle, which rises by itself, but got {self.warmup_epochs!r}."
+        if isinstance(self.epochs, int) and 0 < self.epochs < most:
+            yield f"warmup_epochs must be at most epochs, {self.epochs}, but got {self.warmup_epochs!r}."
+
+    def _optimiser_problems(self) -> Iterator[str]:
+        yield from _one_of("optimiser", self.optimiser, get_args(Optimiser))
+        if not isinstance(self.nesterov, bool):
+            yield f"nesterov must be True or False, but got {self.nesterov!r}."
+        if self.optimiser == "adamw":
+            if self.momentum is not None:
+                yield f"momentum must be left out with AdamW, which has betas instead, but got {self.momentum!r}."
+            if self.nesterov is True:
+                yield "nesterov must be left out with AdamW, since it is SGD's, but got True."
+        elif self.nesterov is True and _limits(self.momentum)[0] == 0:
+            yield f"momentum must be above 0 where nesterov is True, but got {self.momentum!r}."
+
+
+def _number_problems(name: str, value: object) -> Iterator[str]:
+    """Yield what is wrong with a number of a recipe, or with the range of one."""
+    bounds, whole = NUMBERS[name], name in WHOLE
+    ranges = (Integer, Choice) if whole else (Uniform, Choice)
+    if isinstance(value, ranges):
+        problems = list(value.problems(name, bounds))
+        yield from problems
+        if whole and not problems and isinstance(value, Choice) and not all(map(is_whole, value.values)):
+            yield f"{name} must offer whole numbers, but got {value!r}."
+    elif isinstance(value, Parameter):
+        yield f"{name} must be a number, {' or a '.join(kind.__name__ for kind in ranges)}, but got {value!r}."
+    elif whole:
+        yield from _at_least(name, value, WHOLE[name])
+    elif not (is_number(value) and bounds.hold(value)):  # type: ignore[arg-type]
+        yield f"{name} must be a number and hold {bounds.rule.format(name)}, but got {value!r}."
 
 
 @dataclass(frozen=True)
@@ -454,7 +596,8 @@ class Search:
             under way then is kept, and `--resume` resumes it.
         trial_time_limit_s: A trial that has worked for so many seconds is stopped before its next epoch; one that
             has not come to a report after twice as many and a minute is ended. None: no limit.
-        max_failed_trials: So many failed trials end the study.
+        max_failed_trials: So many failed trials end the study. Where numbers of the recipe are searched, a trial that
+            diverged is not counted once another has come through its retraining: it is what the search looks into.
     """
 
     method: str
@@ -672,6 +815,11 @@ class Experiment:
             yield from _within("training", self.training.problems())
             if searched := self.training.parameters():
                 yield f"training: must be settled, since only retraining is searched, but {list(searched)} are ranges."
+            if self.training.distillation is not None:
+                yield (
+                    "training: must not distil, since it makes the unpruned network, which would be the teacher; leave "
+                    "distillation out."
+                )
         elif self.training is not None:
             yield f"training: must be a Retraining or None, but got {self.training!r}."
         if isinstance(self.stopping, tuple):
@@ -823,6 +971,17 @@ def settled(value: float | Parameter) -> float:
     """Return a number of a recipe of which nothing is left to search."""
     assert not isinstance(value, Parameter), value
     return value
+
+
+def _limits(value: object) -> tuple[float, float]:
+    """Return the least and the most that a number of a recipe may be; (1, 0) for what is told to be wrong elsewhere."""
+    values: Sequence[Any] = (value,)
+    if isinstance(value, Uniform | Integer):
+        values = (value.low, value.high)
+    elif isinstance(value, Choice) and isinstance(value.values, tuple):
+        values = value.values
+    numbers = [one for one in values if is_number(one)]
+    return (min(numbers), max(numbers)) if numbers and len(numbers) == len(values) else (1.0, 0.0)
 
 
 def _listed(names: object) -> Sequence[Any]:

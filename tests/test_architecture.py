@@ -65,6 +65,7 @@ MAY_IMPORT = {
                 "oracle",
                 "pruning",
                 "evaluation",
+                "averaging",
                 "retraining",
                 "onnx_export",
                 "stored",

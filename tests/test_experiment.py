@@ -65,6 +65,85 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
     assert recipe.lr_at(7) == pytest.approx(0.4 * math.sin(math.pi / 16) ** 2)
 
 
+def test_lr_at_rises_by_equal_steps_while_it_warms_up_and_decays_all_the_same() -> None:
+    recipe = et.Retraining(epochs=8, lr=0.4, decay=et.Step(gamma=0.5, every_epochs=1), warmup_epochs=2)
+    # 2 epochs of 4 steps: eighths of the decayed rate, 0.4 in the first epoch and 0.2 in the second.
+    found = [recipe.lr_at(epoch, step, 4) for epoch in range(3) for step in range(4)]
+    expected = [0.05, 0.1, 0.15, 0.2, 0.125, 0.15, 0.175, 0.2, 0.1, 0.1, 0.1, 0.1]
+    assert found == pytest.approx(expected)
+
+
+def test_decays_keep_their_rate_within_an_epoch() -> None:
+    decays = [
+        et.Exponential(gamma=0.9),
+        et.Step(gamma=0.1, every_epochs=2),
+        et.MultiStep(gamma=0.3, milestones=[1, 2]),
+        et.Cosine(),
+    ]
+    for decay in decays:
+        recipe = et.Retraining(epochs=5, lr=0.1, decay=decay)
+        for epoch in range(5):
+            assert {recipe.lr_at(epoch, step, 7) for step in range(7)} == {recipe.lr_at(epoch)}
+
+
+def test_one_cycle_rises_and_falls_from_step_to_step() -> None:
+    recipe = et.Retraining(epochs=2, lr=1.0, decay=et.OneCycle(rise=0.25, start=0.2))
+    # 8 steps: x = 0, 1/8, ... 7/8; up to x = 1/4 by 0.8 / 2 a step, then down by 1 / 6 a step.
+    found = [recipe.lr_at(epoch, step, 4) for epoch in range(2) for step in range(4)]
+    assert found == pytest.approx([0.2, 0.6, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"decay": et.OneCycle(rise=1)}, r"retraining: rise must hold 0 < rise < 1, but got 1\."),
+        ({"decay": et.OneCycle(start=0)}, r"retraining: start must hold 0 < start <= 1, but got 0\."),
+        ({"decay": et.OneCycle(), "warmup_epochs": 1}, r"warmup_epochs must be 0 with OneCycle, .*, but got 1\."),
+        ({"warmup_epochs": 3}, r"warmup_epochs must be at most epochs, 2, but got 3\."),
+        ({"warmup_epochs": et.Choice([0, 5])}, r"warmup_epochs must be at most epochs, 2, but got Choice"),
+        ({"warmup_epochs": 0.5}, r"warmup_epochs must be a whole number of at least 0, but got 0\.5"),
+        ({"label_smoothing": 1}, r"label_smoothing must be .* hold 0 <= label_smoothing < 1, but got 1\."),
+        ({"optimiser": "adam"}, r"optimiser must be one of \['sgd', 'adamw'\], but got 'adam'"),
+        ({"optimiser": "adamw", "momentum": 0.9}, r"momentum must be left out with AdamW, .*, but got 0\.9\."),
+        ({"optimiser": "adamw", "nesterov": True}, r"nesterov must be left out with AdamW, .*, but got True\."),
+        ({"nesterov": True, "momentum": 0.0}, r"momentum must be above 0 where nesterov is True, but got 0\.0\."),
+        ({"nesterov": "yes"}, r"nesterov must be True or False, but got 'yes'"),
+        ({"distillation": 0.9}, r"distillation must be et\.Distillation\(\.\.\.\) or None, but got 0\.9\."),
+        ({"distillation": et.Distillation(weight=1.5)}, r"hold 0 <= distillation_weight <= 1, but got 1\.5\."),
+        ({"distillation": et.Distillation(temperature=0)}, r"hold 0 < distillation_temperature, but got 0\."),
+        ({"average": 0.999}, r"average must be et\.Ema\(\.\.\.\) or None, but got 0\.999\."),
+        ({"average": et.Ema(1.0)}, r"average_decay must be .* hold 0 <= average_decay < 1, but got 1\.0\."),
+    ],
+)
+def test_recipe_tells_what_is_wrong_with_it(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ExperimentError, match=problem) as caught:
+        experiment(retraining=et.Retraining(epochs=2, **{"lr": 0.1, **changes}))
+    assert len(caught.value.problems) == 1
+
+
+def test_training_of_the_unpruned_network_has_no_teacher() -> None:
+    recipe = et.Retraining(epochs=2, lr=0.1, distillation=et.Distillation())
+    with pytest.raises(ExperimentError, match=r"^training: must not distil, since it makes the unpruned network"):
+        experiment(training=recipe)
+    assert experiment(retraining=recipe).retraining == recipe
+
+
+def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> None:
+    recipe = et.Retraining(
+        epochs=2,
+        lr=0.1,
+        warmup_epochs=et.Integer(0, 2),
+        distillation=et.Distillation(weight=et.Uniform(0.5, 1.0)),
+        average=et.Ema(et.Choice([0.9, 0.99])),
+    )
+    one = experiment(retraining=recipe, baselines={})
+    names = ["warmup_epochs", "distillation_weight", "average_decay"]
+    assert list(one.parameters)[-3:] == [f"retraining.{name}" for name in names]
+    settled = recipe.at({"warmup_epochs": 1, "distillation_weight": 0.75, "average_decay": 0.99})
+    assert settled == replace(recipe, warmup_epochs=1, distillation=et.Distillation(weight=0.75), average=et.Ema(0.99))
+    assert identity(one)["retraining"]["distillation"]["weight"] == {"type": "Uniform", "low": 0.5, "high": 1.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -144,7 +223,7 @@ def test_cosine_starts_at_lr_and_halves_in_the_middle() -> None:
         ),
         (
             {"retraining": et.Retraining(epochs=1, lr=0.1, decay=0.95)},  # type: ignore[arg-type]
-            r"retraining: decay must be Exponential, Step, MultiStep, Cosine or None, but got 0.95",
+            r"retraining: decay must be Exponential, Step, MultiStep, Cosine, OneCycle or None, but got 0.95",
         ),
         ({"stopping": [et.Asha(et.Maximise("accuracy"))]}, r"stopping, Asha: a metric must be one of"),
         ({"stopping": [et.Hopeless(), et.Hopeless(after_epochs=2)]}, r"at most one rule of a kind"),
@@ -416,6 +495,7 @@ def test_every_setting_is_in_the_identity_or_marked() -> None:
         et.Step(gamma=0.5, every_epochs=2),
         et.MultiStep(gamma=0.5, milestones=[1]),
         et.Cosine(),
+        et.OneCycle(),
     ]
     seen, left_out = set(), set()
     for decay in decays:

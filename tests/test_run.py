@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.error import URLError
 
@@ -368,6 +369,33 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     )
 
 
+def test_run_interrupted_within_a_trial_goes_on_to_the_very_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    """Distillation, an average of the weights and a warm-up: all of it is in the checkpoint of an epoch."""
+    recipe = (
+        "et.Retraining(epochs=25, lr=0.1, batch_size=32, precision='f32', decay=et.Cosine(), warmup_epochs=3, "
+        "distillation=et.Distillation(), average=et.Ema(0.95))"
+    )
+    file = write(f"search=et.Search('random', trials=1), baselines={{}}, retraining={recipe}")
+    process = command(file, "--results", "cut")
+    deadline = time.monotonic() + 200
+    while not list(Path("cut").glob("checkpoints/*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = finish(process)
+    assert process.returncode == 130, out + err
+    assert len(Results(Path("cut")).unfinished()) == 1, out
+    assert main([file, "--results", "cut", "--resume"]) == 0
+    assert re.search(r"1 under way, to be run again, 1 of them from their last epoch", capsys.readouterr().out)
+    assert main([file, "--results", "whole"]) == 0
+    (cut,), (whole,) = ended("cut"), ended("whole")
+    assert [(one.lr, one.train_loss, one.metrics) for one in cut.curve] == [
+        (one.lr, one.train_loss, one.metrics) for one in whole.curve
+    ]
+    kept = [torch.load(f"{folder}/networks/{cut.name}.pt", weights_only=True) for folder in ("cut", "whole")]
+    assert all(torch.equal(value, kept[1][name]) for name, value in kept[0].items())
+    assert cut.curve[-1].train_loss < cut.curve[0].train_loss
+
+
 def test_run_searches_nothing_for_a_network_that_guesses(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     torch.save(small(10).state_dict(), "untrained.pt")
@@ -401,6 +429,25 @@ def test_run_goes_on_when_a_trial_fails(capsys: pytest.CaptureFixture[str]) -> N
     assert re.search(r"\n2 failed: RetrainingError: epoch 1: the training loss must be finite.*\n", out)
     assert err.startswith("All trials of the search failed (2), so that there is no network to choose.")
     assert Path("out/report.html").is_file()
+
+
+def test_run_goes_on_past_rates_that_no_network_survives(capsys: pytest.CaptureFixture[str]) -> None:
+    """The half of all rates diverges, and two failures end a study: of a search of rates they do not."""
+    recipe = "et.Retraining(epochs=1, lr=et.Choice([0.05, 1e20]), batch_size=32, precision='f32')"
+    search = "et.Search('random', trials=6, seed=0, max_failed_trials=2, max_concurrent_trials=1)"
+    known = "{'half': {'first': 0.5, 'second': 0.5, 'retraining.lr': 0.05}}"
+    assert main([write(f"retraining={recipe}, search={search}, baselines={known}"), "--results", "out"]) == 0
+    by_rate = {rate: [one for one in ended("out") if one.point["retraining.lr"] == rate] for rate in (0.05, 1e20)}
+    assert len(by_rate[0.05]) + len(by_rate[1e20]) == 6
+    assert len(by_rate[1e20]) > 2
+    assert {one.status for one in by_rate[0.05]} == {"finished"}
+    for one in by_rate[1e20]:
+        assert one.status == "failed"
+        assert one.reason == (
+            "RetrainingError: epoch 1: the training loss must be finite, but got nan at lr 1e+20; lower the learning "
+            "rate."
+        )
+    assert f"{len(by_rate[1e20])} failed: RetrainingError: epoch 1" in capsys.readouterr().out
 
 
 def test_run_ends_a_study_whose_trials_fail(capsys: pytest.CaptureFixture[str]) -> None:

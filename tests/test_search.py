@@ -9,7 +9,8 @@ from ray import cloudpickle
 from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError
 from ray.tune.schedulers import FIFOScheduler
 
-from edge_tune.errors import BenchmarkError
+import edge_tune as et
+from edge_tune.errors import BenchmarkError, RetrainingError
 from edge_tune.records.results import Record, Report
 from edge_tune.search import trainable
 from edge_tune.search.stopping import StudyLimits
@@ -75,6 +76,30 @@ def test_what_ray_lost_is_run_again_and_what_a_trial_raised_is_its_end(
     following = searcher.suggest("next")
     assert isinstance(following, dict)
     assert (following["trial"], following["attempt"]) == ((1, 2) if end == "lost" else (2, 1))
+
+
+@pytest.mark.parametrize(("searched", "counted"), [(True, 1), (False, 3)])
+def test_trials_that_diverge_end_no_study_whose_recipe_is_searched_once_another_was_retrained(
+    searched: bool, counted: int, tmp_path: Path
+) -> None:
+    lr = et.LogUniform(0.01, 100.0) if searched else 0.1
+    one, heard = study(baselines={}, retraining=et.Retraining(epochs=1, lr=lr)), Heard()
+    searcher, limits = searching(one), StudyLimits(None, 10)
+    recorder = Recorder(one, searcher, FIFOScheduler(), limits, heard)
+    (tmp_path / "error.pkl").write_bytes(cloudpickle.dumps(raised(RetrainingError("the loss is nan."))))
+
+    def fail() -> None:
+        config = searcher.suggest("failing")
+        trial: Any = SimpleNamespace(trial_id="failing", config=config, pickled_error_file=str(tmp_path / "error.pkl"))
+        recorder.on_trial_error(1, [trial], trial)
+
+    fail()  # who knows whether any rate survives
+    config: Any = searcher.suggest("good")
+    searcher.end(finished(config["trial"], config["point"], one, epoch=1))
+    fail()
+    fail()
+    assert heard.ends == 3 * ["failed: RetrainingError: the loss is nan."]
+    assert len(limits.failures) == counted
 
 
 def test_trial_that_hangs_is_ended_by_the_time_of_one_report(monkeypatch: pytest.MonkeyPatch) -> None:

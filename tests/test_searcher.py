@@ -1,4 +1,5 @@
 import random
+from typing import Any
 
 import pytest
 from ray import cloudpickle
@@ -7,6 +8,7 @@ import edge_tune as et
 from edge_tune.networks.pruning import digest, make_plan
 from edge_tune.parameters import Point
 from edge_tune.records.results import Planned, Record
+from edge_tune.records.scoring import WORST
 from edge_tune.search import searcher as module
 from edge_tune.search.points import count_points
 from edge_tune.search.searcher import Searcher
@@ -89,6 +91,17 @@ def test_searcher_finds_the_bottom_of_a_bowl_better_than_random() -> None:
         one = study(trials=60, method=method)
         best[method] = min(record.metrics["latency_ms"] for record in run_on(searching(one), one, 61))
     assert best["hyperopt"] < best["random"]
+
+
+def test_searcher_is_told_that_a_trial_that_diverged_is_worse_than_any_other_and_nothing_of_one_that_failed() -> None:
+    one = study(trials=3, baselines={})
+    for reason, is_told in (("RetrainingError: the loss is nan", True), ("BenchmarkError: no stick", False)):
+        searcher = searching(one)
+        config: Any = searcher.suggest("a")
+        searcher.end(finished(config["trial"], config["point"], one, status="failed", reason=reason))
+        documents = searcher.suggester.documents
+        assert list(documents) == ([config["trial"]] if is_told else [])
+        assert all(document["result"]["loss"] >= WORST for document in documents.values())
 
 
 def test_searcher_keeps_away_from_where_networks_collapse() -> None:

@@ -88,9 +88,16 @@ def untimed(record: Record) -> Record:
     return replace(record, curve=curve, seconds={}, started_at="", ended_at="")
 
 
+PLAIN = et.Retraining(epochs=4, lr=0.05, batch_size=32, precision="f32", decay=et.Exponential(gamma=0.5))
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_run_trial_goes_on_from_a_checkpoint_as_if_it_had_not_been_interrupted(epoch: int) -> None:
-    recipe = et.Retraining(epochs=4, lr=0.05, batch_size=32, precision="f32", decay=et.Exponential(gamma=0.5))
+@pytest.mark.parametrize(
+    "recipe", [PLAIN, replace(PLAIN, distillation=et.Distillation(), average=et.Ema(0.9), warmup_epochs=2)]
+)
+def test_run_trial_goes_on_from_a_checkpoint_as_if_it_had_not_been_interrupted(
+    recipe: et.Retraining, epoch: int
+) -> None:
     one = study_with(retraining=recipe)
     whole = reports(one)
     assert [report.checkpoint is not None for report in whole] == [False, True, True, True, False]
@@ -99,6 +106,7 @@ def test_run_trial_goes_on_from_a_checkpoint_as_if_it_had_not_been_interrupted(e
     rest = reports(one, device, checkpoint=whole[epoch].checkpoint)
     assert [report.record.epoch for report in rest] == [*range(epoch + 1, 5)]
     assert untimed(rest[-1].record) == untimed(whole[-1].record)
+    assert rest[-1].weights == whole[-1].weights
     assert device.asked == [None]  # the pruned network is not measured again
     assert sum(rest[-1].record.seconds.values()) > sum(whole[epoch].record.seconds.values())
 

@@ -74,6 +74,10 @@ class Split:
             images = self.images[indices]
         return replace(self, images=images, labels=self.labels[indices])
 
+    def steps(self, batch_size: int) -> int:
+        """Return how many shuffled batches of at most `batch_size` images `batches` yields."""
+        return math.ceil((len(self) - (len(self) % batch_size == 1)) / batch_size)
+
     def batches(
         self, batch_size: int, *, augment: Augmentation | None = None, seed: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:

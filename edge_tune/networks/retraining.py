@@ -1,21 +1,26 @@
-"""SGD after pruning. The same code trains a network that comes without weights."""
+"""Training after pruning. The same code trains a network that comes without weights."""
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_tune.errors import RetrainingError
 from edge_tune.experiment import Retraining, settled
+from edge_tune.networks.averaging import Average
 from edge_tune.networks.images import Augmentation, Split
 
 STATISTICS_IMAGES = 1024
 """At least so many training images, in whole batches, give the batch-norm statistics after each epoch."""
+
+USUAL_MOMENTUM = 0.9
+"""Of SGD, where a recipe names none."""
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -26,7 +31,8 @@ class Epoch:
 
     Attributes:
         epoch: Counted from 1: passes finished.
-        train_loss: Mean cross-entropy over the pass, nats.
+        lr: Of the last step.
+        train_loss: Mean of the recipe's loss over the pass, nats: cross-entropy, where nothing else is asked.
     """
 
     epoch: int
@@ -35,13 +41,45 @@ class Epoch:
     seconds: float
 
 
-def make_optimiser(model: nn.Module, recipe: Retraining) -> torch.optim.SGD:
-    """Return the optimiser of a recipe for the parameters that `model` has now."""
+@dataclass(frozen=True)
+class State:
+    """What an epoch goes on from besides the weights that the network has between two.
+
+    Attributes:
+        average: Of the weights, where the recipe asks for one.
+    """
+
+    optimiser: torch.optim.Optimizer
+    average: Average | None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes."""
+        average = self.average.state_dict() if self.average else None
+        return {"optimiser": self.optimiser.state_dict(), "average": average}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another state of the same recipe and an equal network was."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+
+
+def make_state(model: nn.Module, recipe: Retraining) -> State:
+    """Return the state before the first epoch of a recipe, for the parameters that `model` has now."""
+    average = Average(model, settled(recipe.average.decay)) if recipe.average else None
+    return State(_optimiser(model, recipe), average)
+
+
+def _optimiser(model: nn.Module, recipe: Retraining) -> torch.optim.Optimizer:
+    lr, weight_decay = settled(recipe.lr), settled(recipe.weight_decay)
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     return torch.optim.SGD(
         model.parameters(),
-        lr=settled(recipe.lr),
-        momentum=settled(recipe.momentum),
-        weight_decay=settled(recipe.weight_decay),
+        lr=lr,
+        momentum=USUAL_MOMENTUM if recipe.momentum is None else settled(recipe.momentum),
+        weight_decay=weight_decay,
+        nesterov=recipe.nesterov,
     )
 
 
@@ -52,48 +90,55 @@ def retrain(
     *,
     augmentation: Augmentation | None,
     seed: int,
-    optimiser: torch.optim.Optimizer | None = None,
+    teacher: nn.Module | None = None,
+    state: State | None = None,
     epochs_done: int = 0,
 ) -> Iterator[Epoch]:
     """Train `model` in place and yield after each epoch; evaluate it in between as you like.
 
-    An epoch depends on the weights, the optimiser's state, the recipe, the seed and its number only, so that a
+    An epoch depends on the weights, the state, the recipe, the teacher, the seed and its number only, so that a
     retraining that was interrupted between two goes on as if it had not been.
 
-    Before each yield the batch-norm statistics are estimated anew at the weights there are now, on the first batches
-    of the epoch, augmented as they were: the weights live on such images. The running averages that training leaves lag
+    At each yield `model` is what comes of the epochs so far: it holds the average of the weights where the recipe asks
+    for one, and the batch-norm statistics are estimated anew at the weights there are now, on the first batches of the
+    epoch, augmented as they were: the weights live on such images. The running averages that training leaves lag
     behind the weights; after few steps at a high rate a network that has recovered looks collapsed by them
     (docs/decisions.md has the figures).
 
     Args:
-        optimiser: As `make_optimiser` makes it; None makes one. Give it to keep its state.
-        epochs_done: Epochs of the recipe that `model` and `optimiser` have behind them.
+        teacher: The unpruned network, where the recipe distils; it is put into eval mode and not trained.
+        state: As `make_state` makes it; None makes one. Give it to keep it.
+        epochs_done: Epochs of the recipe that `model` and `state` have behind them.
 
     Raises:
-        RetrainingError: The loss of a pass is not a finite number.
+        RetrainingError: The loss of a pass is not a finite number, or the teacher's outputs are not the network's.
 
     Source of the statistics: Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv:2105.07576,
     section 3; Li et al., EagleEye, ECCV 2020, arXiv:2007.02491, for pruned networks.
     """
     model.to(memory_format=torch.channels_last)
-    optimiser = optimiser or make_optimiser(model, recipe)
-    use_bf16 = computes_in_bf16(recipe)
+    state = state or make_state(model, recipe)
+    loss_of = _Loss(recipe, teacher)
     batch_size = int(settled(recipe.batch_size))
     for epoch in range(epochs_done, recipe.epochs):
         started = time.perf_counter()
         torch.manual_seed(seed + epoch)  # of layers that draw, such as dropout
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.lr_at(epoch)
+        if state.average:
+            state.average.swap()
+        steps = split.steps(batch_size)
+        rates = [recipe.lr_at(epoch, step, steps) for step in range(steps)]
         batches = split.batches(batch_size, augment=augmentation, seed=seed + epoch)
-        loss = _one_pass(model, optimiser, batches, use_bf16)
+        loss = _one_pass(model, state, batches, rates, loss_of)
         if not math.isfinite(loss):
             raise RetrainingError(
-                f"epoch {epoch + 1}: the training loss must be finite, but got {loss} at lr {recipe.lr_at(epoch):g}; "
+                f"epoch {epoch + 1}: the training loss must be finite, but got {loss} at lr {max(rates):g}; "
                 f"lower the learning rate."
             )
+        if state.average:
+            state.average.swap()
         again = split.batches(batch_size, augment=augmentation, seed=seed + epoch)
-        estimate_statistics(model, islice(again, math.ceil(STATISTICS_IMAGES / batch_size)), use_bf16)
-        yield Epoch(epoch + 1, recipe.lr_at(epoch), loss, time.perf_counter() - started)
+        estimate_statistics(model, islice(again, math.ceil(STATISTICS_IMAGES / batch_size)), loss_of.use_bf16)
+        yield Epoch(epoch + 1, rates[-1], loss, time.perf_counter() - started)
 
 
 def estimate_statistics(
@@ -123,21 +168,71 @@ def computes_in_bf16(recipe: Retraining) -> bool:
     return recipe.precision == "bf16"
 
 
+def distilled(loss: Tensor, logits: Tensor, taught: Tensor, *, weight: float, temperature: float) -> Tensor:
+    """Return (1 - weight) * loss + weight * T ** 2 * KL(teacher || student) of the softmaxes of the logits / T.
+
+    T ** 2 keeps the size of the gradient whatever the temperature.
+
+    Args:
+        loss: Against the labels, a number.
+        logits, taught: The student's and the teacher's, [B, num_classes].
+
+    Source: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv:1503.02531, section 2.
+    """
+    student, its = (functional.log_softmax(one.float() / temperature, dim=1) for one in (logits, taught))
+    divergence = functional.kl_div(student, its, log_target=True, reduction="batchmean")
+    return (1 - weight) * loss + weight * temperature**2 * divergence
+
+
+class _Loss:
+    """The loss of a recipe."""
+
+    def __init__(self, recipe: Retraining, teacher: nn.Module | None) -> None:
+        self.recipe, self.use_bf16 = recipe, computes_in_bf16(recipe)
+        self.teacher: nn.Module | None = None
+        if recipe.distillation:
+            assert teacher is not None, "distillation needs a teacher"
+            self.teacher = teacher.eval().to(memory_format=torch.channels_last)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of `model` on images [B, 3, H, W], channels last, with labels [B]."""
+        smoothing = settled(self.recipe.label_smoothing)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.use_bf16):
+            logits = model(images)
+            loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+            if self.teacher is None or self.recipe.distillation is None:
+                return loss
+            with torch.no_grad():
+                taught = self.teacher(images)
+        if taught.shape != logits.shape:
+            raise RetrainingError(
+                f"distillation: the teacher must give one value a class, {list(logits.shape)} as the network does, but "
+                f"gave {list(taught.shape)}; take a teacher of the same classes."
+            )
+        weight, temperature = settled(self.recipe.distillation.weight), settled(self.recipe.distillation.temperature)
+        return distilled(loss, logits, taught, weight=weight, temperature=temperature)
+
+
 def _one_pass(
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
-    use_bf16: bool,
+    state: State,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    rates: Sequence[float],
+    loss_of: _Loss,
 ) -> float:
+    """Train on each batch at its rate; return the mean loss."""
     model.train()
+    optimiser = state.optimiser
     total, images_seen = 0.0, 0
-    for images, labels in batches:
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
-            loss = functional.cross_entropy(model(images), labels)
+    for (images, labels), lr in zip(batches, rates, strict=True):
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        loss = loss_of(model, images.contiguous(memory_format=torch.channels_last), labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        if state.average:
+            state.average.add()
         total += loss.item() * len(labels)
         images_seen += len(labels)
     return total / images_seen

@@ -226,7 +226,8 @@ class EpochEntry:
     """An epoch of retraining.
 
     Attributes:
-        train_loss: Mean cross-entropy over the pass, nats.
+        lr: Of its last step.
+        train_loss: Mean of the recipe's loss over the pass, nats.
         metrics: What was found after it: accuracy and loss on the validation split, what was measured.
     """
 

@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_tune.errors import ExperimentError
+from edge_tune.errors import ExperimentError, RetrainingError
 from edge_tune.experiment import NAME
 from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS, RATIOS
@@ -103,6 +103,11 @@ class Record:
     def name(self) -> str:
         """A name that sorts by number."""
         return self.baseline or f"trial_{self.trial:04d}"
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it failed because a loss was no finite number any more: by its recipe, not by the host."""
+        return self.status == "failed" and str(self.reason).startswith(f"{RetrainingError.__name__}: ")
 
     def to_json(self) -> str:
         """Return one line of JSON; a metric that is not finite is refused."""

@@ -1,4 +1,4 @@
-"""What an interrupted trial goes on from: its record, weights and optimiser after an epoch, as the bytes of a file."""
+"""What an interrupted trial goes on from: its record, weights and state after an epoch, as the bytes of a file."""
 
 import io
 import json
@@ -19,17 +19,17 @@ class Checkpoint:
     Attributes:
         record: What was known of the trial; `record.epoch` epochs are done.
         weights: The pruned network's `state_dict`.
-        optimiser: The optimiser's `state_dict`.
+        state: The `state_dict` of its retraining: of the optimiser, and of an average of the weights.
     """
 
     record: Record
     weights: Mapping[str, Tensor]
-    optimiser: dict[str, Any]
+    state: dict[str, Any]
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""
         buffer = io.BytesIO()
-        content = {"record": self.record.to_json(), "weights": dict(self.weights), "optimiser": self.optimiser}
+        content = {"record": self.record.to_json(), "weights": dict(self.weights), "state": self.state}
         torch.save(content, buffer)
         return buffer.getvalue()
 
@@ -37,4 +37,4 @@ class Checkpoint:
     def from_bytes(cls, content: bytes) -> "Checkpoint":
         """Return what `to_bytes` was asked to keep; no code is run from it."""
         parts = torch.load(io.BytesIO(content), weights_only=True)
-        return cls(Record.from_entry(json.loads(parts["record"])), parts["weights"], parts["optimiser"])
+        return cls(Record.from_entry(json.loads(parts["record"])), parts["weights"], parts["state"])

@@ -16,7 +16,7 @@ from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
 from edge_tune.records.entries import left_out
 from edge_tune.records.results import Planned, Record
-from edge_tune.records.scoring import Scorer
+from edge_tune.records.scoring import Score, Scorer
 from edge_tune.search import suggesters
 from edge_tune.search.points import count_points, random_point
 from edge_tune.search.repeats import Networks, Repeat
@@ -66,6 +66,7 @@ class Searcher(RaySearcher):
 
     Attributes:
         exhausted: Why there is no other network to try, or None.
+        has_retrained: Whether any trial, a baseline's too, has come through an epoch of retraining and did not fail.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Searcher(RaySearcher):
         self.repeats: list[Record] = []
         self.waits: list[Repeat] = []
         self.exhausted: str | None = None
+        self.has_retrained = False
         self.attempts = Counter(attempts or {})
         self.running: set[str] = set()
         self.lost: set[int] = set()
@@ -297,22 +299,28 @@ class Searcher(RaySearcher):
     def _learn(self, record: Record) -> None:
         """Tell the method of search how a trial ended, once the objective's baselines are known."""
         self.scorer.know(record)
+        self.has_retrained |= record.status != "failed" and record.epoch > 0
         self.undecided.append(record)
         if not self.scorer.is_ready:
             return
         decided, self.undecided = self.undecided, []
         for one in decided:
-            score = None if one.status == "failed" else self.scorer.score(one)
             self._tell(
                 one.point,
                 Outcome(
                     trial=one.trial,
                     is_baseline=one.baseline is not None,
                     record=one,
-                    score=score,
+                    score=self._score(one),
                     inactive=self.experiment.inactive(left_out(one.plan)),
                 ),
             )
+
+    def _score(self, record: Record) -> Score | None:
+        """Return how good a trial is; None if it failed, unless it diverged, which is worse than all others."""
+        if record.status == "failed" and not (record.diverged and self.scorer.objective.metrics_in(record.metrics)):
+            return None
+        return self.scorer.score(record)
 
     def _is_baseline(self, number: int) -> bool:
         return baseline_name(self.experiment, number) is not None

@@ -20,7 +20,7 @@ from edge_tune.experiment import RETRAINING, Experiment, Hopeless
 from edge_tune.networks import onnx_export, pruning, stored
 from edge_tune.networks.evaluation import Evaluation, evaluate
 from edge_tune.networks.pruning import Plan
-from edge_tune.networks.retraining import Epoch, make_optimiser, retrain
+from edge_tune.networks.retraining import Epoch, State, make_state, retrain
 from edge_tune.parameters import Point, Value, of_part
 from edge_tune.records.entries import EpochEntry
 from edge_tune.records.results import Planned, Record, Report, now
@@ -247,14 +247,14 @@ class _UnderWay:
         self.is_unpruned = pruning.digest(plan) == pruning.digest(())
 
     @cached_property
-    def optimiser(self) -> torch.optim.Optimizer:
+    def state(self) -> State:
         """Made only for retraining: the first of a process has PyTorch import its compiler, about a second."""
-        return make_optimiser(self.network, self.recipe)
+        return make_state(self.network, self.recipe)
 
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Take up the state of an earlier attempt, whose seconds count too."""
         self.network.load_state_dict(checkpoint.weights)
-        self.optimiser.load_state_dict(checkpoint.optimiser)
+        self.state.load_state_dict(checkpoint.state)
         self.record = replace(checkpoint.record, node=self.record.node)
         for stage, seconds in checkpoint.record.seconds.items():
             self.clock.spend(stage, seconds)
@@ -321,7 +321,8 @@ class _UnderWay:
             self.recipe,
             augmentation=study.augmentation,
             seed=study.experiment.search.seed,
-            optimiser=self.optimiser,
+            teacher=study.network() if self.recipe.distillation else None,
+            state=self.state,
             epochs_done=self.record.epoch,
         ):
             self.clock.spend("retrain", epoch.seconds)
@@ -332,7 +333,7 @@ class _UnderWay:
         record = replace(self.record, seconds=dict(self.clock.seconds))
         if not record.epoch:
             return Report(record)
-        checkpoint = Checkpoint(record, self.network.state_dict(), self.optimiser.state_dict())
+        checkpoint = Checkpoint(record, self.network.state_dict(), self.state.state_dict())
         return Report(record, checkpoint=checkpoint.to_bytes())
 
     def end(self) -> Report:

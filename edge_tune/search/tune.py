@@ -125,10 +125,17 @@ class Recorder(tune.Callback):
                 self.listener.on_lost(record.trial, reason)
                 return
             reason = f"{reason} This happened {LOSSES} times without an epoch of progress."
-        self._end(replace(record, status="failed", reason=reason), None)
-        self.limits.add_failure(record.name, reason)
+        record = replace(record, status="failed", reason=reason)
+        self._end(record, None)
+        if not self._is_finding(record):
+            self.limits.add_failure(record.name, reason)
         if record.baseline in self.experiment.objective.baselines:
             self.limits.stop(f"the target compares with {record.baseline}, which failed: {reason}")
+
+    def _is_finding(self, record: Record) -> bool:
+        """Tell whether a failure only says which recipes are too much: they are searched, and others go through."""
+        searched = self.experiment.retraining.parameters()
+        return record.diverged and bool(searched) and self.searcher.has_retrained
 
     def _end(self, record: Record, weights: bytes | None) -> None:
         self.losses.pop(record.trial, None)

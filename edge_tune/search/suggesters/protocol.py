@@ -22,7 +22,8 @@ class Outcome:
         is_baseline: Whether its point was given, not suggested.
         record: How it ended, with every metric; None while it runs.
         score: How good that is by the study's objective, the smaller the better, as soon as it can be said; None if the
-            trial failed.
+            trial failed by what its point has no part in. A trial that diverged failed too, but has a score, which is
+            worse than that of any that did not.
         inactive: Parameters that made no difference to it: those of weights that are all in blocks that were left out.
     """
 
@@ -34,8 +35,8 @@ class Outcome:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it ended without a result."""
-        return self.record is not None and self.record.status == "failed"
+        """Whether it ended without a result, so that its point counts neither as good nor as bad."""
+        return self.record is not None and self.record.status == "failed" and self.score is None
 
 
 @runtime_checkable

@@ -26,7 +26,8 @@ GOOD = 0.25
 class Tpe:
     """Points like those that did well, and unlike the others, after some that are random.
 
-    Trials that failed are left out, so that their regions count neither as good nor as bad.
+    Trials that failed are left out, so that their regions count neither as good nor as bad; those that diverged count
+    as bad.
     """
 
     is_exhaustive = False
