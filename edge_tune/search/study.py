@@ -20,7 +20,7 @@ from edge_tune.networks.couplings import Couplings
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import Augmentation, Split
 from edge_tune.networks.tracing import Shape
-from edge_tune.networks.weights import is_download, load_weights, read_weights
+from edge_tune.networks.weights import Pretrained, is_download, load_pretrained, load_weights, read_weights
 from edge_tune.wording import counted
 
 Say = Callable[[str], None]
@@ -78,6 +78,7 @@ class Loaded:
         network: With the experiment's weights, if it names any.
         coupled: What must be removed together in it.
         onnx: The network, for the device to be tried on; its values may still be trained.
+        pretrained: The experiment's weights if they are of another number of classes: a classifier is to be trained.
     """
 
     experiment: Experiment
@@ -85,6 +86,7 @@ class Loaded:
     network: nn.Module
     coupled: Couplings
     onnx: bytes
+    pretrained: Pretrained | None = None
 
     @property
     def image(self) -> NDArray[np.float32]:
@@ -103,8 +105,8 @@ def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
     """
     torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
     dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=say)
-    experiment, network, coupled, onnx = _network(experiment, dataset.num_classes, experiment.weights, say)
-    return Loaded(experiment, dataset, network, coupled, onnx)
+    experiment, network, coupled, onnx, pretrained = _network(experiment, dataset.num_classes, experiment.weights, say)
+    return Loaded(experiment, dataset, network, coupled, onnx, pretrained)
 
 
 def check(experiment: Experiment, say: Say = datasets.silent) -> Experiment:
@@ -122,8 +124,8 @@ def check(experiment: Experiment, say: Say = datasets.silent) -> Experiment:
 
 def _network(
     experiment: Experiment, num_classes: int, weights: str | None, say: Say
-) -> tuple[Experiment, nn.Module, Couplings, bytes]:
-    """Return the experiment with its groups, the network with these weights if any, its couplings and its ONNX."""
+) -> tuple[Experiment, nn.Module, Couplings, bytes, Pretrained | None]:
+    """Return the experiment with its groups, the network with its weights, couplings, ONNX, and what to train on."""
     size = experiment.data.image_size
     network = models.build(experiment.model, num_classes)
     models.check_output(network, (3, size, size), num_classes)
@@ -136,15 +138,17 @@ def _network(
     coupled = checking.check_groups(network, experiment.groups, (3, size, size))
     for line in checking.tied_to(network, experiment.groups, coupled):
         say(line)
+    pretrained = None
     if weights:
-        load_weights(network, read_weights(weights, say), without_secrets(weights))
-    return experiment, network, coupled, onnx
+        given = read_weights(weights, say)
+        pretrained = load_pretrained(network, given, num_classes, without_secrets(weights), say)
+    return experiment, network, coupled, onnx, pretrained
 
 
 def prepare(
     loaded: Loaded, say: Say, measure_granularity: MeasureGranularity = granularity.measure_granularity
 ) -> Study:
-    """Train the network if it has no weights, and measure what its plans are aligned to if that is asked.
+    """Train the network if it has no weights or a new classifier, and measure what its plans are aligned to if asked.
 
     Args:
         measure_granularity: Measures on the host that has the device.
@@ -154,8 +158,9 @@ def prepare(
         BenchmarkError: The device cannot be measured.
     """
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
-    if not experiment.weights:
-        load_weights(network, training.trained_weights(experiment, dataset, say), "the trained baseline")
+    if loaded.pretrained or not experiment.weights:
+        trained = training.trained_weights(experiment, dataset, say, loaded.pretrained)
+        load_weights(network, trained, "the trained baseline")
     aligned_to = granularity_of(experiment.benchmark, say, measure_granularity)
     return Study(
         experiment=experiment,
