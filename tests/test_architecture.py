@@ -57,6 +57,7 @@ MAY_IMPORT = {
                 "slicing",
                 "structures",
                 "importance",
+                "gradients",
                 "checking",
                 "finding",
                 "oracle",

@@ -2,23 +2,24 @@
 
 import hashlib
 import io
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from edge_tune.benchmark import granularity
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import AUTO, Benchmark, Experiment
 from edge_tune.loading import without_secrets
-from edge_tune.networks import checking, datasets, finding, models, onnx_export, stored, training
+from edge_tune.networks import checking, datasets, finding, gradients, models, onnx_export, stored, training
 from edge_tune.networks.couplings import Couplings
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import Augmentation, Split
+from edge_tune.networks.importance import Basis
 from edge_tune.networks.tracing import Shape
 from edge_tune.networks.weights import Pretrained, is_download, load_pretrained, load_weights, read_weights
 from edge_tune.wording import counted
@@ -36,6 +37,7 @@ class Study:
         coupled: What must be removed together in the network.
         digest: Of everything that decides what a trial reports, but for the search itself.
         granularity: Channel granularity: every kept count is aligned to it; 1 for as asked.
+        gradients: Of the weights that may be ranked by them, by name.
     """
 
     experiment: Experiment
@@ -48,6 +50,12 @@ class Study:
     coupled: Couplings
     digest: str
     granularity: int = 1
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def basis(self) -> Basis:
+        """What slices are ranked by besides their weights."""
+        return Basis(self.gradients, self.experiment.search.seed)
 
     def network(self) -> nn.Module:
         """Return the unpruned network, a new one at each call."""
@@ -148,19 +156,23 @@ def _network(
 def prepare(
     loaded: Loaded, say: Say, measure_granularity: MeasureGranularity = granularity.measure_granularity
 ) -> Study:
-    """Train the network if it has no weights or a new classifier, and measure what its plans are aligned to if asked.
+    """Train the network if it has no weights or a new classifier; take gradients and measure granularity if asked.
 
     Args:
         measure_granularity: Measures on the host that has the device.
 
     Raises:
         RetrainingError: The training diverged.
+        ExperimentError: Gradients that are asked for cannot be taken.
         BenchmarkError: The device cannot be measured.
     """
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
     if loaded.pretrained or not experiment.weights:
         trained = training.trained_weights(experiment, dataset, say, loaded.pretrained)
         load_weights(network, trained, "the trained baseline")
+    ranked = gradients.ranked_by_gradients(network, experiment.groups, loaded.coupled)
+    if ranked:
+        say(f"Taking the gradients of {counted(len(ranked), 'weight')}, by which 'taylor' ranks.")
     aligned_to = granularity_of(experiment.benchmark, say, measure_granularity)
     return Study(
         experiment=experiment,
@@ -173,6 +185,11 @@ def prepare(
         coupled=loaded.coupled,
         digest=_digest(network, dataset, aligned_to if experiment.benchmark.align == "auto" else None),
         granularity=aligned_to,
+        gradients=gradients.gradients(
+            network, dataset.train, ranked, augmentation=dataset.augmentation, seed=experiment.search.seed
+        )
+        if ranked
+        else {},
     )
 
 

@@ -126,7 +126,7 @@ def _digest(plan: Plan, point: Point) -> str:
 
 def _plan(study: Study, network: nn.Module, point: Point, *, is_baseline: bool) -> Plan:
     granularity = 1 if is_baseline else study.granularity  # a baseline is a known schedule, and stays one
-    return pruning.make_plan(network, study.experiment.groups, point, study.coupled, granularity)
+    return pruning.make_plan(network, study.experiment.groups, point, study.coupled, granularity, study.basis)
 
 
 def run_trial(
