@@ -19,7 +19,7 @@ from edge_tune.objective_text import parse
 from edge_tune.parameters import Bounds, Choice, Integer, Parameter, Point, Uniform, Value, is_number, is_whole
 
 STRUCTURES = ("filters", "channels")
-IMPORTANCES = ("l1", "l2")
+IMPORTANCES = ("l1", "l2", "batch_norm", "taylor", "random")
 AUTO = "auto"
 METHODS = ("hyperopt", "random", "grid")
 Precision = Literal["f32", "bf16", "f16"]
@@ -60,8 +60,10 @@ class PrunerGroup:
             "package.module:name", or a list of these, from which the search chooses.
         weights: Names as in the network's `state_dict`; a leading "module." is dropped.
         sparsity: The fraction of the slices of each weight to remove: a range to search.
-        importance: By which the slices stay that have most of it: the "l1" or "l2" norm of their weights, a criterion
-            of your own as "package.module:name", or a list of these, from which the search chooses.
+        importance: By which the slices stay that have most of it: the "l1" or "l2" norm of their weights; "batch_norm",
+            the scale of the batch norm behind them; "taylor", the change of the loss without them, from gradients of
+            some training images; "random"; a criterion of your own as "package.module:name"; or a list of these, from
+            which the search chooses.
     """
 
     structure: str | Sequence[str]
@@ -685,7 +687,9 @@ class Experiment:
             "minimise latency_ratio where top1 >= unpruned - 1" (objective_text.py has the whole of it).
         retraining: What each pruned network gets; 0 epochs studies pruning alone.
         weights: File (a text or a Path) or URL of the trained weights; None trains the network first and keeps it.
-        training: The recipe of that training; None takes the data set's own.
+            Those of another number of classes get a new classifier, which is trained alone, then with the network.
+        training: The recipe of that training; None takes the data set's own, or, for given weights of other classes, 10
+            epochs in batches of 64 from a learning rate of 0.01 on a cosine.
         stopping: Rules that end a trial early; at most one of a kind.
         benchmark: How the device is measured.
         search: How the points are chosen.

@@ -1,4 +1,4 @@
-"""Train the unpruned network of an experiment that brings no weights, once.
+"""Train the unpruned network of an experiment that brings no weights, or weights of other classes, once.
 
 python -m edge_tune.train experiments/resnet56_latency.py --data digits
 The weights are kept by network, data, recipe and seed, and found again by a study with the same options.
@@ -12,9 +12,10 @@ from dataclasses import replace
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.experiment import Experiment
-from edge_tune.loading import load_experiment
+from edge_tune.loading import load_experiment, without_secrets
 from edge_tune.networks import datasets, models
 from edge_tune.networks.training import checked_onnx, trained_weights
+from edge_tune.networks.weights import load_pretrained, read_weights
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.train") -> int:
@@ -36,7 +37,14 @@ def _main(words: Sequence[str], program: str) -> int:
     network = models.build(experiment.model, dataset.num_classes)
     models.check_output(network, dataset.input_shape, dataset.num_classes)
     checked_onnx(network, dataset.input_shape)
-    trained_weights(experiment, dataset, command.say)
+    pretrained = None
+    if experiment.weights:
+        weights, shown = read_weights(experiment.weights, command.say), without_secrets(experiment.weights)
+        pretrained = load_pretrained(network, weights, dataset.num_classes, shown, command.say)
+        if not pretrained:
+            command.say(f"{shown}: these weights fit the network and its data: there is nothing to train.")
+            return 0
+    trained_weights(experiment, dataset, command.say, pretrained)
     return 0
 
 

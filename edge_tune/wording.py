@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 
-def counted(number: int, thing: str) -> str:
-    """Return "1 node", "2 nodes"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Return "1 node", "2 nodes", or "2 classes" where that is said."""
+    return f"{number} {thing}" if number == 1 else f"{number} {things or f'{thing}s'}"
 
 
 def verb(number: int, singular: str, plural: str) -> str:

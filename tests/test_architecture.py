@@ -60,6 +60,7 @@ MAY_IMPORT = {
                 "slicing",
                 "structures",
                 "importance",
+                "gradients",
                 "checking",
                 "finding",
                 "oracle",

@@ -23,7 +23,7 @@ from edge_tune import run as command_line
 from edge_tune.display import console
 from edge_tune.errors import ExperimentError
 from edge_tune.loading import identity
-from edge_tune.networks import datasets
+from edge_tune.networks import datasets, training
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.retraining import retrain
 from edge_tune.networks.stored import load_network
@@ -181,13 +181,13 @@ def test_bad_images_and_weights_are_told_apart(
     write_image_folder(Path("one"), classes=("cat",))
     Path("empty/train").mkdir(parents=True)
     Path("empty/test").mkdir()
-    torch.save(small(7).state_dict(), "seven.pt")
+    torch.save({**small(10).state_dict(), "stem.bias": torch.zeros(7)}, "seven.pt")
     for options in (["--data", "one"], ["--data", "empty"], ["--weights", "seven.pt"], ["--data", "cifar10"]):
         assert main([file, *options]) == 2
     one, empty, seven, cifar = capsys.readouterr().err.splitlines()
     assert re.search(r"one.*class", one)
     assert re.search(r"empty.*class", empty)
-    assert re.search(r"seven.pt.* 7 .* 10", seven)
+    assert re.search(r"seven.pt.* stem.bias \[7\] instead of \[8\]", seven)
     assert re.search(r"cifar10: .* download failed .*not known.* by --data PATH", cifar)
     assert not Path("results").exists()
 
@@ -394,6 +394,36 @@ def test_run_interrupted_within_a_trial_goes_on_to_the_very_weights(capsys: pyte
     kept = [torch.load(f"{folder}/networks/{cut.name}.pt", weights_only=True) for folder in ("cut", "whole")]
     assert all(torch.equal(value, kept[1][name]) for name, value in kept[0].items())
     assert cut.curve[-1].train_loss < cut.curve[0].train_loss
+
+
+def test_run_gives_weights_of_other_classes_a_new_classifier(capsys: pytest.CaptureFixture[str]) -> None:
+    """From weights of digits with a made-up classifier of 1000 classes to a study, resumed and simulated."""
+    one = make(training=et.Retraining(epochs=30, lr=0.1, decay=et.Cosine(), batch_size=32))
+    weights = training.trained_weights(one, datasets.load(one.data, seed=0), lambda line: None)
+    made_up = {name: torch.randn(1000, *value.shape[1:]) for name, value in weights.items() if name.startswith("fc.")}
+    torch.save({**weights, **made_up}, "thousand.pt")
+    file = write("weights='thousand.pt', training=et.Retraining(epochs=1, lr=0.01, batch_size=32)")
+    line = (
+        "weights: 1000 classes, the data has 10: a new classifier (fc.weight, fc.bias) is trained, first alone, then "
+        "with the whole network.\n"
+    )
+    assert main([file, "--simulate=0", "--results", "simulated", "--trials=1"]) == 0
+    simulated = capsys.readouterr().out
+    assert f"simulated: {line}" in simulated
+    assert "new classifier alone" not in simulated
+    assert main([file, "--results", "out", "--trials=1"]) == 0
+    first = capsys.readouterr().out
+    assert line in first
+    assert first.index("the new classifier alone") < first.index("  epoch 1/1: ") < first.index("Unpruned weights: ")
+    assert main([file, "--results", "out", "--trials=2", "--resume"]) == 0
+    again = capsys.readouterr().out
+    assert line in again
+    assert "the new classifier alone" not in again
+    unpruned, _ = Results(Path("out")).baselines()
+    assert [record.status for record in ended("out")] == ["finished", "finished"]
+    assert unpruned.metrics["top1"] > 60
+    best = load_network("out/best", trust_model=True)
+    assert best(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
 
 
 def test_run_searches_nothing_for_a_network_that_guesses(capsys: pytest.CaptureFixture[str]) -> None:

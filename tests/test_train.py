@@ -11,7 +11,9 @@ import edge_tune as et
 from edge_tune import train
 from edge_tune.errors import RetrainingError
 from edge_tune.networks import datasets, training
-from tests.networks import experiment
+from edge_tune.networks.evaluation import evaluate
+from edge_tune.networks.weights import Pretrained
+from tests.networks import experiment, small
 
 FILE = """
 import edge_tune as et
@@ -92,6 +94,77 @@ def test_training_recipe_is_the_experiments_or_the_data_sets() -> None:
     assert training.training_recipe(experiment(training=own)) == own
     assert training.training_recipe(experiment(training=None)) == training.RECIPES["digits"]
     assert training.training_recipe(experiment(training=None, dataset="cifar10")) == training.USUAL_RECIPE
+
+
+def other_classes() -> Pretrained:
+    """Small's weights, with statistics of batch norm that are not the initial ones, and without its classifier."""
+    torch.manual_seed(3)
+    network = small(1000).train()
+    with torch.no_grad():
+        network(torch.randn(32, 3, 16, 16))
+    body = {name: value.clone() for name, value in network.state_dict().items() if not name.startswith("fc.")}
+    return Pretrained(body, ("fc.weight", "fc.bias"))
+
+
+def test_new_classifier_is_trained_alone_first() -> None:
+    """With no epochs of the whole network, all else stays as it was given, and does what it had learned."""
+    one, said = experiment(training=et.Retraining(epochs=0, lr=0.1, decay=et.Cosine(), batch_size=32)), list[str]()
+    dataset, given = datasets.load(one.data, seed=0), other_classes()
+    learned = replace(one, training=et.Retraining(epochs=30, lr=0.1, decay=et.Cosine(), batch_size=32))
+    body = training.trained_weights(learned, dataset, lambda line: None)
+    given = replace(given, body={name: body[name] for name in given.body})
+    weights = training.trained_weights(one, dataset, said.append, given)
+    assert said[0] == "Training tests.networks:small with its new classifier on digits once."
+    assert said[1].startswith("  the new classifier alone, 50 passes: training loss ")
+    assert [line.split()[0] for line in said[2:]] == ["val_top1", "Unpruned"]
+    assert weights.keys() - given.body.keys() == set(given.classifier)
+    assert all(torch.equal(value, weights[name]) for name, value in given.body.items())
+    with_both = [small(10), small(10)]
+    for network, its in zip(with_both, (weights, body), strict=True):
+        network.load_state_dict(its)
+    new, old = (evaluate(network, dataset.validation).top1 for network in with_both)
+    assert old > 60
+    assert new > old - 15
+
+
+def test_the_whole_network_is_trained_after_its_new_classifier_and_kept_by_what_was_given() -> None:
+    one, said, given = experiment(), list[str](), other_classes()
+    dataset = datasets.load(one.data, seed=0)
+    weights = training.trained_weights(one, dataset, said.append, given)
+    assert sum(line.startswith("  epoch ") for line in said) == 2
+    assert not any(torch.equal(value, weights[name]) for name, value in given.body.items() if name.endswith("weight"))
+    said.clear()
+    assert training.trained_weights(one, dataset, said.append, given)["fc.bias"].tolist() == weights["fc.bias"].tolist()
+    assert [line.split(":")[0] for line in said] == ["Unpruned weights"]
+    other = Pretrained({**given.body, "stem.bias": given.body["stem.bias"] + 1}, given.classifier)
+    files = {training.weights_file(one, dataset, what) for what in (None, given, other)}
+    assert len(files) == 3
+
+
+def test_recipe_for_other_classes_is_short_and_slow_unless_the_experiment_has_one() -> None:
+    own = et.Retraining(epochs=3, lr=0.2)
+    assert training.training_recipe(experiment(training=own), other_classes()) == own
+    assert training.training_recipe(experiment(training=None), other_classes()) == training.FINE_TUNING
+
+
+def test_new_classifier_that_diverges_is_told_of(cache: Path) -> None:
+    one = experiment(training=et.Retraining(epochs=1, lr=1e38, batch_size=32))
+    with pytest.raises(RetrainingError, match=r"the new classifier alone, pass \d+: the training loss must be finite"):
+        training.trained_weights(one, datasets.load(one.data, seed=0), lambda line: None, other_classes())
+    assert list((cache / "weights").iterdir()) == []
+
+
+def test_main_trains_a_new_classifier_or_says_that_the_weights_fit(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for classes in (10, 1000):
+        torch.save(small(classes).state_dict(), tmp_path / f"{classes}.pt")
+        (tmp_path / f"of_{classes}.py").write_text(FILE.replace("make()", f"make(weights='{tmp_path}/{classes}.pt')"))
+        assert train.main([str(tmp_path / f"of_{classes}.py")]) == 0
+    fits, line, *_, last = capsys.readouterr().out.splitlines()
+    assert fits == f"{tmp_path}/10.pt: these weights fit the network and its data: there is nothing to train."
+    assert line.startswith("weights: 1000 classes, the data has 10: a new classifier (fc.weight, fc.bias) is trained, ")
+    assert [last] == [f"Unpruned weights: {file}" for file in (cache / "weights").iterdir()]
 
 
 def test_main_says_where_the_weights_are(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

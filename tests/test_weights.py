@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 from torch import nn
 
 from edge_tune.errors import ExperimentError
 from edge_tune.networks import download
 from edge_tune.networks.models import build, check_output
-from edge_tune.networks.weights import load_weights, read_weights
+from edge_tune.networks.weights import load_pretrained, load_weights, read_weights
 
 SHARED_WEIGHTS = Path(__file__).parents[1].parent / "shared" / "models" / "resnet56_cifar10_jpeg.pt"
 
@@ -229,14 +230,11 @@ def test_load_weights_refuses_values_that_no_network_can_have(name, value, probl
         load_weights(tiny(), weights, "here")
 
 
-def test_load_weights_names_both_counts_when_only_the_classifier_differs():
-    model = build("resnet20_cifar", 10)
-
+def test_load_weights_refuses_another_number_of_classes():
     with pytest.raises(
-        ExperimentError,
-        match=r"^here: .* only the classifier \(fc\.weight, fc\.bias\) differs: the file has 1000 classes, the data 10",
+        ExperimentError, match=r"^here: .* has the shapes fc.weight \[1000, 64\] instead of \[10, 64\], fc.b"
     ):
-        load_weights(model, weights_of(build("resnet20_cifar", 1000)), "here")
+        load_weights(build("resnet20_cifar", 10), weights_of(build("resnet20_cifar", 1000)), "here")
 
 
 def test_load_weights_names_what_differs_in_one_sentence():
@@ -273,3 +271,89 @@ def test_load_weights_fits_the_shared_resnet56():
     load_weights(model, read_weights(str(SHARED_WEIGHTS)), "shared")
 
     check_output(model, (3, 32, 32), 10)
+
+
+# load_pretrained
+
+
+def published(name, num_classes=1000):
+    """The weights of a torchvision network under the names, and with the auxiliary classifiers, of its published file.
+
+    torchvision itself builds googlenet so for its file, and has a pattern for the names in densenet's.
+    """
+    own = {"aux_logits": True, "transform_input": True, "init_weights": False}
+    network = torchvision.models.get_model(name, num_classes=num_classes, **(own if name == "googlenet" else {})).eval()
+    weights = weights_of(network)
+    if name.startswith("densenet"):
+        weights = {re.sub(r"(denselayer\d+\.(norm|conv))", r"\1.", key): value for key, value in weights.items()}
+        weights = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
+    return network, weights
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("densenet121", [r"580 older names read as .*denselayer1.norm.1.weight as \S*denselayer1.norm1.weight\.$"]),
+        ("googlenet", [r"20 tensors of aux1, aux2 left out: classifiers that only training uses"]),
+        ("mnasnet0_5", []),  # it asks for the version of what it loads
+        ("squeezenet1_1", []),
+    ],
+)
+def test_load_pretrained_takes_what_torchvision_publishes(name, said):
+    theirs, weights = published(name)
+    lines = []
+    ours = build(name, 1000).eval()
+
+    assert load_pretrained(ours, weights, 1000, "here", lines.append) is None
+
+    assert len(lines) == len(said)
+    assert all(re.search(pattern, line) for pattern, line in zip(said, lines, strict=True))
+    images = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "classifier"),
+    [
+        ("resnet18", ("fc.weight", "fc.bias")),
+        ("squeezenet1_1", ("classifier.1.weight", "classifier.1.bias")),  # a convolution
+        ("googlenet", ("fc.weight", "fc.bias")),
+    ],
+)
+def test_load_pretrained_keeps_all_but_the_classifier_of_other_classes(name, classifier):
+    _, weights = published(name)
+    lines = []
+    model = build(name, 10)
+    before = weights_of(model)
+
+    pretrained = load_pretrained(model, weights, 10, "here", lines.append)
+
+    assert pretrained.classifier == classifier
+    assert lines[-1] == (
+        f"weights: 1000 classes, the data has 10: a new classifier ({', '.join(classifier)}) is trained, first alone, "
+        f"then with the whole network."
+    )
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key] if key in classifier else weights[key]), key
+    _, others = published(name)
+    assert pretrained.digest != load_pretrained(model, others, 10, "here", lines.append).digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"0.weight": torch.zeros(10, 3, 3, 3)}, r"has the shapes 0.weight \[10, 3, 3, 3\] instead of \[4, 3, 3, 3\];"),
+        ({"3.weight": torch.zeros(7, 36)}, r"has the shapes 3.weight \[7, 36\] instead of \[10, 36\];"),
+        ({"3.weight": torch.zeros(7, 49), "3.bias": torch.zeros(7)}, r"has the shapes 3.weight \[7, 49\] instead of"),
+        ({"aux1.weight": torch.zeros(1)}, r"has the unknown aux1.weight;"),
+        ({"denselayer1.norm.1.weight": torch.zeros(1)}, r"has the unknown denselayer1.norm.1.weight;"),
+    ],
+)
+def test_load_pretrained_drops_nothing_else(changes, problem):
+    lines = []
+
+    with pytest.raises(ExperimentError, match=rf"^here: weights must fit the network, but the file {problem}"):
+        load_pretrained(tiny(), {**weights_of(tiny()), **changes}, 10, "here", lines.append)
+
+    assert lines == []

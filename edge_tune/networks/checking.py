@@ -7,6 +7,7 @@ its range and at its end, and what is left must compute what it should.
 import copy
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from edge_tune.errors import ExperimentError, PruningError, first_line
 from edge_tune.experiment import BlockGroup, Group, PrunerGroup
 from edge_tune.networks import blocks, oracle
 from edge_tune.networks.couplings import Couplings, Side, couplings
-from edge_tune.networks.importance import importance
+from edge_tune.networks.importance import Basis, importance
 from edge_tune.networks.pruning import families, keep, kept_count, make_plan, own_names, parts_of, prune, tied, whole
 from edge_tune.networks.structures import structure
 from edge_tune.networks.tracing import Shape
@@ -191,7 +192,7 @@ def _order_problems(network: nn.Module, groups: Mapping[str, PrunerGroup], coupl
     on where they are. This is what tells of a network that computes over channels, where zeros prove nothing.
     """
     first = {label: _first(group) for label, group in groups.items()}
-    each = [(label, asked) for label, group in groups.items() for asked in _each(group)]
+    each = [(label, {**first[label], "structure": name}) for label in groups for name in groups[label].structures]
     if _keeps_its_output(network, groups, first, coupled):  # the usual case, tried at once
         each = [(label, asked) for label, asked in each if asked["structure"] != first[label]["structure"]]
     for label, asked in each:
@@ -274,11 +275,9 @@ def _sides(model: nn.Module, group: PrunerGroup, coupled: Couplings) -> list[Sid
 
 
 def _each(group: PrunerGroup) -> list[dict[str, Value]]:
-    """Return whatever a group may be asked, but for how much: each structure, and each criterion with the first."""
-    first = _first(group)
-    others = [{"structure": name} for name in group.structures[1:]]
-    criteria = [{"importance": name} for name in group.importances[1:]]
-    return [first, *({**first, **other} for other in (*others, *criteria))]
+    """Return whatever a group may be asked, but for how much: each criterion may fail on each structure."""
+    both = product(group.structures, group.importances)
+    return [{"sparsity": 0.0, "structure": name, "importance": criterion} for name, criterion in both]
 
 
 def _first(group: PrunerGroup) -> dict[str, Value]:
@@ -291,13 +290,15 @@ def _removal_problem(
     """Return why these cannot be removed from the networks in the middle and at the end of their ranges."""
     try:
         for network in networks:
+            # Made up, too: by these, "taylor" ranks as the L2 norm does.
+            basis = Basis({name: parameter.detach() for name, parameter in network.named_parameters()})
             for place in (0, 1):
                 point = {
                     **{f"{label}.{name}": value for label, values in asked.items() for name, value in values.items()},
                     **{f"{label}.sparsity": groups[label].sparsity.middle_and_end()[place] for label in asked},
                 }
-                plan = make_plan(network, groups, point, coupled)
-                if own_names(groups) and make_plan(network, groups, point, coupled) != plan:
+                plan = make_plan(network, groups, point, coupled, basis=basis)
+                if own_names(groups) and make_plan(network, groups, point, coupled, basis=basis) != plan:
                     return (
                         f"{' and '.join(own_names(groups))} must choose the same slices whenever they are asked, but "
                         f"chose others the second time; mend them."

@@ -18,6 +18,12 @@ from edge_tune.imports import import_callable
 
 CIFAR_RESNETS = {f"resnet{depth}_cifar": depth for depth in (20, 32, 44, 56, 110)}
 
+ARGUMENTS = {
+    name: {"aux_logits": False, "init_weights": True, "transform_input": True} for name in ("googlenet", "inception_v3")
+}
+"""What two of torchvision's networks are built with: one output also while they train, and, as torchvision builds them
+for its own weights, which were trained on other units, the input brought from images.MEAN and STD to these."""
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
@@ -86,9 +92,8 @@ def build(name: str, num_classes: int) -> nn.Module:
     if name in known:
         import torchvision  # only now: it takes a second, in each process
 
-        # Otherwise these two return a tuple of three outputs while they train.
-        plain = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **plain)
+        own = ARGUMENTS.get(name, {})
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **own)
         return model
     matches = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
     raise ExperimentError(
@@ -122,9 +127,9 @@ def check_trusted(name: str, where: Path, how: str) -> None:
 
 
 def source(name: str) -> str:
-    """Return the text of the module that defines "package.module:function"; "" for networks that come by name."""
+    """Return the text of the module that defines "package.module:function"; for others, what they are built with."""
     if ":" not in name:
-        return ""
+        return str(ARGUMENTS.get(name, ""))
     file = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
     return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
 

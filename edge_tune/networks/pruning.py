@@ -12,19 +12,22 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from edge_tune.errors import EdgeTuneError, PruningError, first_line
 from edge_tune.experiment import BlockGroup, Group, PrunerGroup
 from edge_tune.networks import blocks, oracle, slicing
 from edge_tune.networks.couplings import Atoms, Couplings, Side, couplings, side_of
-from edge_tune.networks.importance import importance
+from edge_tune.networks.importance import Basis, Candidates, importance
 from edge_tune.networks.structures import Slices, structure
 from edge_tune.networks.tracing import IMAGE, OUTPUT, Shape
 from edge_tune.parameters import Point, Value, of_part
@@ -32,6 +35,9 @@ from edge_tune.records.entries import Cut, left_out
 from edge_tune.wording import verb
 
 Plan = Sequence[Cut]
+
+NOTHING_ELSE = Basis()
+"""Whoever ranks by the weights alone needs no more."""
 
 SHOWN = 8
 """So many weights are told in a sentence."""
@@ -57,20 +63,26 @@ def kept_count(sparsity: float, slices: int, granularity: int = 1) -> int:
 
 
 def make_plan(
-    model: nn.Module, groups: Mapping[str, Group], point: Point, coupled: Couplings, granularity: int = 1
+    model: nn.Module,
+    groups: Mapping[str, Group],
+    point: Point,
+    coupled: Couplings,
+    granularity: int = 1,
+    basis: Basis = NOTHING_ELSE,
 ) -> Plan:
     """Return what stays of all groups that `point` speaks of: first the blocks, then the slices of what is left.
 
     Args:
         coupled: What must be removed together in `model`.
         granularity: Kept counts are multiples of it, as `kept_count` has it.
+        basis: What slices are ranked by besides their weights.
 
     Raises:
         PruningError: A weight is tied to what must stay, or to a weight of another group.
     """
     chosen = plan_blocks(groups, point)
     shorter, coupled = shortened(model, chosen, coupled)
-    return (*chosen, *plan_slices(shorter, groups, point, coupled, granularity))
+    return (*chosen, *plan_slices(shorter, groups, point, coupled, granularity, basis))
 
 
 def plan_blocks(groups: Mapping[str, Group], point: Point) -> Plan:
@@ -104,7 +116,12 @@ def shortened(model: nn.Module, plan: Plan, coupled: Couplings) -> tuple[nn.Modu
 
 
 def plan_slices(
-    model: nn.Module, groups: Mapping[str, Group], point: Point, coupled: Couplings, granularity: int = 1
+    model: nn.Module,
+    groups: Mapping[str, Group],
+    point: Point,
+    coupled: Couplings,
+    granularity: int = 1,
+    basis: Basis = NOTHING_ELSE,
 ) -> Plan:
     """Return which slices stay of every weight in the groups that `point` speaks of: the most important ones.
 
@@ -115,14 +132,15 @@ def plan_slices(
     Args:
         coupled: What must be removed together in `model`.
         granularity: Kept counts are multiples of it, as `kept_count` has it.
+        basis: What slices are ranked by besides their weights.
 
     Raises:
-        PruningError: A weight is tied to what must stay, or to a weight of another group.
+        PruningError: A weight is tied to what must stay, or to a weight of another group, or cannot be ranked so.
 
     Source: Li et al., ICLR 2017, arXiv:1608.08710, section 3.1; ranks are taken once, before any removal.
     """
     try:
-        return _planned(model, groups, point, coupled, granularity)
+        return _planned(model, groups, point, coupled, granularity, basis)
     except EdgeTuneError:
         raise
     except Exception as error:
@@ -142,7 +160,14 @@ def own_names(groups: Mapping[str, Group]) -> list[str]:
     return [name for name in dict.fromkeys(names) if ":" in name]
 
 
-def _planned(model: nn.Module, groups: Mapping[str, Group], point: Point, coupled: Couplings, granularity: int) -> Plan:
+def _planned(
+    model: nn.Module,
+    groups: Mapping[str, Group],
+    point: Point,
+    coupled: Couplings,
+    granularity: int,
+    basis: Basis,
+) -> Plan:
     cuts = [
         cut
         for label, group in groups.items()
@@ -150,7 +175,7 @@ def _planned(model: nn.Module, groups: Mapping[str, Group], point: Point, couple
         for cut in whole(model, group, asked, coupled)
     ]
     removed = np.array(
-        [atom for family in families(cuts, coupled) for atom in _lowest(model, family, coupled, granularity)],
+        [atom for family in families(cuts, coupled) for atom in _lowest(model, family, coupled, granularity, basis)],
         dtype=np.int64,
     )
     return tuple(_without(cut, removed, coupled) for cut in cuts)
@@ -238,12 +263,12 @@ def families(cuts: Iterable[Cut], coupled: Couplings) -> list[Family]:
     return [members for members, _ in families]
 
 
-def _lowest(model: nn.Module, family: Family, coupled: Couplings, granularity: int) -> list[int]:
+def _lowest(model: nn.Module, family: Family, coupled: Couplings, granularity: int, basis: Basis) -> list[int]:
     """Return the atoms to remove: of each part of what is tied, those that the structure chooses."""
     _check_family(family, coupled)
     scores: dict[int, float] = defaultdict(float)
     for cut in family:
-        of_slices = _scores(model, cut).double().tolist()
+        of_slices = _scores(model, cut, coupled, basis).double().tolist()
         for atom, score in zip(coupled.atoms[_side(cut)].tolist(), of_slices, strict=True):
             scores[atom] += score
     parts = parts_of(family, coupled)
@@ -261,25 +286,54 @@ def _lowest(model: nn.Module, family: Family, coupled: Couplings, granularity: i
     ]
 
 
-def _scores(model: nn.Module, cut: Cut) -> Tensor:
+def _scores(model: nn.Module, cut: Cut, coupled: Couplings, basis: Basis) -> Tensor:
     """Return how important each slice of a weight is, [slices].
 
     Raises:
         PruningError: The criterion says something else.
     """
-    slices = structure(cut.structure).of(model, cut.part)
+    kind = structure(cut.structure)
+    slices, gradients = kind.of(model, cut.part), None
     if not isinstance(slices, Tensor) or len(slices) != cut.before:
         raise PruningError(
             f"structure {cut.structure!r} must give the {cut.before} {cut.noun} of {cut.part!r} as a tensor, but got "
             f"{_said(slices)}; mend it."
         )
-    scores = importance(cut.importance)(slices.clone())  # whatever it does with them, the network keeps its weights
+    if cut.part in basis.gradients:
+        with _holding(model.get_parameter(cut.part), basis.gradients[cut.part]):
+            gradients = kind.of(model, cut.part).clone()
+    scales = partial(_scales, model, coupled.atoms[_side(cut)], coupled)
+    scores = importance(cut.importance)(Candidates(cut.part, cut.noun, slices, gradients, scales, basis.seed))
     if not isinstance(scores, Tensor) or scores.shape != slices.shape[:1] or not scores.isfinite().all():
         raise PruningError(
             f"importance {cut.importance!r} must give a finite number for each of the {len(slices)} {cut.noun} of "
             f"{cut.part!r}, but got {_said(scores)}; mend the criterion."
         )
     return scores
+
+
+@contextmanager
+def _holding(parameter: nn.Parameter, values: Tensor) -> Iterator[None]:
+    """Have a parameter hold other values for a while, so that they can be taken apart as it is."""
+    own = parameter.data
+    parameter.data = values
+    try:
+        yield
+    finally:
+        parameter.data = own
+
+
+def _scales(model: nn.Module, atoms: Atoms, coupled: Couplings) -> Tensor:
+    """Return |gamma| of each of these slices, summed over the batch norms they pass through; NaN if through none."""
+    scales = np.full(max(coupled.holders) + 1, np.nan)
+    layers = dict(model.named_modules())
+    for side in sorted(coupled.sides_of(np.unique(atoms).tolist())):
+        norm = layers.get(side.name)
+        if isinstance(norm, _BatchNorm) and norm.affine:
+            its = coupled.atoms[side]
+            scales[its] = np.nan_to_num(scales[its])
+            np.add.at(scales, its, norm.weight.detach().abs().double().numpy())
+    return torch.from_numpy(scales[atoms])
 
 
 def _said(given: object) -> str:

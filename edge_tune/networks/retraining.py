@@ -67,15 +67,16 @@ class State:
 def make_state(model: nn.Module, recipe: Retraining) -> State:
     """Return the state before the first epoch of a recipe, for the parameters that `model` has now."""
     average = Average(model, settled(recipe.average.decay)) if recipe.average else None
-    return State(_optimiser(model, recipe), average)
+    return State(make_optimiser(model.parameters(), recipe), average)
 
 
-def _optimiser(model: nn.Module, recipe: Retraining) -> torch.optim.Optimizer:
+def make_optimiser(parameters: Iterable[nn.Parameter], recipe: Retraining) -> torch.optim.Optimizer:
+    """Return the optimiser of a recipe."""
     lr, weight_decay = settled(recipe.lr), settled(recipe.weight_decay)
     if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     return torch.optim.SGD(
-        model.parameters(),
+        parameters,
         lr=lr,
         momentum=USUAL_MOMENTUM if recipe.momentum is None else settled(recipe.momentum),
         weight_decay=weight_decay,

@@ -1,28 +1,31 @@
-"""The unpruned network of an experiment that brings no weights: trained once, and kept.
+"""The unpruned network of an experiment that brings no weights, or those of other classes: trained once, and kept.
 
 Its weights are kept by network, data, recipe and seed, and found again by a study with the same options.
 """
 
 import hashlib
 import json
+import math
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edge_tune.errors import ExperimentError, ExportError, RetrainingError
-from edge_tune.experiment import Cosine, Experiment, Retraining
+from edge_tune.experiment import Cosine, Experiment, Retraining, settled
 from edge_tune.files import write_atomically
 from edge_tune.networks import datasets, models, onnx_export, stored
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate
-from edge_tune.networks.retraining import STATISTICS_IMAGES, retrain
+from edge_tune.networks.retraining import STATISTICS_IMAGES, computes_in_bf16, make_optimiser, retrain
 from edge_tune.networks.tracing import Shape
-from edge_tune.networks.weights import not_finite, read_weights
-from edge_tune.wording import listed
+from edge_tune.networks.weights import Pretrained, load_weights, not_finite, read_weights
+from edge_tune.wording import counted, listed
 
 RECIPES = {"digits": Retraining(epochs=10, lr=0.05, decay=Cosine(), batch_size=64)}
 """Recipes that suit a data set; any other one gets USUAL_RECIPE."""
@@ -30,37 +33,54 @@ RECIPES = {"digits": Retraining(epochs=10, lr=0.05, decay=Cosine(), batch_size=6
 USUAL_RECIPE = Retraining(epochs=120, lr=0.1, decay=Cosine(), weight_decay=5e-4)
 
 
-def training_recipe(experiment: Experiment) -> Retraining:
-    """Return the experiment's own recipe for its unpruned network, or the data set's."""
-    return experiment.training or RECIPES.get(str(experiment.data.name), USUAL_RECIPE)
+FINE_TUNING = Retraining(epochs=10, lr=0.01, decay=Cosine(), batch_size=64)
+"""For a network that has learned other classes: few epochs at a small rate."""
+
+CLASSIFIER_STEPS = 200
+"""So many steps at least, in whole passes, a new classifier is trained alone."""
 
 
-def weights_file(experiment: Experiment, dataset: Dataset) -> Path:
+def training_recipe(experiment: Experiment, pretrained: Pretrained | None = None) -> Retraining:
+    """Return the experiment's own recipe for its unpruned network, or what suits its data and what it has learned."""
+    usual = FINE_TUNING if pretrained else RECIPES.get(str(experiment.data.name), USUAL_RECIPE)
+    return experiment.training or usual
+
+
+def weights_file(experiment: Experiment, dataset: Dataset, pretrained: Pretrained | None = None) -> Path:
     """Return where the weights of this network, as it is defined now, data and recipe are kept."""
-    recipe = asdict(training_recipe(experiment))
+    recipe = asdict(training_recipe(experiment, pretrained))
     network = models.build(experiment.model, dataset.num_classes)
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
     architecture = [experiment.model, shapes, models.source(experiment.model)]
     made_by = [recipe, STATISTICS_IMAGES, experiment.search.seed]
-    key = json.dumps([architecture, dataset.digest, *made_by], sort_keys=True)
+    made_from = [pretrained.digest, pretrained.classifier, CLASSIFIER_STEPS] if pretrained else []
+    key = json.dumps([architecture, dataset.digest, *made_by, *made_from], sort_keys=True)
     return datasets.cache_folder() / "weights" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
 
-def trained_weights(experiment: Experiment, dataset: Dataset, say: Callable[[str], None]) -> dict[str, Tensor]:
+def trained_weights(
+    experiment: Experiment, dataset: Dataset, say: Callable[[str], None], pretrained: Pretrained | None = None
+) -> dict[str, Tensor]:
     """Return the weights kept from an earlier training, or train now and keep them.
+
+    A network that has learned other classes gets a new classifier, which is trained alone first, at the recipe's
+    learning rate, while all else is frozen and the batch norms keep their statistics; then the whole network is trained
+    by the recipe: the experiment's `training`, or FINE_TUNING if that is None.
 
     Args:
         say: Receives a line an epoch.
+        pretrained: What the network has learned of other classes; None trains it from nothing.
 
     Raises:
         ExperimentError: There is no place to keep them.
         RetrainingError: The training diverged; nothing is kept.
     """
-    file = weights_file(experiment, dataset)
+    file = weights_file(experiment, dataset, pretrained)
     if not file.is_file():
         _check_writable(file.parent)
-        say(f"No weights were given: training {experiment.model} on {dataset.name} once.")
-        write_atomically(file, _train(experiment, dataset, say))
+        what = f"Training {experiment.model} with its new classifier" if pretrained else ""
+        say(f"{what or f'No weights were given: training {experiment.model}'} on {dataset.name} once.")
+        write_atomically(file, _train(experiment, dataset, say, pretrained))
     say(f"Unpruned weights: {file}")
     return read_weights(str(file))
 
@@ -90,10 +110,15 @@ def checked_onnx(network: nn.Module, input_shape: Shape) -> bytes:
         raise ExperimentError(f"model: {error}") from error
 
 
-def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None]) -> bytes:
-    recipe, seed = training_recipe(experiment), experiment.search.seed
+def _train(
+    experiment: Experiment, dataset: Dataset, say: Callable[[str], None], pretrained: Pretrained | None
+) -> bytes:
+    recipe, seed = training_recipe(experiment, pretrained), experiment.search.seed
     torch.manual_seed(seed)
     network = models.build(experiment.model, dataset.num_classes)
+    if pretrained:
+        load_weights(network, {**network.state_dict(), **pretrained.body}, "the given weights")
+        _train_classifier(network, pretrained.classifier, dataset, recipe, seed, say)
     for epoch in retrain(network, dataset.train, recipe, augmentation=dataset.augmentation, seed=seed):
         say(
             f"  epoch {epoch.epoch}/{recipe.epochs}: training loss {epoch.train_loss:.3f}, "
@@ -107,3 +132,48 @@ def _train(experiment: Experiment, dataset: Dataset, say: Callable[[str], None])
     evaluation = evaluate(network, dataset.validation)
     say(f"  val_top1 {evaluation.top1:.2f} on {evaluation.images} images")
     return stored.to_bytes(network)
+
+
+def _train_classifier(
+    network: nn.Module,
+    classifier: tuple[str, ...],
+    dataset: Dataset,
+    recipe: Retraining,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    """Train these parameters of a network alone, in place; its batch norms and dropouts compute as in inference.
+
+    Raises:
+        RetrainingError: The loss of a pass is not a finite number.
+    """
+    started = time.perf_counter()
+    batch_size = int(settled(recipe.batch_size))
+    passes = math.ceil(CLASSIFIER_STEPS / math.ceil(len(dataset.train) / batch_size))
+    was_trained = {parameter: parameter.requires_grad for parameter in network.parameters()}
+    network.eval().to(memory_format=torch.channels_last).requires_grad_(False)
+    own = [network.get_parameter(name).requires_grad_() for name in classifier]
+    optimiser = make_optimiser(own, recipe)
+    loss = math.nan
+    for number in range(passes):
+        total, seen = 0.0, 0
+        for images, labels in dataset.train.batches(batch_size, augment=dataset.augmentation, seed=seed + number):
+            with torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bf16(recipe)):
+                outputs = network(images.contiguous(memory_format=torch.channels_last))
+                of_batch = functional.cross_entropy(outputs, labels)
+            optimiser.zero_grad(set_to_none=True)
+            of_batch.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total, seen = total + of_batch.item() * len(labels), seen + len(labels)
+        loss = total / seen
+        if not math.isfinite(loss):
+            raise RetrainingError(
+                f"the new classifier alone, pass {number + 1}: the training loss must be finite, but got {loss} at lr "
+                f"{recipe.lr:g}; lower the learning rate."
+            )
+    for parameter, trains in was_trained.items():
+        parameter.requires_grad_(trains)
+    say(
+        f"  the new classifier alone, {counted(passes, 'pass', 'passes')}: training loss {loss:.3f}, "
+        f"{time.perf_counter() - started:.1f} s"
+    )

@@ -5,7 +5,8 @@ import io
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,38 @@ from torch import Tensor, nn
 from edge_tune.errors import ExperimentError
 from edge_tune.loading import without_secrets
 from edge_tune.networks.download import download
-from edge_tune.wording import listed
+from edge_tune.wording import counted, listed
+
+AUXILIARY = {"GoogLeNet": ("aux1.", "aux2."), "Inception3": ("AuxLogits.",)}
+"""torchvision's networks whose published files hold classifiers for training only: EdgeTune builds none of these."""
+
+OLD_NAMES = {
+    "DenseNet": ((r"(denselayer\d+\.(?:norm|conv))\.([12]\.\w+)$", r"\1\2"),),
+    "VisionTransformer": ((r"(\.mlp)\.linear_1\.(\w+)$", r"\1.0.\2"), (r"(\.mlp)\.linear_2\.(\w+)$", r"\1.3.\2")),
+}
+"""torchvision's networks whose published files are older than the names of their layers: what these were, and are."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that fit a network but for the number of its classes, so that it needs a new classifier.
+
+    Attributes:
+        body: All of them but the classifier's, by name.
+        classifier: The names of the classifier's parameters.
+    """
+
+    body: Mapping[str, Tensor]
+    classifier: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """A short text that is equal for equal weights."""
+        sha256 = hashlib.sha256()
+        for name, value in sorted(self.body.items()):
+            sha256.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            sha256.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return sha256.hexdigest()[:16]
 
 
 def read_weights(source: str, say: Callable[[str], None] = lambda line: None) -> dict[str, Tensor]:
@@ -69,7 +101,36 @@ def state_in(content: bytes, source: str) -> dict[str, Tensor]:
     return weights
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+def load_pretrained(
+    model: nn.Module, weights: Mapping[str, Tensor], num_classes: int, source: str, say: Callable[[str], None]
+) -> Pretrained | None:
+    """Copy weights that a user gives into `model`, also those that torchvision publishes for it, under older names.
+
+    Where only the number of classes differs, the model keeps its own classifier, and what fits is returned.
+
+    Args:
+        source: Where the weights came from, for the message.
+        say: Receives a line for whatever is not copied as it is named.
+
+    Raises:
+        ExperimentError: As `load_weights`.
+    """
+    weights = _as_built(model, weights, say)
+    own = model.state_dict()
+    names = _other_classifier(own, weights, num_classes)
+    if not names:
+        load_weights(model, weights, source)
+        return None
+    body = {name: value for name, value in weights.items() if name not in names}
+    load_weights(model, {**body, **{name: own[name] for name in names}}, source)
+    say(
+        f"weights: {counted(len(weights[names[0]]), 'class', 'classes')}, the data has {num_classes}: a new classifier "
+        f"({', '.join(names)}) is trained, first alone, then with the whole network."
+    )
+    return Pretrained(body, names)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Copy `weights` into `model`; every name and shape must agree, and every value be a finite number.
 
     Args:
@@ -85,13 +146,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     changed = [name for name in own if name in weights and weights[name].shape != own[name].shape]
     if not (missing or unexpected or changed):
         _check_values(own, weights, source)
-        model.load_state_dict(weights)
+        own.update(weights)  # it also knows the versions of the layers that have the shapes just compared
+        model.load_state_dict(own)
         return
-    if not (missing or unexpected) and (counts := _class_counts(own, weights, changed)):
-        raise ExperimentError(
-            f"{source}: weights must fit the network, but only the classifier ({', '.join(changed)}) differs: "
-            f"the file has {counts[0]} classes, the data {counts[1]}; give weights trained on this data."
-        )
     shapes = [f"{name} {list(weights[name].shape)} instead of {list(own[name].shape)}" for name in changed]
     findings = (("lacks", missing), ("has the unknown", unexpected), ("has the shapes", shapes))
     raise ExperimentError(
@@ -173,14 +230,41 @@ def _unreadable(content: bytes, source: str) -> ExperimentError:
     )
 
 
-def _class_counts(
-    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], changed: Sequence[str]
-) -> tuple[int, int] | None:
-    """Return the classes of the file and of the network if that is all they differ in."""
-    last = list(own)[-2:]
-    if not all(name in last and weights[name].dim() == own[name].dim() for name in changed):
-        return None
-    if any(weights[name].shape[1:] != own[name].shape[1:] for name in changed):
-        return None
-    counts = {(len(weights[name]), len(own[name])) for name in changed}
-    return counts.pop() if len(counts) == 1 else None
+def _as_built(model: nn.Module, weights: Mapping[str, Tensor], say: Callable[[str], None]) -> dict[str, Tensor]:
+    """Return weights under today's names, and without classifiers that a network of torchvision is built without."""
+    own = model.state_dict()
+    kinds = {kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("torchvision.models.")}
+    patterns = [pattern for kind in kinds for pattern in OLD_NAMES.get(kind, ())]
+    prefixes = [prefix for kind in sorted(kinds) for prefix in AUXILIARY.get(kind, ())]
+    renamed: dict[str, str] = {}
+    for name in weights:
+        for old, new in patterns:
+            today = re.sub(old, new, name)
+            if name not in own and today in own and today not in weights:
+                renamed[name] = today
+    left_out = [name for name in weights if name not in own and name.startswith(tuple(prefixes))]
+    if renamed:
+        old, today = next(iter(renamed.items()))
+        say(f"weights: {counted(len(renamed), 'older name')} read as torchvision's of today, such as {old} as {today}.")
+    if left_out:
+        heads = ", ".join(prefix.removesuffix(".") for prefix in prefixes)
+        say(
+            f"weights: {counted(len(left_out), 'tensor')} of {heads} left out: classifiers that only training uses, "
+            f"which the network is built without."
+        )
+    return {renamed.get(name, name): value for name, value in weights.items() if name not in left_out}
+
+
+def _other_classifier(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], num_classes: int) -> tuple[str, ...]:
+    """Return the names of the classifier's parameters if weights are of another number of classes; else none.
+
+    A layer with so many outputs that alone differs, and in their number only, is read by no other: it classifies.
+    """
+    changed = [name for name in own if name in weights and weights[name].shape != own[name].shape]
+    layers = {name.rpartition(".")[0] for name in changed}
+    whole = tuple(name for name in own if name.rpartition(".")[0] in layers)
+    if len(layers) != 1 or not set(whole) <= weights.keys():
+        return ()
+    counts = {(*weights[name].shape[:1], *own[name].shape[:1]) for name in whole}
+    alike = all(weights[name].shape[1:] == own[name].shape[1:] and own[name].dim() for name in whole)
+    return whole if alike and len(counts) == 1 and counts.pop()[1:] == (num_classes,) else ()

@@ -500,7 +500,8 @@ def _remedy(experiment: Experiment) -> str:
     if experiment.weights:
         return (
             f"Check that the weights are of this network, for these classes in this order, and for RGB images in 0..1 "
-            f"normalised by mean {MEAN} and std {STD}."
+            f"normalised by mean {MEAN} and std {STD}; where a new classifier was trained, train longer or at another "
+            f"rate (in the experiment file: training=et.Retraining(...))."
         )
     recipe = training_recipe(experiment)
     return (

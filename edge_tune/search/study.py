@@ -8,19 +8,30 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from edge_tune.benchmark import granularity
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import AUTO, Benchmark, BlockGroup, Experiment, Group
 from edge_tune.loading import without_secrets
-from edge_tune.networks import checking, datasets, finding, models, onnx_export, sensitivity, stored, training
+from edge_tune.networks import (
+    checking,
+    datasets,
+    finding,
+    gradients,
+    models,
+    onnx_export,
+    sensitivity,
+    stored,
+    training,
+)
 from edge_tune.networks.couplings import Couplings
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import Augmentation, Split
+from edge_tune.networks.importance import Basis
 from edge_tune.networks.tracing import Shape
-from edge_tune.networks.weights import is_download, load_weights, read_weights
+from edge_tune.networks.weights import Pretrained, is_download, load_pretrained, load_weights, read_weights
 from edge_tune.records.entries import Effect
 from edge_tune.wording import counted, listed
 
@@ -38,6 +49,7 @@ class Study:
         digest: Of everything that decides what a trial reports, but for the search itself.
         granularity: Channel granularity: every kept count is aligned to it; 1 for as asked.
         effects: Block -> what the network does without it alone, where the order of blocks was measured.
+        gradients: Of the weights that may be ranked by them, by name.
     """
 
     experiment: Experiment
@@ -51,6 +63,12 @@ class Study:
     digest: str
     granularity: int = 1
     effects: Mapping[str, Effect] = field(default_factory=dict)
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def basis(self) -> Basis:
+        """What slices are ranked by besides their weights."""
+        return Basis(self.gradients, self.experiment.search.seed)
 
     def network(self) -> nn.Module:
         """Return the unpruned network, a new one at each call."""
@@ -81,6 +99,7 @@ class Loaded:
         network: With the experiment's weights, if it names any.
         coupled: What must be removed together in it.
         onnx: The network, for the device to be tried on; its values may still be trained.
+        pretrained: The experiment's weights if they are of another number of classes: a classifier is to be trained.
     """
 
     experiment: Experiment
@@ -88,6 +107,7 @@ class Loaded:
     network: nn.Module
     coupled: Couplings
     onnx: bytes
+    pretrained: Pretrained | None = None
 
     @property
     def image(self) -> NDArray[np.float32]:
@@ -106,8 +126,8 @@ def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
     """
     torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
     dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=say)
-    experiment, network, coupled, onnx = _network(experiment, dataset.num_classes, experiment.weights, say)
-    return Loaded(experiment, dataset, network, coupled, onnx)
+    experiment, network, coupled, onnx, pretrained = _network(experiment, dataset.num_classes, experiment.weights, say)
+    return Loaded(experiment, dataset, network, coupled, onnx, pretrained)
 
 
 def check(experiment: Experiment, say: Say = datasets.silent) -> Experiment:
@@ -125,8 +145,8 @@ def check(experiment: Experiment, say: Say = datasets.silent) -> Experiment:
 
 def _network(
     experiment: Experiment, num_classes: int, weights: str | None, say: Say
-) -> tuple[Experiment, nn.Module, Couplings, bytes]:
-    """Return the experiment with its groups, the network with these weights if any, its couplings and its ONNX."""
+) -> tuple[Experiment, nn.Module, Couplings, bytes, Pretrained | None]:
+    """Return the experiment with its groups, the network with its weights, couplings, ONNX, and what to train on."""
     size = experiment.data.image_size
     network = models.build(experiment.model, num_classes)
     models.check_output(network, (3, size, size), num_classes)
@@ -138,9 +158,11 @@ def _network(
     coupled = checking.check_groups(network, experiment.groups, (3, size, size))
     for line in checking.tied_to(network, experiment.pruners, coupled):
         say(line)
+    pretrained = None
     if weights:
-        load_weights(network, read_weights(weights, say), without_secrets(weights))
-    return experiment, network, coupled, onnx
+        given = read_weights(weights, say)
+        pretrained = load_pretrained(network, given, num_classes, without_secrets(weights), say)
+    return experiment, network, coupled, onnx, pretrained
 
 
 def _found(group: Group) -> str:
@@ -152,18 +174,20 @@ def _found(group: Group) -> str:
 def prepare(
     loaded: Loaded, say: Say, measure_granularity: MeasureGranularity = granularity.measure_granularity
 ) -> Study:
-    """Train the network if it has no weights, and measure what its plans are aligned to and which blocks go first.
+    """Train the network if it has no weights or a new classifier; measure and take what its plans follow from.
 
     Args:
         measure_granularity: Measures on the host that has the device.
 
     Raises:
         RetrainingError: The training diverged.
+        ExperimentError: Gradients that are asked for cannot be taken.
         BenchmarkError: The device cannot be measured.
     """
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
-    if not experiment.weights:
-        load_weights(network, training.trained_weights(experiment, dataset, say), "the trained baseline")
+    if loaded.pretrained or not experiment.weights:
+        trained = training.trained_weights(experiment, dataset, say, loaded.pretrained)
+        load_weights(network, trained, "the trained baseline")
     effects = _effects(experiment, network, dataset, say)
     orders = {label: sorted(group.blocks, key=list(effects).index) for label, group in _unordered(experiment).items()}
     experiment = experiment.ordered(orders)
@@ -180,6 +204,22 @@ def prepare(
         digest=_digest(network, dataset, aligned_to if experiment.benchmark.align == "auto" else None),
         granularity=aligned_to,
         effects=effects,
+        gradients=_gradients(loaded, say),
+    )
+
+
+def _gradients(loaded: Loaded, say: Say) -> Mapping[str, Tensor]:
+    """Take the gradients of the weights that may be ranked by them."""
+    ranked = gradients.ranked_by_gradients(loaded.network, loaded.experiment.pruners, loaded.coupled)
+    if not ranked:
+        return {}
+    say(f"Taking the gradients of {counted(len(ranked), 'weight')}, by which 'taylor' ranks.")
+    return gradients.gradients(
+        loaded.network,
+        loaded.dataset.train,
+        ranked,
+        augmentation=loaded.dataset.augmentation,
+        seed=loaded.experiment.search.seed,
     )
 
 

@@ -131,9 +131,8 @@ class Planner:
         """Return the plan of one group of weights without some blocks; other such groups have nothing to do with it."""
         point = {f"{label}.{name}": value for name, value in asked}
         network, coupled = self._shortened(blocks)
-        return pruning.plan_slices(
-            network, self.groups, point, coupled, _granularity(self.study, is_baseline=is_baseline)
-        )
+        granularity = _granularity(self.study, is_baseline=is_baseline)
+        return pruning.plan_slices(network, self.groups, point, coupled, granularity, self.study.basis)
 
 
 def _digest(plan: Plan, point: Point) -> str:
@@ -171,7 +170,7 @@ def run_trial(
     with clock.stage("plan"):
         network = study.network()
         granularity = _granularity(study, is_baseline=baseline is not None)
-        plan = pruning.make_plan(network, study.experiment.groups, point, study.coupled, granularity)
+        plan = pruning.make_plan(network, study.experiment.groups, point, study.coupled, granularity, study.basis)
     with clock.stage("prune"):
         network = pruning.prune(network, plan, study.coupled)
     record = Record(

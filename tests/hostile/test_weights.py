@@ -120,7 +120,7 @@ VALUES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "other classes": (
         {**state(), "3.weight": torch.zeros(7, 36), "3.bias": torch.zeros(7)},
-        "the file has 7 classes, the data 10",
+        r"has the shapes 3.weight \[7, 36\] instead of \[10, 36\], 3.bias \[7\] instead of \[10\]",
     ),
     "names that are numbers": (dict(enumerate(network().state_dict().values())), "the file lacks 0.weight"),  # type: ignore[arg-type]
 }
