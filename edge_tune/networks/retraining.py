@@ -70,7 +70,7 @@ def make_state(model: nn.Module, recipe: Retraining) -> State:
     return State(make_optimiser(model.parameters(), recipe), average)
 
 
-def make_optimiser(parameters: Iterable[nn.Parameter], recipe: Retraining) -> torch.optim.Optimizer:
+def make_optimiser(parameters: Iterable[Tensor], recipe: Retraining) -> torch.optim.Optimizer:
     """Return the optimiser of a recipe."""
     lr, weight_decay = settled(recipe.lr), settled(recipe.weight_decay)
     if recipe.optimiser == "adamw":
