@@ -133,7 +133,7 @@ def finite_only(net: nn.Module, x: Tensor) -> object:
         ),
         (
             within(lambda net, x: x * net.c(net.c.bias[:1].view(1, 1)), c=nn.Linear(1, 1)),
-            r"'block2.relu.1.c' \(class Linear\) must be given images in the first dimension, 2 here, but is given \[1",
+            r"'block2.relu.1.c' \(class Linear\) must be given something for each image in the first dimension, of 2 ",
         ),
         (
             within(lambda net, x: x @ net.missing if net.training else x),

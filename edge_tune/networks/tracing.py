@@ -597,8 +597,9 @@ def _check_layer(layer: nn.Module, input: Tensor, output: object, images: int) -
         )
     if len(input) % images or len(output) % images:
         raise _UntraceableError(
-            f"must be given images in the first dimension, {images} here, but is given {list(input.shape)} and returns "
-            f"{list(output.shape)}; move the images there first"
+            f"must be given something for each image in the first dimension, of {images} here, but is given "
+            f"{list(input.shape)} and returns {list(output.shape)}; move the images there, or expand what is the same "
+            f"for all"
         )
 
 
