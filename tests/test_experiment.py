@@ -128,6 +128,18 @@ def test_training_of_the_unpruned_network_has_no_teacher() -> None:
     assert experiment(retraining=recipe).retraining == recipe
 
 
+def test_unpruned_network_is_a_baseline_where_all_are_retrained_by_one_recipe() -> None:
+    one = experiment(target="minimise latency_ms where top1 >= unpruned_retrained - 1")
+    assert one.baseline_names == ("half", "unpruned_retrained")
+    assert one.baseline_point("unpruned_retrained") == {}
+    assert one.baseline_point("half") == one.point(one.baselines["half"])
+    searched = et.Retraining(epochs=2, lr=et.LogUniform(0.01, 0.1))
+    for recipe in (et.Retraining(epochs=0, lr=0.1), searched):
+        assert experiment(retraining=recipe, baselines={}).baseline_names == ()
+        with pytest.raises(ExperimentError, match=r"^target: compares with 'unpruned_retrained', which there is only"):
+            experiment(retraining=recipe, baselines={}, target=one.target)
+
+
 def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> None:
     recipe = et.Retraining(
         epochs=2,
@@ -197,7 +209,7 @@ def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> Non
         ({"target": "minimise macs where speed > 2"}, r"target: a metric must be one of .*, but got 'speed'"),
         (
             {"target": "minimise macs where top1 > fast"},
-            r"target: a bound must be a number or one of the study's baselines, \['unpruned', 'half'\], but got 'fast'",
+            r"target: a bound must be .* baselines, \['unpruned', 'half', 'unpruned_retrained'\], but got 'fast'",
         ),
         ({"retraining": et.Retraining(epochs=-1, lr=0.1)}, r"retraining: epochs must be .* at least 0, but got -1"),
         ({"retraining": et.Retraining(epochs=1, lr=0)}, r"retraining: lr must be a number and hold 0 < lr, but got 0"),
@@ -278,6 +290,10 @@ def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> Non
         ({"baselines": None}, r"baselines: must be a dict of name -> label -> sparsity, but got None"),
         ({"baselines": {1: {"first": 0.5, "second": 0.5}}}, r"baselines\[1\]: a name must consist of .* but got 1"),
         ({"baselines": {"b": 0.5}}, r"baselines\['b'\]: must be a dict of label -> sparsity, but got 0.5"),
+        (
+            {"baselines": {"unpruned_retrained": {"first": 0.5, "second": 0.5}}},
+            r"'unpruned_retrained' is measured anyway; give this baseline another name",
+        ),
         ({"baselines": {"trial_0002": {"first": 0.5, "second": 0.5}}}, r"\['trial_0002'\]: trials are named so"),
         ({"baselines": {"unpruned": {"first": 0.5, "second": 0.5}}}, r"'unpruned' is measured anyway"),
     ],
