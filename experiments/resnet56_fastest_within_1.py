@@ -23,7 +23,7 @@ experiment = et.Experiment(
         "layer_3.2": et.PrunerGroup("filters", conv1(3, [2, 3, 5, 6, 7, 8]), sparsity=ANY),
     },
     target="minimise latency_ratio where top1 >= unpruned - 1",
-    # A rate of 0.1 undoes in its first epochs what the network knew; it takes long retraining to come back from that.
+    # A rate of 0.1 takes from the network in its first epochs what later ones must teach it again.
     retraining=et.Retraining(epochs=20, lr=0.03, decay=et.Cosine(), distillation=et.Distillation()),
     stopping=[et.Hopeless(after_epochs=1)],
     benchmark=et.Benchmark(device="CPU", runs=200),

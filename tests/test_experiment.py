@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR, St
 import edge_tune as et
 import edge_tune.experiment
 from edge_tune.errors import ExperimentError
+from edge_tune.experiment import settled
 from edge_tune.loading import as_json, as_text, identity, load_experiment, objective_from_json
 from tests.networks import BLOCKS, experiment
 
@@ -324,6 +325,14 @@ def test_shipped_experiment_loads_with_the_schedule_of_the_dissertation(name: st
     assert shipped.target == (et.Maximise("top1") if name == "resnet56_top1" else et.Minimise("latency_ratio"))
     assert shipped.retraining.epochs == (0 if name == "resnet56_no_retraining" else 70)
     assert shipped.rule(et.Hopeless) == et.Hopeless(after_epochs=0 if name == "resnet56_no_retraining" else 1)
+
+
+def test_shipped_experiment_looks_for_the_fastest_within_a_point_by_what_the_unpruned_network_teaches() -> None:
+    shipped = load_experiment(EXPERIMENTS / "resnet56_fastest_within_1.py")
+    assert shipped.objective.text == "minimise latency_ratio where top1 >= unpruned - 1"
+    assert shipped.retraining.distillation == et.Distillation()
+    assert 0.02 <= settled(shipped.retraining.lr) <= 0.05
+    assert shipped.baseline_names == ("off_the_shelf", "unpruned_retrained")
 
 
 @pytest.mark.parametrize(
