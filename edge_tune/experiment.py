@@ -297,6 +297,9 @@ PARTS: Mapping[str, tuple[type, Sequence[str]]] = {
 
 Optimiser = Literal["sgd", "adamw"]
 
+USUAL_MOMENTUM = 0.9
+"""Of SGD, where a recipe names none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
