@@ -29,7 +29,8 @@ FURTHEST = 0.9
 """Where a range ends of what may go by three quarters for less than half of what the network knows."""
 
 LEAST_WON = 0.01
-"""Of the latency: what wins less is left out."""
+"""Of the latency: what wins less is left out, if that is certain: if all of it would still be less at the lower ends of
+the ratios' intervals."""
 
 DIFFERS = 3.0
 """Times as sensitive is another group, if there is room for one."""
@@ -44,16 +45,38 @@ Kind = TypeVar("Kind", bound=Group)
 
 
 @dataclass(frozen=True)
+class Gain:
+    """Which share of the latency is won without several parts, if what single ones win adds up.
+
+    Attributes:
+        most: By the lower ends of the intervals.
+    """
+
+    won: float
+    most: float
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it is certainly too little."""
+        return max(self.won, self.most) < LEAST_WON
+
+    def __str__(self) -> str:
+        if self.won < LEAST_WON:
+            return f"nothing that noise does not hide, at most {_percent(self.most)},"
+        return _percent(self.won)
+
+
+@dataclass(frozen=True)
 class Proposed(Generic[Kind]):
     """A group, and why it is as it is.
 
     Attributes:
-        won: Share of the latency that the end of its range wins, if what single parts win adds up.
+        gain: What the end of its range wins.
     """
 
     group: Kind
     why: str
-    won: float
+    gain: Gain
 
 
 @dataclass(frozen=True)
@@ -96,6 +119,17 @@ class _Sensitivity:
         shares = [0.0, *(removal.share for removal in self._of(part))]
         won = [0.0, *(1 - removal.cost.ratio.ratio for removal in self._of(part))]
         return float(np.interp(share, shares, won))
+
+    def may_win(self, part: Part, share: float) -> float:
+        """Return which share of the latency is won at most, by the lower end of the interval."""
+        shares = [0.0, *(removal.share for removal in self._of(part))]
+        won = [0.0, *(1 - removal.cost.ratio.low for removal in self._of(part))]
+        return float(np.interp(share, shares, won))
+
+    def gain(self, parts: Sequence[Part], share: float) -> Gain:
+        """Return which share of the latency is won without a share of each of these parts."""
+        won, most = (sum(one(part, share) for part in parts) for one in (self.won, self.may_win))
+        return Gain(won, most)
 
     def end(self, sets: Sequence[Part]) -> float:
         """Return which share of each of these sets may go until the network would only guess, a multiple of STEP."""
@@ -140,9 +174,10 @@ def _set_groups(
         sturdy, fragile = _parted(run.members, lambda part: sensitivity.end([part]) >= LEAST_END)
         if fragile:
             left_out.append(LeftOut(_names(fragile), _too_sensitive(fragile, sensitivity)))
-        won = sum(sensitivity.won(part, sensitivity.end([part])) for part in sturdy)
-        if sturdy and won < LEAST_WON:
-            left_out.append(LeftOut(_names(sturdy), _saves_nothing(won)))
+        gains = [sensitivity.gain([part], sensitivity.end([part])) for part in sturdy]
+        gain = Gain(sum(one.won for one in gains), sum(one.most for one in gains))
+        if sturdy and gain.is_nothing:
+            left_out.append(LeftOut(_names(sturdy), _saves_nothing(gain)))
         elif sturdy:
             kept += [(part.role, part.place, part) for part in sturdy]
     for label, members in _cut(runs(kept, most), sensitivity, most):
@@ -155,14 +190,14 @@ def _set_groups(
                 )
             )
             continue
-        won = sum(sensitivity.won(part, end) for part in members)
-        if won < LEAST_WON:
-            left_out.append(LeftOut(_names(members), _saves_nothing(won)))
+        gain = sensitivity.gain(members, end)
+        if gain.is_nothing:
+            left_out.append(LeftOut(_names(members), _saves_nothing(gain)))
             continue
         group = PrunerGroup(
             "filters", [weight for part in members for weight in part.weights], sparsity=Uniform(0.0, end)
         )
-        yield label, Proposed(group, _why_sets(members, end, won, sensitivity), won)
+        yield label, Proposed(group, _why_sets(members, end, gain, sensitivity), gain)
 
 
 def _cut(found: Sequence[Run[Part]], sensitivity: _Sensitivity, most: int) -> Iterator[tuple[str, Sequence[Part]]]:
@@ -208,9 +243,9 @@ def _block_groups(
         order = sorted(sturdy, key=lambda block: sensitivity.lost(block, 1.0))
         lost = list(accumulate(sensitivity.lost(block, 1.0) for block in order))
         most = sum(one <= 1 for one in lost)
-        won = sum(sensitivity.won(block, 1.0) for block in order[:most])
-        if sturdy and won < LEAST_WON:
-            left_out.append(LeftOut(_names(sturdy), _saves_nothing(won)))
+        gain = sensitivity.gain(order[:most], 1.0)
+        if sturdy and gain.is_nothing:
+            left_out.append(LeftOut(_names(sturdy), _saves_nothing(gain)))
         elif sturdy:
             names = _names(order)
             group = BlockGroup(
@@ -220,12 +255,12 @@ def _block_groups(
                 f"{counted(len(order), 'block')} with an input of {channels} channels, {height} pixels high; without "
                 f"one, {_percents(sensitivity.lost(block, 1.0) for block in order)} of what the network knows is lost, "
                 f"first {names[0]}. Without the first {most}, {_percent(lost[most - 1])}, if these add up, and "
-                f"{_percent(won)} of the latency."
+                f"{gain} of the latency."
             )
-            yield f"blocks_{channels}x{height}", Proposed(group, why, won)
+            yield f"blocks_{channels}x{height}", Proposed(group, why, gain)
 
 
-def _why_sets(members: Sequence[Part], end: float, won: float, sensitivity: _Sensitivity) -> str:
+def _why_sets(members: Sequence[Part], end: float, gain: Gain, sensitivity: _Sensitivity) -> str:
     what = {
         "stream": "what layers add to each other and every block reads",
         "inner": "what one layer puts out",
@@ -237,7 +272,7 @@ def _why_sets(members: Sequence[Part], end: float, won: float, sensitivity: _Sen
     return (
         f"{what[members[0].role]}, {counted(len(members), 'set')}; without half of one, "
         f"{_percents(sensitivity.lost(part, 0.5) for part in members)} of what the network knows is lost. At the end "
-        f"of the range{tried}, {_percent(lost)}, if these add up, and {_percent(won)} of the latency."
+        f"of the range{tried}, {_percent(lost)}, if these add up, and {gain} of the latency."
     )
 
 
@@ -248,8 +283,8 @@ def _too_sensitive(parts: Sequence[Part], sensitivity: _Sensitivity) -> str:
     return f"too sensitive: without {what}, {lost} of what the network knows is lost, and nothing is retrained here."
 
 
-def _saves_nothing(won: float) -> str:
-    return f"saves nothing: {_percent(max(won, 0.0))} of the latency, which is less than {_percent(LEAST_WON)}."
+def _saves_nothing(gain: Gain) -> str:
+    return f"saves nothing: at most {_percent(max(gain.won, gain.most, 0.0))} of the latency."
 
 
 def _parted(parts: Iterable[Part], is_first: Callable[[Part], bool]) -> tuple[list[Part], list[Part]]:
