@@ -7,6 +7,7 @@ again takes seconds, and one that was interrupted goes on.
 """
 
 import argparse
+import json
 import re
 import shlex
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+import edge_tune
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark.backend import require_device
@@ -35,16 +37,16 @@ from edge_tune.experiment import (
 )
 from edge_tune.files import write_atomically, writing
 from edge_tune.inspect import parts, text
-from edge_tune.inspect.measuring import Measured, measure
+from edge_tune.inspect.measuring import Measured, cache_file, measure
 from edge_tune.inspect.page import page
 from edge_tune.inspect.proposal import Proposal, left_out_text, propose
 from edge_tune.loading import without_secrets
 from edge_tune.networks import checking, datasets, finding, models, training
-from edge_tune.networks.couplings import Couplings, couplings
-from edge_tune.networks.datasets import Dataset
+from edge_tune.networks.couplings import couplings
 from edge_tune.networks.weights import load_weights, read_weights
 from edge_tune.objective import Maximise
 from edge_tune.records.entries import DeviceEntry
+from edge_tune.records.kept import Kept
 from edge_tune.waiting import told
 
 TARGET = "minimise latency_ratio where top1 >= unpruned - 1"
@@ -143,7 +145,8 @@ def _inspect(experiment: Experiment) -> tuple[Measured, Proposal]:
     try:
         with told(say, "all sets of filters to be found and tried"):
             coupled = couplings(network, shape)
-            found = parts.find(network, coupled)
+            known = Kept(cache_file(_architecture(network, experiment), "parts"), list[parts.Part])
+            found = known("parts", lambda: parts.find(network, coupled))
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
     if all(part.problem for part in found):
@@ -155,24 +158,21 @@ def _inspect(experiment: Experiment) -> tuple[Measured, Proposal]:
     dataset = datasets.load(data, seed=experiment.search.seed, say=say)
     if not experiment.weights:
         load_weights(network, training.trained_weights(experiment, dataset, say), "the trained baseline")
-    return _measured(network.eval(), found, coupled, dataset, experiment.benchmark, device)
-
-
-def _measured(
-    network: torch.nn.Module,
-    found: Sequence[parts.Part],
-    coupled: Couplings,
-    dataset: Dataset,
-    settings: Benchmark,
-    device: DeviceEntry,
-) -> tuple[Measured, Proposal]:
-    measured = measure(network, found, coupled, dataset, settings, device, say)
-    proposal = propose(measured, dataset.num_classes)
+    measured = measure(network.eval(), found, coupled, dataset, experiment.benchmark, device, say)
+    proposal = propose(measured, num_classes)
     if proposal.groups:
+        groups = {label: one.group for label, one in proposal.groups.items()}
+        checked = Kept(cache_file(_architecture(network, experiment), "checked"), bool)
         with told(say, "the groups to be tried together"):
-            groups = {label: one.group for label, one in proposal.groups.items()}
-            checking.check_groups(network, groups, dataset.input_shape)
+            checked(repr(groups), lambda: checking.check_groups(network, groups, shape) is not None)
     return measured, proposal
+
+
+def _architecture(network: torch.nn.Module, experiment: Experiment) -> bytes:
+    """Return what decides which parts a network has, for this version of EdgeTune: its definition, not its weights."""
+    shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
+    definition = [experiment.model, models.source(experiment.model), shapes, experiment.data.image_size]
+    return json.dumps([edge_tune.__version__, definition]).encode()
 
 
 def _found(found: Sequence[parts.Part], device: DeviceEntry) -> str:

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
@@ -152,6 +153,11 @@ def measure(
     return Measured(parts, removals, unpruned, own, table, device, len(probe.train), seconds)
 
 
+def cache_file(made_of: bytes, what: str) -> Path:
+    """Return where findings are kept that depend on this and nothing else."""
+    return datasets.cache_folder() / "inspection" / f"{hashlib.sha256(made_of).hexdigest()[:16]}-{what}.json"
+
+
 class _Stopwatch:
     """Measures what is left of one network on the device, in turns with it, and remembers it."""
 
@@ -159,10 +165,9 @@ class _Stopwatch:
         self.network, self.coupled, self.settings = network, coupled, settings
         self.onnx = onnx_export.to_onnx(network, coupled.input_shape)
         made_with = json.dumps([asdict(settings), device.device_name, device.openvino], default=str)
-        key = hashlib.sha256(self.onnx + made_with.encode()).hexdigest()[:16]
-        folder = datasets.cache_folder() / "inspection"
-        self.kept = Kept(folder / f"{key}.json", Cost)
-        self.tables = Kept(folder / f"{key}-layers.json", list[LayerEntry])
+        made_of = self.onnx + made_with.encode()
+        self.kept = Kept(cache_file(made_of, "costs"), Cost)
+        self.tables = Kept(cache_file(made_of, "layers"), list[LayerEntry])
         self.backend = open_backend(settings, measuring_cpus(settings.threads))
 
     def table(self, say: Say) -> Sequence[LayerEntry]:
