@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import log
 from pathlib import Path
 
 from torch import nn
@@ -16,7 +17,7 @@ from edge_tune.benchmark import layers
 from edge_tune.benchmark.backend import open_backend
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.statistics import noise_floor
-from edge_tune.errors import BenchmarkError
+from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.inspect.parts import ALL, Part, without
 from edge_tune.networks import datasets, onnx_export, pruning
@@ -125,9 +126,17 @@ def measure(
 
     Raises:
         BenchmarkError: The device fails while it measures.
-        ExperimentError: What was found cannot be kept.
+        ExperimentError: The network guesses, or what was found cannot be kept.
     """
     wanted = [(part, share) for part in parts if not part.problem for share in part.shares]
+    probe = _probe(network, dataset, len(wanted))
+    unpruned = probe(UNPRUNED, lambda: network)
+    guess = log(dataset.num_classes)
+    if unpruned.loss >= guess:
+        raise ExperimentError(
+            f"weights: must be trained on these images, so that something can be lost, but on {unpruned.images} of "
+            f"them the loss is {unpruned.loss:.3f}, no better than a guess's, {guess:.3f}; give others."
+        )
     first: dict[tuple[str, float], Part] = {}
     for part, share in wanted:
         first.setdefault((part.alike, share), part)
@@ -138,8 +147,6 @@ def measure(
     measured = {(part.alike, share): (part, share) for part, share in wanted if first[part.alike, share] is part}
     costs = dict(stopwatch.costs(list(measured.values()), say))
     own = stopwatch.cost(UNPRUNED, lambda: network)
-    probe = _probe(network, dataset, len(wanted))
-    unpruned = probe(UNPRUNED, lambda: network)
     effects = _effects(network, wanted, coupled, probe, unpruned, say)
     removals = {
         part.name: [

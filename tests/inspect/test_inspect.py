@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import edge_tune as et
 from edge_tune import run
 from edge_tune.inspect.__main__ import main
 from edge_tune.loading import load_experiment
+from tests.inspect.networks import residual
 
 ROOT = Path(__file__).parents[2]
 DATA = ["--data=digits", "--image-size=16"]
@@ -40,7 +42,8 @@ def test_a_network_is_inspected_and_the_proposed_experiment_runs_to_a_table(
     assert experiment.target == "minimise latency_ratio where top1 >= unpruned - 1"
     assert experiment.data == et.Data("digits", image_size=16)
     (blocks,) = experiment.block_groups.values()
-    assert sorted(blocks.order or ()) == sorted(blocks.blocks) == ["blocks.0", "blocks.1", "blocks.2"]
+    assert sorted(blocks.order or ()) == sorted(blocks.blocks)
+    assert set(blocks.blocks) <= {"blocks.0", "blocks.1", "blocks.2"}  # one may be too sensitive
     text = Path("mine.py").read_text()
     assert "# Groups interact, and retraining makes up" in " ".join(text.split())
     style = [sys.executable, "-m", "ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), "mine.py"]
@@ -90,3 +93,20 @@ def test_bad_input_is_one_sentence_before_anything_starts(
     assert "Measuring" not in said.out
     assert "training" not in said.out
     assert sorted(Path.cwd().iterdir()) == before
+
+
+def test_a_network_that_guesses_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    network = residual(10)
+    with torch.no_grad():
+        network.get_parameter("fc.weight").mul_(100)  # sure of what it does not know
+    torch.save(network.state_dict(), "random.pt")
+    assert main([RESIDUAL, *DATA, "--weights=random.pt", "--device=fake"]) == 2
+    assert "weights: must be trained on these images, so that something can be lost" in capsys.readouterr().err
+
+
+def test_a_formula_in_place_of_a_device_is_inspected_and_has_no_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([RESIDUAL, *DATA, "--device=fake"]) == 0
+    said = capsys.readouterr().out
+    assert "Written: residual_on_digits.py" in said
+    assert load_experiment(Path("residual_on_digits.py")).benchmark.device == "fake"
