@@ -76,9 +76,10 @@ class Part:
 
     def time_share(self, table: Iterable[LayerEntry]) -> float:
         """Return the part's share of the device time, by the layers that took it."""
-        return sum(row.share for row in table if self._has(row.name))
+        return sum(row.share for row in table if self.has(row.name))
 
-    def _has(self, layer: str) -> bool:
+    def has(self, layer: str) -> bool:
+        """Tell whether the time of a layer is the part's."""
         if self.kind == "block":
             return layer == self.name or layer.startswith(f"{self.name}.")
         return layer in self.layers

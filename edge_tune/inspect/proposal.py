@@ -7,7 +7,7 @@ several parts are added up, as if they did not interact, and nothing is retraine
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import log
+from math import inf, log
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -115,21 +115,23 @@ class _Sensitivity:
         return float(np.interp(share, shares, lost))
 
     def won(self, part: Part, share: float) -> float:
-        """Return which share of the latency is won without a share of a part."""
+        """Return which share of the latency is won without a share of a part: not more than its layers take."""
         shares = [0.0, *(removal.share for removal in self._of(part))]
         won = [0.0, *(1 - removal.cost.ratio.ratio for removal in self._of(part))]
-        return float(np.interp(share, shares, won))
+        return min(self._there_is(part, share), float(np.interp(share, shares, won)))
 
     def may_win(self, part: Part, share: float) -> float:
         """Return which share of the latency is won at most, by the lower end of the interval."""
         shares = [0.0, *(removal.share for removal in self._of(part))]
         won = [0.0, *(1 - removal.cost.ratio.low for removal in self._of(part))]
-        return float(np.interp(share, shares, won))
+        return min(self._there_is(part, share), float(np.interp(share, shares, won)))
 
     def gain(self, parts: Sequence[Part], share: float) -> Gain:
         """Return which share of the latency is won without a share of each of these parts."""
         won, most = (sum(one(part, share) for part in parts) for one in (self.won, self.may_win))
-        return Gain(won, most)
+        table = self.measured.table
+        there_is = sum(row.share for row in table if any(part.has(row.name) for part in parts)) if table else inf
+        return Gain(min(won, there_is), min(most, there_is))
 
     def end(self, sets: Sequence[Part]) -> float:
         """Return which share of each of these sets may go until the network would only guess, a multiple of STEP."""
@@ -145,6 +147,15 @@ class _Sensitivity:
     def at_half(self, part: Part) -> float:
         """Return what the network loses without half of a set, of no less than noise."""
         return max(self.lost(part, 0.5), NOISE)
+
+    def loss(self, block: Part) -> float:
+        """Return the loss without a block, nats."""
+        return self._of(block)[0].effect.loss
+
+    def _there_is(self, part: Part, share: float) -> float:
+        """Return the share of the device time that a share of a part's layers takes; what is won is no more."""
+        table = self.measured.table
+        return share * part.time_share(table) if table else inf
 
     def _of(self, part: Part) -> Sequence[Removal]:
         return self.measured.removals[part.name]
@@ -240,7 +251,7 @@ def _block_groups(
         sturdy, fragile = _parted(members, lambda block: sensitivity.lost(block, 1.0) <= 1)
         if fragile:
             left_out.append(LeftOut(_names(fragile), _too_sensitive(fragile, sensitivity)))
-        order = sorted(sturdy, key=lambda block: sensitivity.lost(block, 1.0))
+        order = sorted(sturdy, key=sensitivity.loss)
         lost = list(accumulate(sensitivity.lost(block, 1.0) for block in order))
         most = sum(one <= 1 for one in lost)
         gain = sensitivity.gain(order[:most], 1.0)

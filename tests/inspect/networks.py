@@ -23,8 +23,8 @@ class Residual(nn.Module):
 class Attends(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
-        self.fc = nn.Linear(16, num_classes)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.fc = nn.Linear(8, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         rows = images.mean(dim=1)
@@ -40,4 +40,4 @@ def attends(num_classes: int) -> nn.Module:
 
 
 def linear(num_classes: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, num_classes))
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))

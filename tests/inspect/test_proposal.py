@@ -10,7 +10,7 @@ import edge_tune as et
 from edge_tune.inspect.measuring import Cost, Measured, Removal, ranked
 from edge_tune.inspect.parts import SHARES, Part
 from edge_tune.inspect.proposal import Proposal, propose
-from edge_tune.records.entries import DeviceEntry, Effect, Ratio
+from edge_tune.records.entries import DeviceEntry, Effect, LayerEntry, Ratio
 
 CLASSES = 10
 KNOWS = log(CLASSES) - 1.0
@@ -119,16 +119,19 @@ def test_blocks_of_a_stage_make_a_group_in_the_order_of_their_losses() -> None:
         {
             part("s.0", "block"): ((0.7,), (0.9,)),
             part("s.1", "block"): ((0.1,), (0.9,)),
+            part("s.4", "block"): ((-0.1,), (0.9,)),
             part("s.2", "block"): ((1.2,), (0.9,)),
             part("s.3", "block"): ((0.3,), (0.9,)),
             part("t.0", "block", 8): ((0.1,), (0.995,)),
         }
     )
-    # 0.1 + 0.3 + 0.7 is more than the network knows, so that at most two go
+    # 0.1 + 0.3 + 0.7 is more than the network knows, so that one must stay
     assert {label: one.group for label, one in found.groups.items()} == {
-        "blocks_32x16": et.BlockGroup(["s.0", "s.1", "s.3"], keep=et.Integer(1, 3), order=["s.1", "s.3", "s.0"])
+        "blocks_32x16": et.BlockGroup(
+            ["s.0", "s.1", "s.4", "s.3"], keep=et.Integer(1, 4), order=["s.4", "s.1", "s.3", "s.0"]
+        )
     }
-    assert found.groups["blocks_32x16"].gain.won == pytest.approx(0.2)
+    assert found.groups["blocks_32x16"].gain.won == pytest.approx(0.3)
     assert [one.names for one in found.left_out] == [("s.2",), ("t.0",)]
 
 
@@ -139,6 +142,14 @@ def test_what_noise_may_hide_is_kept_and_said_to_be_so() -> None:
     assert list(proposal.groups) == ["inner_16"]
     assert "and nothing that noise does not hide, at most 5.0 %, of the latency." in proposal.groups["inner_16"].why
     assert list(propose(found, CLASSES).groups) == []
+
+
+def test_no_more_time_is_won_than_the_layers_take() -> None:
+    a, b = part("a", "inner"), part("b", "inner")
+    found = measured({one: ((0.0, 0.1, 0.5), (0.5, 0.4, 0.3)) for one in (a, b)})  # much noise
+    table = [LayerEntry(name, "Convolution", "jit", 1.0, share) for name, share in {"a": 0.1, "b": 0.2}.items()]
+    (group,) = propose(replace(found, table=table), CLASSES).groups.values()
+    assert group.gain.won == pytest.approx(0.75 * 0.3)
 
 
 def test_parts_are_ranked_by_loss() -> None:
