@@ -114,7 +114,7 @@ def _main(words: Sequence[str], program: str) -> int:
         measured, proposal = _inspect(experiment)
     except KeyboardInterrupt as interruption:
         raise type(interruption)(
-            "Interrupted: what was found so far is kept, and the same command goes on."
+            "Interrupted: what was measured so far is kept, and the same command goes on; a training begins again."
         ) from interruption
     _tell(measured, proposal)
     with writing(report, WRITABLE):

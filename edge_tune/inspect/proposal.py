@@ -262,10 +262,11 @@ def _block_groups(
             group = BlockGroup(
                 sorted(names, key=_names(members).index), keep=Integer(len(order) - most, len(order)), order=names
             )
+            each = _percents(sensitivity.lost(block, 1.0) for block in order)
             why = (
-                f"{counted(len(order), 'block')} with an input of {channels} channels, {height} pixels high; without "
-                f"one, {_percents(sensitivity.lost(block, 1.0) for block in order)} of what the network knows is lost, "
-                f"first {names[0]}. Without the first {most}, {_percent(lost[most - 1])}, if these add up, and "
+                f"{counted(len(order), 'block')} with an input of {channels} channels, {counted(height, 'pixel')} "
+                f"high; without one, {each} of what the network knows is lost, first {names[0]}. Without the first "
+                f"{most}, {_percent(lost[most - 1])}, if these add up, and "
                 f"{gain} of the latency."
             )
             yield f"blocks_{channels}x{height}", Proposed(group, why, gain)
@@ -275,7 +276,7 @@ def _why_sets(members: Sequence[Part], end: float, gain: Gain, sensitivity: _Sen
     what = {
         "stream": "what layers add to each other and every block reads",
         "inner": "what one layer puts out",
-        "gate": "what a gate computes",
+        "gate": "what has one value a channel, as a gate has",
         "linear": "what linear layers put out",
     }
     lost = sum(sensitivity.lost(part, end) for part in members)
