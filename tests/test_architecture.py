@@ -65,6 +65,7 @@ MAY_IMPORT = {
                 "finding",
                 "oracle",
                 "pruning",
+                "compute",
                 "evaluation",
                 "averaging",
                 "retraining",
