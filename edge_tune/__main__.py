@@ -18,6 +18,10 @@ from edge_tune.errors import ExperimentError
 PROGRAM = "edge-tune"
 COMMANDS = {
     "run": ("edge_tune.run", "Search the pruning of a trained CNN, measuring each candidate on the device."),
+    "inspect": (
+        "edge_tune.inspect.__main__",
+        "Show what can be removed, what it costs and saves, and propose a search.",
+    ),
     "report": ("edge_tune.report.__main__", "Write what studies found as one HTML file, and their trials as tables."),
     "export": ("edge_tune.export", "Write the network of a stored trial, as best/ is written."),
     "benchmark": ("edge_tune.benchmark.__main__", "Measure any ONNX file by hand, with the protocol of a search."),
@@ -27,7 +31,7 @@ COMMANDS = {
 }
 """Name of a command -> the module whose `main` it is, and what it does."""
 
-IMPORT_FROM_HERE = ("run", "train", "export")
+IMPORT_FROM_HERE = ("run", "inspect", "train", "export")
 """Networks that are `package.module:function` may stand in the current folder; trials look there, too."""
 
 

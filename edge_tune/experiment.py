@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from edge_tune.errors import ExperimentError
-from edge_tune.objective import Goal, Objective
+from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED, Goal, Objective
 from edge_tune.objective_text import parse
 from edge_tune.parameters import Bounds, Choice, Integer, Parameter, Point, Uniform, Value, is_number, is_whole
 
@@ -355,6 +355,9 @@ PARTS: Mapping[str, tuple[type, Sequence[str]]] = {
 """The parts of a recipe that have numbers of their own, which are named after both: "distillation_weight"."""
 
 Optimiser = Literal["sgd", "adamw"]
+
+USUAL_MOMENTUM = 0.9
+"""Of SGD, where a recipe names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -702,8 +705,9 @@ class Experiment:
         benchmark: How the device is measured.
         search: How the points are chosen.
         baselines: Name -> label -> sparsity, or how many blocks stay: known schedules, run first and shown beside the
-            best. A baseline may give other parameters a value by their whole names, as in "layer_1.structure"; if not,
-            a structure and an importance are the first of their lists. What is searched of the recipe must be given.
+            best, as the unpruned network is, and that network retrained as they are where all are by one recipe. A
+            baseline may give other parameters a value by their whole names, as in "layer_1.structure"; if not, a
+            structure and an importance are the first of their lists. What is searched of the recipe must be given.
         keep_weights: Which trials' weights stay on the disk, besides the baselines': the "best", also those of the
             Pareto "front" of latency_ratio against top1, or "all" that finish.
     """
@@ -796,6 +800,23 @@ class Experiment:
             for name in group.parameters()
         )
 
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """The baselines that are retrained, in the order of their numbers, from 1.
+
+        The known schedules come first; then, where all networks are retrained by one recipe, the unpruned network.
+        """
+        return (*self.baselines, *([UNPRUNED_RETRAINED] if self._has_one_recipe else []))
+
+    def baseline_point(self, name: str) -> Point:
+        """Return the point of a baseline; an empty one for the unpruned network."""
+        return self.point(self.baselines[name]) if name in self.baselines else {}
+
+    @property
+    def _has_one_recipe(self) -> bool:
+        recipe = self.retraining
+        return isinstance(recipe, Retraining) and recipe.epochs != 0 and not recipe.parameters()
+
     def rule(self, kind: type[Rule]) -> Rule | None:
         """Return the stopping rule of this kind, or None."""
         return next((rule for rule in self.stopping if isinstance(rule, kind)), None)
@@ -859,7 +880,15 @@ class Experiment:
         except ExperimentError as error:
             yield from error.problems
         else:
-            yield from objective.problems(list(self.baselines) if isinstance(self.baselines, Mapping) else [])
+            asked = UNPRUNED_RETRAINED in objective.baselines
+            if asked and not self._has_one_recipe:
+                yield (
+                    f"compares with {UNPRUNED_RETRAINED!r}, which there is only where epochs of retraining are above 0 "
+                    f"and no number of the recipe is searched; compare with {UNPRUNED!r} or a baseline of your own."
+                )
+            names = self.baselines if isinstance(self.baselines, Mapping) else ()
+            own = [UNPRUNED_RETRAINED] if asked or self._has_one_recipe else []
+            yield from objective.problems([*names, *own])
 
     def _group_problems(self) -> Iterator[str]:
         if not self.groups:
@@ -911,7 +940,8 @@ class Experiment:
             yield f"stopping: must hold at most one rule of a kind, but got {list(self.stopping)!r}."
 
     def _baseline_problems(self) -> Iterator[str]:
-        names = {"unpruned": "unpruned"}
+        own = (UNPRUNED, UNPRUNED_RETRAINED)
+        names = {name: name for name in own}
         for name, point in self.baselines.items():
             place = f"baselines[{name!r}]"
             if not (isinstance(name, str) and NAME.fullmatch(name)):
@@ -922,8 +952,8 @@ class Experiment:
             if not isinstance(point, Mapping):
                 yield f"{place}: must be a dict of label -> sparsity, but got {point!r}."
                 continue
-            if name == "unpruned":
-                yield f"{place}: 'unpruned' is measured anyway; give this baseline another name."
+            if name in own:
+                yield f"{place}: {name!r} is measured anyway; give this baseline another name."
             if TRIAL_NAME.fullmatch(name):
                 yield f"{place}: trials are named so, trial_0001 and on; give this baseline another name."
             yield from _within(place, self._value_problems(point))

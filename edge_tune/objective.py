@@ -18,6 +18,9 @@ from edge_tune.metrics import LARGER_IS_BETTER, METRICS, RATIO_OF
 Metrics = Mapping[str, float]
 
 UNPRUNED = "unpruned"
+UNPRUNED_RETRAINED = "unpruned_retrained"
+"""The baselines that every study has of itself: the unpruned network as it is, and retrained as the pruned ones are."""
+
 SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,

@@ -11,9 +11,10 @@ goal      = ( "minimise" | "maximise" ) METRIC | WEIGHT "*" METRIC { "+" WEIGHT 
 condition = METRIC ( ">=" | "<=" | ">" | "<" ) bound
 bound     = NUMBER | [ NUMBER "*" ] BASELINE [ ( "+" | "-" ) NUMBER ]
 
-A METRIC is any that the trials recorded, on the validation split where it is an accuracy; a BASELINE is "unpruned"
-or a name of the experiment's. top1 and top5 are percent, so `unpruned - 2` is two points below the unpruned network.
-A weighted sum is of normalised metrics; objective.py says what that means. "minimize" and "maximize" do as well.
+A METRIC is any that the trials recorded, on the validation split where it is an accuracy; a BASELINE is "unpruned",
+"unpruned_retrained" (the same network after the retraining that the pruned ones get) or a name of the experiment's.
+top1 and top5 are percent, so `unpruned - 2` is two points below the unpruned network. A weighted sum is of normalised
+metrics; objective.py says what that means. "minimize" and "maximize" do as well.
 """
 
 import math

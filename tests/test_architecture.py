@@ -39,6 +39,7 @@ ROOMS = [
     "report",
     "convert",
     "search",
+    "inspect",
     "train",
     "export",
     "run",
@@ -78,6 +79,9 @@ MAY_IMPORT = {
         "search.study",
         "search.trial",
         "search.conclusion",
+        "inspect.parts",
+        "inspect.measuring",
+        "inspect.__main__",
     },
     "torch_pruning": {"networks.pruning"},
     "ray": {
@@ -90,7 +94,7 @@ MAY_IMPORT = {
         "search.cluster",
     },
     "hyperopt": {"search.suggesters.tpe", "search.suggesters.random_points", "search.suggesters.in_hyperopt"},
-    "plotly": {"report.style", "report.figures", "report.bars", "report.blocks", "report.page"},
+    "plotly": {"report.style", "report.figures", "report.bars", "report.blocks", "report.page", "inspect.page"},
     "yaml": {"convert.reading"},
     "openvino": {"networks.compiled"},  # the runner imports it by name, whichever generation there is
 }

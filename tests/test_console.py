@@ -171,6 +171,22 @@ def test_verdict_lines_say_how_the_trials_ended_and_what_the_device_answers() ->
     assert console.verdict_lines(replace(one, simulated=True))[0] == console.SIMULATED
 
 
+def test_verdict_lines_tell_what_the_pruning_cost_apart_from_the_recipe() -> None:
+    """89.50 of the unpruned network, 88.00 after retraining, 87.25 of the best."""
+    alike = replace(UNPRUNED, name="unpruned, 3 epochs", trial=2, epoch=3, test={**TEST, "top1": 88.0})
+    verdict = Verdict(
+        rows=[UNPRUNED, alike, replace(BEST, test={**TEST, "top1": 87.25})],
+        chosen=7,
+        better_in_both={"unpruned": [], "unpruned_retrained": []},
+        endings={"finished": 5, "hopeless": 2, "asha": 1, "failed": 0},
+    )
+    assert console.verdict_lines(verdict)[1] == (
+        "What it cost: test_top1 -2.25 points to the unpruned network, -0.75 to the same after 3 epochs by the same "
+        "recipe, which is the cost of the pruning itself."
+    )
+    assert not any(line.startswith("What") for line in console.verdict_lines(replace(verdict, chosen=None)))
+
+
 def test_verdict_lines_say_why_trials_failed_and_that_some_were_repeats() -> None:
     verdict = Verdict(
         rows=[UNPRUNED],

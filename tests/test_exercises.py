@@ -48,10 +48,10 @@ def test_own_structure_and_own_sampler_run_from_an_experiment_file_to_a_table_an
     assert report(["out", "--csv=table.csv"]) == 0
     with Path("table.csv").open() as table:
         rows = list(csv.DictReader(table))
-    assert [row["name"] for row in rows][:2] == ["unpruned", "half"]
-    assert {row["first.structure"] for row in rows[1:]} == {OWN}
-    assert {row["second.structure"] for row in rows[2:]} == {"filters", OWN}
-    assert {row["second.importance"] for row in rows[2:]} == {"l1", "l2"}
+    assert [row["name"] for row in rows][:3] == ["unpruned", "half", "unpruned_retrained"]
+    assert {row["first.structure"] for row in (rows[1], *rows[3:])} == {OWN}
+    assert {row["second.structure"] for row in rows[3:]} == {"filters", OWN}
+    assert {row["second.importance"] for row in rows[3:]} == {"l1", "l2"}
     for record in [*Results(Path("out")).baselines()[1:], *Results(Path("out")).trials()]:
         for cut in record.plan:
             if cut.structure == OWN:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, MultiStepLR, St
 import edge_tune as et
 import edge_tune.experiment
 from edge_tune.errors import ExperimentError
+from edge_tune.experiment import settled
 from edge_tune.loading import as_json, as_text, identity, load_experiment, objective_from_json
 from tests.networks import BLOCKS, experiment
 
@@ -128,6 +129,18 @@ def test_training_of_the_unpruned_network_has_no_teacher() -> None:
     assert experiment(retraining=recipe).retraining == recipe
 
 
+def test_unpruned_network_is_a_baseline_where_all_are_retrained_by_one_recipe() -> None:
+    one = experiment(target="minimise latency_ms where top1 >= unpruned_retrained - 1")
+    assert one.baseline_names == ("half", "unpruned_retrained")
+    assert one.baseline_point("unpruned_retrained") == {}
+    assert one.baseline_point("half") == one.point(one.baselines["half"])
+    searched = et.Retraining(epochs=2, lr=et.LogUniform(0.01, 0.1))
+    for recipe in (et.Retraining(epochs=0, lr=0.1), searched):
+        assert experiment(retraining=recipe, baselines={}).baseline_names == ()
+        with pytest.raises(ExperimentError, match=r"^target: compares with 'unpruned_retrained', which there is only"):
+            experiment(retraining=recipe, baselines={}, target=one.target)
+
+
 def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> None:
     recipe = et.Retraining(
         epochs=2,
@@ -197,7 +210,7 @@ def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> Non
         ({"target": "minimise macs where speed > 2"}, r"target: a metric must be one of .*, but got 'speed'"),
         (
             {"target": "minimise macs where top1 > fast"},
-            r"target: a bound must be a number or one of the study's baselines, \['unpruned', 'half'\], but got 'fast'",
+            r"target: a bound must be .* baselines, \['unpruned', 'half', 'unpruned_retrained'\], but got 'fast'",
         ),
         ({"retraining": et.Retraining(epochs=-1, lr=0.1)}, r"retraining: epochs must be .* at least 0, but got -1"),
         ({"retraining": et.Retraining(epochs=1, lr=0)}, r"retraining: lr must be a number and hold 0 < lr, but got 0"),
@@ -281,6 +294,10 @@ def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> Non
         ({"baselines": None}, r"baselines: must be a dict of name -> label -> sparsity, but got None"),
         ({"baselines": {1: {"first": 0.5, "second": 0.5}}}, r"baselines\[1\]: a name must consist of .* but got 1"),
         ({"baselines": {"b": 0.5}}, r"baselines\['b'\]: must be a dict of label -> sparsity, but got 0.5"),
+        (
+            {"baselines": {"unpruned_retrained": {"first": 0.5, "second": 0.5}}},
+            r"'unpruned_retrained' is measured anyway; give this baseline another name",
+        ),
         ({"baselines": {"trial_0002": {"first": 0.5, "second": 0.5}}}, r"\['trial_0002'\]: trials are named so"),
         ({"baselines": {"unpruned": {"first": 0.5, "second": 0.5}}}, r"'unpruned' is measured anyway"),
     ],
@@ -311,6 +328,14 @@ def test_shipped_experiment_loads_with_the_schedule_of_the_dissertation(name: st
     assert shipped.target == (et.Maximise("top1") if name == "resnet56_top1" else et.Minimise("latency_ratio"))
     assert shipped.retraining.epochs == (0 if name == "resnet56_no_retraining" else 70)
     assert shipped.rule(et.Hopeless) == et.Hopeless(after_epochs=0 if name == "resnet56_no_retraining" else 1)
+
+
+def test_shipped_experiment_looks_for_the_fastest_within_a_point_by_what_the_unpruned_network_teaches() -> None:
+    shipped = load_experiment(EXPERIMENTS / "resnet56_fastest_within_1.py")
+    assert shipped.objective.text == "minimise latency_ratio where top1 >= unpruned - 1"
+    assert shipped.retraining.distillation == et.Distillation()
+    assert 0.02 <= settled(shipped.retraining.lr) <= 0.05
+    assert shipped.baseline_names == ("off_the_shelf", "unpruned_retrained")
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ def test_main_refuses_what_is_no_command(words: list[str], got: str, capsys: pyt
     assert main(words) == 2
     assert capsys.readouterr() == (
         "",
-        "edge-tune: the first word must be one of run, report, export, benchmark, doctor, convert, train, but got "
-        f"{got}; edge-tune --help says what each does.\n",
+        "edge-tune: the first word must be one of run, inspect, report, export, benchmark, doctor, convert, train, "
+        f"but got {got}; edge-tune --help says what each does.\n",
     )
 
 

@@ -155,7 +155,7 @@ def test_simulation_needs_nothing_that_would_be_downloaded_and_calls_itself_one_
     assert json.loads(Path("out/run.json").read_text())["simulated"] is True
     summary = json.loads(Path("out/summary.json").read_text())
     assert (summary["simulated"], summary.get("chosen")) == (True, None)
-    nearest = "minimise latency_ratio where top1 > unpruned: no trial of 1 meets it; nearest came trial_0002"
+    nearest = "minimise latency_ratio where top1 > unpruned: no trial of 1 meets it; nearest came trial_0003"
     assert any(nearest in line for line in rows), rows
     assert "Simulated: the figures follow from formulas" in Path("out/report.html").read_text()
 
@@ -290,10 +290,16 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     assert process.returncode == 0, err
     assert err == ""
     results = Results(Path("out"))
-    assert [record.name for record in results.baselines()] == ["unpruned", "half"]
-    assert [record.trial for record in results.trials()] == [2, 3]
+    assert [record.name for record in results.baselines()] == ["unpruned", "half", "unpruned_retrained"]
+    assert [record.trial for record in results.trials()] == [3, 4]
     verdict = json.loads(Path("out/summary.json").read_text())
-    assert [row["name"] for row in verdict["rows"][:3]] == ["unpruned", "half, not retrained", "half, 4 epochs"]
+    names = ["unpruned", "unpruned, 4 epochs", "half, not retrained", "half, 4 epochs"]
+    assert [row["name"] for row in verdict["rows"][:4]] == names
+    alike = verdict["rows"][1]
+    assert (alike["epoch"], alike["is_unpruned"], alike["metrics"]["latency_ratio"]) == (4, True, 1.0)
+    assert alike["metrics"]["parameters"] == verdict["rows"][0]["metrics"]["parameters"]
+    cost = verdict["rows"][-1]["test"]["top1"] - alike["test"]["top1"]
+    assert f"{cost:+.2f} to the same after 4 epochs by the same recipe" in out
     assert sum(verdict["endings"].values()) == 2
     session = results.run().sessions[0]
     assert session.versions["ray"] == "2.60.0"
@@ -314,7 +320,7 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     for name in copied.keys() - {"model.xml"}:  # OpenVINO numbers constants by what else its process has read
         assert copied[name] == written[name], name
     boards = {run.name for run in Path("out/tensorboard").iterdir()}
-    assert boards == {"00_unpruned", "01_half", "study", "trial_0002", "trial_0003"}
+    assert boards == {"00_unpruned", "01_half", "02_unpruned_retrained", "study", "trial_0003", "trial_0004"}
     network = load_network("out/best", trust_model=True)
     dataset = datasets.load(et.Data("images", image_size=16), seed=0)
     assert evaluate(network, dataset.test).top1 == best["test"]["top1"]
@@ -484,8 +490,8 @@ def test_run_ends_a_study_whose_trials_fail(capsys: pytest.CaptureFixture[str]) 
     file = write("retraining=et.Retraining(epochs=1, lr=1e20, batch_size=32, precision='f32')")
     assert main([file, "--trials", "9", "--max-failed-trials", "2", "--results", "out"]) == 1
     err = capsys.readouterr().err
-    assert re.search(r"^2 of 10 trials are recorded in out\. The study was ended: 2 trials failed, .* at 2: ", err)
-    for name in ("half", "trial_0002"):  # at once, so either may fail first
+    assert re.search(r"^2 of 11 trials are recorded in out\. The study was ended: 2 trials failed, .* at 2: ", err)
+    for name in ("half", "unpruned_retrained"):  # at once, so either may fail first
         assert f" {name}: RetrainingError: epoch 1: the training loss must be finite" in err
     assert re.search(r"\nTo resume when this is mended: .* --max-failed-trials=2 --results=out --resume\n$", err)
 

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from edge_tune.search import searcher as module
 from edge_tune.search.points import count_points
 from edge_tune.search.searcher import Searcher
 from tests.asked import asked, sparsities
-from tests.networks import BLOCKS, experiment, small
+from tests.networks import BLOCKS, small
 from tests.searching import CHOICES, HALF, finished, run_on, searching, study
 from tests.test_pruning import COUPLED
 
@@ -28,7 +29,7 @@ def test_searcher_begins_with_the_baselines_and_numbers_from_one() -> None:
 
 
 def test_searcher_suggestions_depend_on_the_seed() -> None:
-    one, other = study(), experiment(search=et.Search("hyperopt", trials=40, seed=4))
+    one, other = study(), replace(study(), search=et.Search("hyperopt", trials=40, seed=4))
     assert run_on(searching(one), one, 12) == run_on(searching(one), one, 12)
     assert run_on(searching(one), one, 3)[1:] != run_on(searching(other), other, 3)[1:]
 
@@ -91,6 +92,32 @@ def test_searcher_finds_the_bottom_of_a_bowl_better_than_random() -> None:
         one = study(trials=60, method=method)
         best[method] = min(record.metrics["latency_ms"] for record in run_on(searching(one), one, 61))
     assert best["hyperopt"] < best["random"]
+
+
+def test_searcher_tries_the_unpruned_network_after_the_baselines_and_tells_no_method_of_it() -> None:
+    one = study(trials=2, retraining=et.Retraining(epochs=1, lr=0.1))
+    searcher = searching(one)
+    first, second, third = (searcher.suggest(name) for name in "abc")
+    assert [config["point"] for config in (first, second)] == [one.point(one.baselines["half"]), {}]  # type: ignore[index]
+    assert third["trial"] == 3  # type: ignore[index]
+    searcher.end(finished(2, {}, one, metrics={"latency_ms": 1.0, "top1": 90.0}))
+    assert sorted(searcher.suggester.documents) == [1, 3]  # type: ignore[attr-defined]
+
+
+def test_searcher_takes_the_retrained_unpruned_network_for_a_point_that_removes_nothing() -> None:
+    nothing = {"first": 0.0, "second": 0.0}
+    choices = {label: replace(group, sparsity=et.Choice([0.0, 0.5])) for label, group in BLOCKS.items()}
+    recipe = et.Retraining(epochs=1, lr=0.1)
+    one = study(trials=4, method="grid", pruner_groups=choices, baselines={}, retraining=recipe)
+    searcher = searching(one, planner=PlansOfSmall(one, None))
+    config: Any = searcher.suggest("a")
+    assert config["point"] == {}
+    record = finished(1, {}, one, metrics={"latency_ms": 1.0, "top1": 90.0})
+    searcher.end(record)
+    seen = [searcher.suggest(str(number)) for number in range(4)]
+    assert asked(nothing) not in [its["point"] for its in seen if isinstance(its, dict)]
+    (taken,) = searcher.take_news()[1]
+    assert (taken.point, taken.same_as, taken.metrics) == (asked(nothing), 1, record.metrics)
 
 
 def test_searcher_is_told_that_a_trial_that_diverged_is_worse_than_any_other_and_nothing_of_one_that_failed() -> None:

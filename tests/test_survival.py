@@ -51,7 +51,7 @@ def test_time_budget_ends_with_what_there_is_and_resume_goes_on(
     options = ["--epochs=4", "--trials=4"]
     assert run(tmp_path, *options, "--simulate=0.75", "--time-budget=6s") == 0  # of 9 s, two trials at a time
     out = capsys.readouterr().out
-    assert re.search(r"\d of 5 trials (is|are) recorded in .*out: the time budget of 6 s is used up\.", out), out
+    assert re.search(r"\d of 6 trials (is|are) recorded in .*out: the time budget of 6 s is used up\.", out), out
     assert "| network " in out
     done = Results(tmp_path / "out").trials()
     assert len(done) < 4
@@ -64,8 +64,8 @@ def test_time_budget_ends_with_what_there_is_and_resume_goes_on(
     assert "out: holds a simulated study, which must be resumed with --simulate; choose" in capsys.readouterr().err
     assert run(tmp_path, *options, "--simulate=0", "--resume") == 0
     found = Results(tmp_path / "out").trials()
-    assert [record.trial for record in found] == [2, 3, 4, 5]
-    assert [record for record in found if record.trial <= len(done) + 1] == done
+    assert [record.trial for record in found] == [3, 4, 5, 6]
+    assert [record for record in found if record.trial <= len(done) + 2] == done
     if under_way:  # a slow host may not have begun in the time it had
         assert f"; {under_way} under way, to be run again" in capsys.readouterr().out
 
@@ -84,7 +84,7 @@ def test_trial_whose_process_is_killed_goes_on_from_its_last_epoch(tmp_path: Pat
     assert lost, out
     results = Results(tmp_path / "out")
     records = {record.trial: record for record in (*results.baselines(), *results.trials()) if record.trial}
-    assert {number: record.attempts for number, record in records.items()} == {1: 1, 2: 1} | {int(lost[1]): 2}
+    assert {number: record.attempts for number, record in records.items()} == {1: 1, 2: 1, 3: 1} | {int(lost[1]): 2}
     for record in records.values():
         assert record.status == "finished"
         assert [entry.epoch for entry in record.curve] == [1, 2, 3, 4, 5]

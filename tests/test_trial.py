@@ -179,6 +179,17 @@ def test_run_trial_gives_the_unpruned_network_the_ratio_1() -> None:
     assert (only.record.metrics["latency_ratio"], only.record.metrics["total_latency_ratio"]) == (1, 1)
 
 
+def test_run_trial_retrains_the_unpruned_network_as_any_other() -> None:
+    one, device = study_with(), Formula()
+    assert one.experiment.baseline_names == ("half", "unpruned_retrained")
+    *_, last = Trials(one).begin({}, device, trial=2, baseline="unpruned_retrained", checkpoint=None)
+    assert (last.record.status, last.record.epoch, last.record.plan) == ("finished", 2, ())
+    assert (last.record.label, last.record.name) == ("unpruned, 2 epochs", "unpruned_retrained")
+    assert (last.record.pruned["latency_ratio"], last.record.metrics["latency_ratio"]) == (1, 1)
+    assert last.record.metrics["loss"] != last.record.pruned["loss"]
+    assert last.record.metrics["parameters"] == sum(weight.numel() for weight in one.network().parameters())
+
+
 class Noisy(Formula):
     """A device by which a network is 2 % faster than itself."""
 

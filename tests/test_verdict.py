@@ -31,6 +31,18 @@ def test_rows_are_the_baselines_before_and_after_retraining_and_the_chosen_netwo
     assert rows_of([], None) == []
 
 
+def test_unpruned_network_that_was_retrained_stands_beside_itself() -> None:
+    alike = record(2, {}, "a", baseline="unpruned_retrained", epochs=2)
+    rows = rows_of([UNPRUNED, HALF, alike], None)
+    assert [(row.name, row.key) for row in rows] == [
+        ("unpruned", (0, 0)),
+        ("unpruned, 2 epochs", (2, 2)),
+        ("half, not retrained", (1, 0)),
+        ("half, 2 epochs", (1, 2)),
+    ]
+    assert rows[1].metrics == alike.metrics
+
+
 def test_test_figures_are_found_whatever_a_row_is_called() -> None:
     found = Row(name="another name", trial=1, epoch=2, metrics={}, test={"top1": 88.0}, device_test_top1=87.0)
     verdict = Verdict(rows=[found], better_in_both={}, endings={})

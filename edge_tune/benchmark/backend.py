@@ -250,8 +250,8 @@ def check_device(
         backend.close()
 
 
-def require_device(settings: Benchmark, *, computes: bool = False) -> None:
-    """Check, before a command measures anything, that its device is there and can be used as the settings ask.
+def require_device(settings: Benchmark, *, computes: bool = False) -> DeviceEntry:
+    """Return the device's description, before a command measures anything, if it can be used as the settings ask.
 
     Args:
         computes: Whether it must be one that computes, which the formula does not.
@@ -262,7 +262,7 @@ def require_device(settings: Benchmark, *, computes: bool = False) -> None:
     if computes and settings.device == "fake":
         raise ExperimentError("device must be one that computes, but got 'fake', a formula; pass --device CPU.")
     try:
-        check_device(settings)
+        return check_device(settings)
     except BenchmarkError as error:
         raise ExperimentError(str(error)) from error
 

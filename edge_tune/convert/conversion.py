@@ -12,7 +12,7 @@ from edge_tune.convert.parameters import LIMIT, Range
 from edge_tune.convert.reading import Entry, parse, read_text, read_yaml
 from edge_tune.convert.wandb import Sweep
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import Decay, Experiment, PrunerGroup, Retraining, Search
+from edge_tune.experiment import USUAL_MOMENTUM, Decay, Experiment, PrunerGroup, Retraining, Search
 from edge_tune.parameters import Choice, Uniform
 
 
@@ -140,7 +140,9 @@ def _experiment(
     decay: Decay | None,
     baselines: Mapping[str, Mapping[str, float]],
 ) -> Experiment:
-    recipe = {name: values[name] for name in ("epochs", "lr", "batch_size", "momentum", "weight_decay")}
+    recipe = {name: values[name] for name in ("epochs", "lr", "batch_size", "weight_decay")}
+    if values["momentum"] != USUAL_MOMENTUM:
+        recipe["momentum"] = values["momentum"]
     return Experiment(
         model=values["arch"],
         dataset=values["dataset"],

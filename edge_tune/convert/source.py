@@ -4,11 +4,11 @@ import dataclasses
 import json
 import re
 import textwrap
-from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, replace
 from typing import Any
 
-from edge_tune.experiment import Experiment, PrunerGroup
+from edge_tune.experiment import Experiment, Group
 from edge_tune.objective import Minimise
 from edge_tune.parameters import Uniform
 
@@ -21,39 +21,68 @@ SHOWN = ("benchmark", "device", "runs", "seed")
 
 @dataclass(frozen=True)
 class _Bracket:
-    """What can be broken: an opening, items with what stands before each ("name=", '"key": '), a closing."""
+    """What can be broken: an opening, items with what stands before each ("name=", '"key": '), a closing.
+
+    Attributes:
+        comments: What stands before an item -> a comment on the lines above it.
+    """
 
     opening: str
     items: Sequence[tuple[str, "_Bracket | str"]]
     closing: str
+    comments: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.opening + ", ".join(f"{before}{item}" for before, item in self.items) + self.closing
 
 
-def experiment_source(experiment: Experiment, *, command: str, origin: str, notes: Sequence[str]) -> str:
+def experiment_source(
+    experiment: Experiment,
+    *,
+    command: str,
+    origin: str,
+    notes: Sequence[str],
+    heading: str = "Not carried over, or not as it was:",
+    comments: Mapping[str, str] | None = None,
+) -> str:
     """Return the text of a file that makes `experiment`.
 
     Args:
         command: How to run it.
         origin: What it was made from.
         notes: Comments at its top.
+        heading: The line above them.
+        comments: Label of a pruner group -> the comment above it.
     """
     ranges = [group.sparsity for group in experiment.pruners.values()]
     named = {ANY: "ANY"} if ranges.count(ANY) > 1 else {}
     parts = [
         _docstring(_title(experiment), command, origin),
-        "\n".join(_comment(note) for note in ("Not carried over, or not as it was:", *notes)) + "\n" if notes else "",
+        "\n".join(_comment(note) for note in (heading, *notes)) + "\n" if notes else "",
         "import edge_tune as et\n",
         "ANY = et.Uniform(0.0, 0.99)  # sparsity: fraction of the filters (or channels) of each weight to remove\n"
         if named
         else "",
-        f"experiment = {_layout(_form(experiment, named), len('experiment = '), '', broken=True)}\n",
+        f"experiment = {_layout(_commented(_form(experiment, named), comments or {}), 13, '', broken=True)}\n",
     ]
     return "\n".join(part for part in parts if part)
 
 
+def _commented(form: _Bracket | str, comments: Mapping[str, str]) -> _Bracket | str:
+    """Return the form of an experiment with comments above its pruner groups."""
+    if isinstance(form, str) or not comments:
+        return form
+    above = {f"{_text(label)}: ": comment for label, comment in comments.items()}
+    items = [
+        (before, replace(item, comments=above) if before == "pruner_groups=" and isinstance(item, _Bracket) else item)
+        for before, item in form.items
+    ]
+    return replace(form, items=items)
+
+
 def _title(experiment: Experiment) -> str:
+    if isinstance(experiment.target, str):
+        return f"{experiment.model} on {experiment.data.name}: {experiment.target}."
     direction = "lowest" if isinstance(experiment.target, Minimise) else "highest"
     when = "after retraining" if experiment.retraining.epochs else "right after pruning"
     return f"{experiment.model} on {experiment.data.name}: {direction} {experiment.objective.label} {when}."
@@ -67,6 +96,16 @@ def _docstring(title: str, *lines: str) -> str:
 def _comment(note: str) -> str:
     """Return a note as lines of comment; what a YAML file says cannot leave them."""
     return textwrap.fill(" ".join(note.split()), WIDTH, initial_indent="# ", subsequent_indent="#     ")
+
+
+def _above(comment: str | None, indent: str) -> str:
+    """Return a comment as the lines above an item."""
+    if not comment:
+        return ""
+    return (
+        textwrap.fill(" ".join(comment.split()), WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        + "\n"
+    )
 
 
 def _form(value: Any, named: dict[Any, str]) -> _Bracket | str:
@@ -85,7 +124,8 @@ def _form(value: Any, named: dict[Any, str]) -> _Bracket | str:
 
 def _field(owner: Any, name: str, named: dict[Any, str]) -> _Bracket | str:
     value = getattr(owner, name)
-    numbered = _numbered(value) if isinstance(owner, PrunerGroup) and name == "weights" else None
+    is_names = isinstance(owner, Group) and name in ("weights", "blocks", "order") and value
+    numbered = _numbered(value) if is_names else None
     return str(numbered) if numbered else _form(value, named)
 
 
@@ -131,8 +171,12 @@ def _numbered(names: Sequence[str]) -> _Numbered | None:
 
 def _layout(form: _Bracket | str, column: int, indent: str, *, broken: bool = False) -> str:
     """Return a form on one line where it fits from `column` on, else an item a line with ruff's trailing comma."""
-    if isinstance(form, str) or not form.items or (not broken and column + len(str(form)) < WIDTH):
+    fits = not broken and column + len(str(form)) < WIDTH
+    if isinstance(form, str) or not form.items or (fits and not form.comments):
         return str(form)
     inner = indent + INDENT
-    lines = [f"{inner}{before}{_layout(item, len(inner + before), inner)},\n" for before, item in form.items]
+    lines = [
+        f"{_above(form.comments.get(before), inner)}{inner}{before}{_layout(item, len(inner + before), inner)},\n"
+        for before, item in form.items
+    ]
     return f"{form.opening}\n{''.join(lines)}{indent}{form.closing}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from edge_tune.benchmark.statistics import noise_floor, ratio_text
 from edge_tune.experiment import Experiment
 from edge_tune.metrics import WITHOUT_DEVICE
-from edge_tune.objective import Objective
+from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED, Objective
 from edge_tune.parameters import Point, of_part
 from edge_tune.records.endings import REPEAT
 from edge_tune.records.ranking import Standing, last_measurement
@@ -140,9 +140,10 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     lines = [SIMULATED if verdict.simulated else TO_READ, *([verdict.imprecise] if verdict.imprecise else [])]
     trials = counted(verdict.trials, "trial")
     for name, better in verdict.better_in_both.items():
-        if name != "unpruned":
+        if name not in (UNPRUNED, UNPRUNED_RETRAINED):
             beat = verb(len(better), "beats", "beat")
             lines.append(f"{len(better)} of {trials} {beat} {name} in both latency and val_top1.")
+    lines += cost_line(verdict)
     counts = verdict.endings
     late = f"{counts['time_limit']} stopped by their time limit, " if counts.get("time_limit") else ""
     lines.append(
@@ -160,6 +161,19 @@ def verdict_lines(verdict: Verdict) -> list[str]:
             f"in PyTorch {verdict.rows[-1].test['top1']:.2f}."
         )
     return lines
+
+
+def cost_line(verdict: Verdict) -> list[str]:
+    """Return what the pruning cost the chosen network, where the unpruned one was retrained by the same recipe too."""
+    unpruned = [row for row in verdict.rows if row.name.partition(", ")[0] == UNPRUNED]
+    if verdict.chosen is None or len(unpruned) < 2:
+        return []
+    best = verdict.rows[-1]
+    before, alike = (best.test["top1"] - row.test["top1"] for row in unpruned)
+    return [
+        f"What it cost: test_top1 {before:+.2f} points to the unpruned network, {alike:+.2f} to the same after "
+        f"{counted(unpruned[1].epoch, 'epoch')} by the same recipe, which is the cost of the pruning itself."
+    ]
 
 
 def repeats_line(repeats: int) -> list[str]:

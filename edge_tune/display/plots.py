@@ -68,7 +68,7 @@ def draw_front(axes: "Axes", trials: Sequence[Record], baselines: Sequence[Recor
     axes.plot(*_points(front), c=RED, marker="o", ms=6, drawstyle="steps-post", label=f"Pareto front ({len(front)})")
     for number, baseline in enumerate(baselines):
         marker = MARKERS[number % len(MARKERS)]
-        axes.scatter(*_points([baseline]), c=BLACK, marker=marker, s=110, label=baseline.name, zorder=3)
+        axes.scatter(*_points([baseline]), c=BLACK, marker=marker, s=110, label=baseline.label, zorder=3)
     axes.set(xlabel=LATENCY, ylabel=f"val_{TOP1} (%)", title="Latency against accuracy")
 
 
@@ -80,7 +80,7 @@ def draw_best_so_far(axes: "Axes", trials: Sequence[Record], baselines: Sequence
     axes.step(numbers, best_so_far(trials, scorer), c=RED, where="post", marker=".", label="best so far")
     for number, baseline in enumerate(baselines):
         line = LINES[number % len(LINES)]
-        axes.axhline(scorer.shown(baseline.metrics), color=BLACK, linestyle=line, lw=1, label=baseline.name)
+        axes.axhline(scorer.shown(baseline.metrics), color=BLACK, linestyle=line, lw=1, label=baseline.label)
     axes.set_xlim(0, numbers[-1] + 1)
     axes.locator_params(axis="x", integer=True)
     axes.set(xlabel="trial", ylabel=scorer.objective.label, title=f"Best so far: {scorer.objective.text}")
@@ -91,7 +91,7 @@ def draw_latencies(axes: "Axes", trials: Sequence[Record], baselines: Sequence[R
     axes.hist([trial.metrics[LATENCY] for trial in trials], bins="auto", color=BLUE, edgecolor="white")
     for number, baseline in enumerate(baselines):
         line = LINES[number % len(LINES)]
-        axes.axvline(baseline.metrics[LATENCY], color=BLACK, linestyle=line, label=baseline.name)
+        axes.axvline(baseline.metrics[LATENCY], color=BLACK, linestyle=line, label=baseline.label)
     axes.locator_params(axis="y", integer=True)
     axes.set(xlabel=LATENCY, ylabel="trials", title=f"Trials by latency ({len(trials)})")
 

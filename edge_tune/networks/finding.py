@@ -1,8 +1,9 @@
 """What can be removed from a network, without being named: every set of filters that belong together, every block."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -129,30 +130,74 @@ def groups(model: nn.Module, input_shape: Shape) -> dict[str, Group]:
             "pruner_groups: 'auto' must find filters or blocks that can be removed, but the network has none; name "
             "groups."
         )
-    places = _resolutions(model, input_shape)
-    runs: dict[tuple[str, int], list[str]] = {}
-    for one in free:
-        heights = [places[part.removesuffix(".weight")] for part in one.parts]
-        runs.setdefault((_role(heights), max(heights)), []).extend(one.parts)
-    for block in found:
-        runs.setdefault((BLOCKS, places[block]), []).append(block)
-    merged = [
-        ([place], role, parts) for (role, place), parts in sorted(runs.items(), key=lambda run: (run[0][0], -run[0][1]))
+    parts = [
+        *((role, place, one.parts) for (role, place), one in zip(roles(model, input_shape, free), free, strict=True)),
+        *((BLOCKS, place, (block,)) for block, place in _places(model, input_shape, found)),
     ]
-    while len(merged) > MOST:
-        pairs = [n for n in range(len(merged) - 1) if merged[n][1] == merged[n + 1][1]]
-        n = min(pairs, key=lambda n: len(merged[n][2]) + len(merged[n + 1][2]))
-        merged[n : n + 2] = [(merged[n][0] + merged[n + 1][0], merged[n][1], merged[n][2] + merged[n + 1][2])]
-    return {
-        "_".join([role, *(str(place) for place in dict.fromkeys((at[0], at[-1])) if place)]): _group(role, parts)
-        for at, role, parts in merged
-    }
+    return {run.label: _group(run.role, [part for one in run.members for part in one]) for run in runs(parts, MOST)}
+
+
+def _places(model: nn.Module, input_shape: Shape, names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return modules with the heights of what they put out."""
+    heights = _resolutions(model, input_shape)
+    return [(name, heights[name]) for name in names]
 
 
 def _group(role: str, parts: Sequence[str]) -> Group:
     if role == BLOCKS:
         return BlockGroup(parts, keep=Integer(math.floor(LEAST_BLOCKS * len(parts)), len(parts)))
     return PrunerGroup("filters", parts, sparsity=STREAM if role == "stream" else INNER)
+
+
+def roles(model: nn.Module, input_shape: Shape, sets: Sequence[CoupledSet]) -> list[tuple[str, int]]:
+    """Return of each set what its layers do, and the greatest height of what they put out; 0 for linear layers."""
+    places = _resolutions(model, input_shape)
+    heights = [[places[part.removesuffix(".weight")] for part in one.parts] for one in sets]
+    return [(_role(found), max(found)) for found in heights]
+
+
+Member = TypeVar("Member")
+
+
+@dataclass(frozen=True)
+class Run(Generic[Member]):
+    """Members of one role at neighbouring resolutions.
+
+    Attributes:
+        places: The heights of what they put out, descending.
+    """
+
+    role: str
+    places: tuple[int, ...]
+    members: tuple[Member, ...]
+
+    @property
+    def label(self) -> str:
+        """What to call it, such as "inner_32" or "stream_16_8"."""
+        ends = dict.fromkeys((self.places[0], self.places[-1]))
+        return "_".join([self.role, *(str(place) for place in ends if place)])
+
+    def joined(self, other: "Run[Member]") -> "Run[Member]":
+        """Return both as one."""
+        return Run(self.role, self.places + other.places, self.members + other.members)
+
+
+def runs(members: Iterable[tuple[str, int, Member]], most: int) -> list[Run[Member]]:
+    """Return (role, height, member) as runs of one role and height; of more than `most`, small neighbours are joined.
+
+    Args:
+        most: At least as many as there are roles.
+    """
+    found: dict[tuple[str, int], list[Member]] = {}
+    for role, place, member in members:
+        found.setdefault((role, place), []).append(member)
+    order = sorted(found.items(), key=lambda run: (run[0][0], -run[0][1]))
+    merged = [Run(role, (place,), tuple(its)) for (role, place), its in order]
+    while len(merged) > most:
+        pairs = [n for n in range(len(merged) - 1) if merged[n].role == merged[n + 1].role]
+        n = min(pairs, key=lambda n: len(merged[n].members) + len(merged[n + 1].members))
+        merged[n : n + 2] = [merged[n].joined(merged[n + 1])]
+    return merged
 
 
 def _role(heights: Sequence[int]) -> str:

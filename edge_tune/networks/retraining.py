@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_tune.errors import RetrainingError
-from edge_tune.experiment import Retraining, settled
+from edge_tune.experiment import USUAL_MOMENTUM, Retraining, settled
 from edge_tune.networks.averaging import Average
 from edge_tune.networks.compute import CPU, Compute, enough_memory
 from edge_tune.networks.images import Augmentation, Split
 
 STATISTICS_IMAGES = 1024
 """At least so many training images, in whole batches, give the batch-norm statistics after each epoch."""
-
-USUAL_MOMENTUM = 0.9
-"""Of SGD, where a recipe names none."""
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

@@ -6,24 +6,20 @@ and promises nothing.
 
 import copy
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from edge_tune.errors import ExperimentError
-from edge_tune.files import write_atomically
 from edge_tune.networks import blocks, datasets
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.images import Split
 from edge_tune.networks.retraining import estimate_statistics
 from edge_tune.records.entries import Effect
-from edge_tune.records.jsonfiles import converted
+from edge_tune.records.kept import Kept
 
 STATISTICS_IMAGES = 1024
 """At most so many training images give the batch-norm statistics."""
@@ -39,13 +35,24 @@ class Probe:
 
     Args:
         network: The unpruned one, with its weights.
+        statistics_images: At most so many training images give the batch-norm statistics.
+        judged_images: At most so many images of the validation split are classified.
     """
 
-    def __init__(self, network: nn.Module, dataset: Dataset) -> None:
-        self.train = _some(dataset.train, STATISTICS_IMAGES)
-        self.validation = _some(dataset.validation, JUDGED_IMAGES)
-        self.file = _file(network, dataset)
-        self.known = _read(self.file)
+    def __init__(
+        self,
+        network: nn.Module,
+        dataset: Dataset,
+        statistics_images: int = STATISTICS_IMAGES,
+        judged_images: int = JUDGED_IMAGES,
+    ) -> None:
+        self.train = _some(dataset.train, statistics_images)
+        self.validation = _some(dataset.validation, judged_images)
+        self.kept = Kept(_file(network, dataset, statistics_images, judged_images), Effect)
+
+    def __contains__(self, removed: str) -> bool:
+        """Tell whether it is remembered what the network does without this."""
+        return removed in self.kept
 
     def __call__(self, removed: str, network: Callable[[], nn.Module]) -> Effect:
         """Return what a network does.
@@ -57,20 +64,10 @@ class Probe:
         Raises:
             ExperimentError: What was found cannot be kept.
         """
-        if removed not in self.known:
-            self.known[removed] = self._effect(network())
-            plain = {name: asdict(effect) for name, effect in self.known.items()}
-            try:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.file, json.dumps(plain, indent=1).encode())
-            except OSError as error:
-                raise ExperimentError(
-                    f"{self.file.parent}: what is found out about the network must be kept there, but got "
-                    f"{error.strerror}; name another folder by the variable EDGE_TUNE_CACHE."
-                ) from error
-        return self.known[removed]
+        return self.kept(removed, lambda: self.effect(network()))
 
-    def _effect(self, network: nn.Module) -> Effect:
+    def effect(self, network: nn.Module) -> Effect:
+        """Return what a network does, which is not remembered."""
         network = copy.deepcopy(network).to(memory_format=torch.channels_last)
         estimate_statistics(network, self.train.batches(BATCH_SIZE))
         evaluation = evaluate(network, self.validation)
@@ -99,16 +96,9 @@ def _some(split: Split, most: int) -> Split:
     return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:most]))
 
 
-def _file(network: nn.Module, dataset: Dataset) -> Path:
-    sha256 = hashlib.sha256(f"{dataset.digest} {STATISTICS_IMAGES} {JUDGED_IMAGES} {BATCH_SIZE}".encode())
+def _file(network: nn.Module, dataset: Dataset, statistics_images: int, judged_images: int) -> Path:
+    sha256 = hashlib.sha256(f"{dataset.digest} {statistics_images} {judged_images} {BATCH_SIZE}".encode())
     for name, value in network.state_dict().items():
         sha256.update(name.encode())
         sha256.update(value.numpy().tobytes())
     return datasets.cache_folder() / "sensitivity" / f"{sha256.hexdigest()[:16]}.json"
-
-
-def _read(file: Path) -> dict[str, Effect]:
-    try:
-        return converted(json.loads(file.read_bytes()), dict[str, Effect])
-    except (FileNotFoundError, ValueError):  # nothing is remembered, or half of it: it is found again
-        return {}

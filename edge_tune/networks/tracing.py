@@ -11,10 +11,11 @@ own code adds or multiplies. A *column* is where a slice may arrive: an input ch
 
 import copy
 import math
-from collections import defaultdict
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils import _pytree as pytree
 
-from edge_tune.errors import PruningError
+from edge_tune.errors import PruningError, first_line
+from edge_tune.wording import counted
 
 Shape = tuple[int, int, int]
 Indices = npt.NDArray[np.int64]
@@ -110,23 +112,138 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
         input_shape: (C, H, W) of one image.
 
     Raises:
-        PruningError: The network does not run, or not on values that are not numbers.
+        PruningError: The network does not run, or not on values that are not numbers; the sentence names the innermost
+            module in which it failed.
     """
-    try:
-        with in_mode(model, training=False):
-            recording = _recorded_small(model, input_shape)
-            found = _trace(recording)
-        with in_mode(model, training=True):
-            while_training = _Recording(model, recording.input_shape)
-            if while_training.layers_called() != recording.layers_called():
-                found = _joined(found, _trace(while_training))
-    except Exception as error:  # a forward can fail in any way, also on values that are not numbers
-        raise PruningError(
-            f"the way of the channels through this network cannot be traced: its code must run on images of shape "
-            f"{list(input_shape)}, whatever values they hold, but raised {type(error).__name__}: {error}; mend it, or "
-            f"choose another network."
-        ) from error
+    with _watched(model) as under_way:
+        try:
+            with in_mode(model, training=False):
+                recording = _recorded_small(model, input_shape, under_way)
+                found = _trace(recording)
+            with in_mode(model, training=True):
+                under_way.training = True
+                while_training = _Recording(model, recording.input_shape, under_way)
+                if while_training.layers_called() != recording.layers_called():
+                    found = _joined(found, _trace(while_training))
+        except Exception as error:  # a forward can fail in any way, also on values that are not numbers
+            where, why = under_way.place(model, error), _why(model, under_way, error)
+            raise PruningError(
+                f"the way of the channels through this network cannot be traced: {where} {why}."
+            ) from error
     return found
+
+
+class _UntraceableError(Exception):
+    """What a module does so that a pass would tell nothing, and what to do about it.
+
+    Args:
+        module: The module, if it is not the innermost one that the pass is in.
+    """
+
+    def __init__(self, why: str, module: str | None = None) -> None:
+        super().__init__(why)
+        self.module = module
+
+
+@dataclass
+class _UnderWay:
+    """What a pass is, and where it failed, for the sentence.
+
+    Attributes:
+        images: What it was given, [images, C, H, W].
+        is_marked: Whether marks travel in it.
+        training: Whether the network's own code trains.
+        failed: The last error that left a module, and the first module that it left.
+    """
+
+    images: Tensor = field(default_factory=lambda: torch.zeros(0))
+    is_marked: bool = False
+    training: bool = False
+    failed: tuple[BaseException, str] | None = None
+
+    @property
+    def mode(self) -> str:
+        """Words for the mode, unless it is the usual one."""
+        return " while the network trains" if self.training else ""
+
+    def begin(self, images: Tensor, *, is_marked: bool) -> None:
+        """Begin another pass."""
+        self.images, self.is_marked = images, is_marked
+
+    def place(self, model: nn.Module, error: Exception) -> str:
+        """Return the innermost module that an error came from, for a sentence."""
+        name = self.failed[1] if self.failed and self.failed[0] is error else ""
+        if isinstance(error, _UntraceableError) and error.module is not None:
+            name = error.module
+        kind = type(model.get_submodule(name)).__name__
+        return f"{name!r} (class {kind})" if name else f"the network's own forward (class {kind})"
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[_UnderWay]:
+    """Note from which modules of a network errors come."""
+    under_way = _UnderWay()
+
+    def leaving(name: str) -> Callable[..., None]:
+        def leave(*_: object) -> None:
+            error = sys.exc_info()[1]
+            if error is not None and (under_way.failed is None or under_way.failed[0] is not error):
+                under_way.failed = error, name
+
+        return leave
+
+    handles = [
+        module.register_forward_hook(leaving(name), always_call=True)
+        for name, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
+    ]
+    try:
+        yield under_way
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+DECIDES = (
+    "its code decides by values, as an `if`, a number, an index or a shape that is taken from them does; let it take "
+    "the same steps whatever they are, such as by torch.where or a mask"
+)
+
+
+def _why(model: nn.Module, under_way: _UnderWay, error: Exception) -> str:
+    """Return what the module that a pass failed in does, and what to do about it."""
+    if isinstance(error, _UntraceableError):
+        return str(error)
+    raised = f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
+    images, mode = under_way.images, under_way.mode
+    if "allocate memory" in str(error) or isinstance(error, MemoryError):
+        return f"needs more memory than there is ({raised}); lower image_size, or trace it on a larger host"
+    if "require grad" in str(error) or "backward" in str(error):
+        return (
+            f"computes gradients{mode} ({raised}), which cannot be done where channels are followed; leave that out of "
+            f"the network's forward, as a loss of its own"
+        )
+    usual, other = torch.randn(images.shape), 1 if len(images) > 1 else 2
+    if _runs(model, usual, under_way.training):
+        if under_way.is_marked:
+            return f"fails{mode} where values are NaN, by which channels are followed ({raised}): {DECIDES}"
+        return f"takes channels in a way that cannot be followed ({raised}); put them behind the images, as usual"
+    if _runs(model, usual[:1].repeat(other, 1, 1, 1), under_way.training):
+        return (
+            f"fails{mode} on {counted(len(images), 'image')} at once, though not on {other} ({raised}): its code "
+            f"counts on how many there are; take the number from what it is given, as in x.flatten(1) or x.shape[0]"
+        )
+    return f"fails{mode} on images of shape {list(images.shape[1:])} ({raised}); mend it, or change image_size"
+
+
+def _runs(model: nn.Module, images: Tensor, training: bool) -> bool:
+    """Tell whether a network runs on these images, in this mode."""
+    try:
+        with in_mode(model, training=training), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model(images)
+    except Exception:  # a forward can fail in any way
+        return False
+    return True
 
 
 @contextmanager
@@ -147,13 +264,13 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = was_training
 
 
-def _recorded_small(model: nn.Module, input_shape: Shape) -> "_Recording":
+def _recorded_small(model: nn.Module, input_shape: Shape, under_way: _UnderWay) -> "_Recording":
     """Record the smallest images on which the network calls the layers that it calls on whole ones."""
-    whole = _Recording(model, input_shape)
+    whole = _Recording(model, input_shape, under_way)
     channels, height, width = input_shape
     for divisor in (8, 4, 2):
         try:
-            small = _Recording(model, (channels, height // divisor, width // divisor))
+            small = _Recording(model, (channels, height // divisor, width // divisor), under_way)
         except Exception:  # too small to be pooled so often, or flattened to another length
             continue
         if small.layers_called() == whole.layers_called() and small.columns == whole.columns:
@@ -164,13 +281,14 @@ def _recorded_small(model: nn.Module, input_shape: Shape) -> "_Recording":
 class _Recording:
     """One pass of two images: what each layer gave; and passes in which marks travel instead."""
 
-    def __init__(self, model: nn.Module, input_shape: Shape) -> None:
-        self.model, self.input_shape = model, input_shape
+    def __init__(self, model: nn.Module, input_shape: Shape, under_way: _UnderWay) -> None:
+        self.model, self.input_shape, self.under_way = model, input_shape, under_way
         self.layers = {name: module for name, module in model.named_modules() if mixes(module) or follows(module)}
         self.images = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
         self.outputs: dict[str, list[Tensor]] = defaultdict(list)
         self.dims: dict[str, int] = {}
         self.columns: dict[str, int] = {}
+        under_way.begin(self.images, is_marked=False)
         self._run(self.images, {name: self._recorded(name) for name in self.layers})
         self.parameters = _vectors(model, self.layers)
         self.slices = {
@@ -204,7 +322,12 @@ class _Recording:
             for name, parameter in self.parameters.items():
                 if name in marks:
                     stack.enter_context(_marked_parameter(parameter, marks[name][0]))
-            output = self._run(images, {name: self._replayed(name, marks, arrived) for name in self.outputs})
+            self.under_way.begin(images, is_marked=True)
+            calls: Counter[str] = Counter()
+            output = self._run(images, {name: self._replayed(name, marks, arrived, calls) for name in self.outputs})
+        for name, its in self.outputs.items():
+            if calls[name] < len(its):
+                raise self._took_another_course(name)
         arrived[OUTPUT] |= _nan_columns(_flat(output), 1, len(patterns))
         return arrived
 
@@ -212,14 +335,25 @@ class _Recording:
         """Run the network with other forwards in its layers."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]), _replaced(self.layers, forwards):
             output = self.model(images)
+        _check_output(output, len(images))
         self.columns.setdefault(OUTPUT, _flat(output).shape[1])
         return output
+
+    def _took_another_course(self, name: str) -> _UntraceableError:
+        """Return that a pass with marks calls a layer more or less often than one without."""
+        return _UntraceableError(
+            f"does not call {name!r} {counted(len(self.outputs[name]), 'time')}{self.under_way.mode} where values are "
+            f"NaN, by which channels are followed, as it does where they are numbers: {DECIDES}",
+            module=name.rpartition(".")[0],
+        )
 
     def _recorded(self, name: str) -> Callable[..., Tensor]:
         layer, forward = self.layers[name], self.layers[name].forward
 
-        def record(input: Tensor, *rest: Any, **named: Any) -> Tensor:  # as PyTorch's layers name it
-            output: Tensor = forward(input, *rest, **named)
+        def record(*given: Any, **named: Any) -> Tensor:
+            input = _tensor_given(given, named)
+            output: Tensor = forward(*given, **named)
+            _check_layer(layer, input, output, len(self.images))
             self.dims[name] = _channel_dim(layer, input)
             self.columns[name] = input.shape[self.dims[name]]
             self.outputs[name].append(output[: len(output) // len(self.images)])
@@ -227,18 +361,24 @@ class _Recording:
 
         return record
 
-    def _replayed(self, name: str, marks: Mapping[str, Tensor], arrived: Mapping[str, Tensor]) -> Callable[..., Tensor]:
+    def _replayed(
+        self, name: str, marks: Mapping[str, Tensor], arrived: Mapping[str, Tensor], calls: Counter[str]
+    ) -> Callable[..., Tensor]:
         layer, forward, dim = self.layers[name], self.layers[name].forward, self.dims[name]
-        outputs = iter(self.outputs[name])
+        outputs = self.outputs[name]
         patterns = len(arrived[name])
 
-        def replay(input: Tensor, *rest: Any, **named: Any) -> Tensor:  # as PyTorch's layers name it
+        def replay(*given: Any, **named: Any) -> Tensor:
+            calls[name] += 1
+            if calls[name] > len(outputs):
+                raise self._took_another_course(name)
+            input = _tensor_given(given, named)
             arrived[name].logical_or_(_nan_columns(input, dim, patterns))
             if is_depthwise(layer):
-                return forward(input, *rest, **named)  # type: ignore[no-any-return]
+                return forward(*given, **named)  # type: ignore[no-any-return]
             if not mixes(layer):
                 return input.clone()  # a norm would hand marks on to all channels
-            output = next(outputs)
+            output = outputs[calls[name] - 1]
             output = output.repeat(patterns, *[1] * (output.dim() - 1))
             return _marked(output, marks[name], dim) if name in marks else output
 
@@ -441,6 +581,48 @@ def _nan_columns(values: Tensor, dim: int, patterns: int) -> Tensor:
     """Return which channels hold a mark, bool [patterns, channels]."""
     marked = values.isnan().movedim(dim, 1).flatten(2).any(dim=2) if values.dim() > 2 else values.isnan()
     return marked.view(patterns, -1, marked.shape[1]).any(dim=1)
+
+
+def _tensor_given(given: Sequence[Any], named: Mapping[str, Any]) -> Tensor:
+    """Return the features that a layer is given: its first tensor, by place or by name."""
+    tensors = (value for value in (*given, *named.values()) if isinstance(value, Tensor))
+    if (found := next(tensors, None)) is None:
+        kinds = ", ".join(type(value).__name__ for value in (*given, *named.values())) or "nothing"
+        raise _UntraceableError(f"must be given a tensor, but is given {kinds}; call the layer with the tensor itself")
+    return found
+
+
+def _check_layer(layer: nn.Module, input: Tensor, output: object, images: int) -> None:
+    """Check that a layer takes and returns a tensor whose first dimension is that of the images, or a multiple."""
+    kind = next(kind.__name__ for kind in type(layer).__mro__ if kind.__module__.startswith("torch.nn."))
+    if not isinstance(output, Tensor):
+        raise _UntraceableError(
+            f"is a {kind} and must return one tensor as that does, but returns a {type(output).__name__}; return what "
+            f"else there is from a module around it"
+        )
+    if len(input) % images or len(output) % images:
+        raise _UntraceableError(
+            f"must be given something for each image in the first dimension, of {images} here, but is given "
+            f"{list(input.shape)} and returns {list(output.shape)}; move the images there, or expand what is the same "
+            f"for all"
+        )
+
+
+def _check_output(output: object, images: int) -> None:
+    """Check that a network returns tensors with a row for each image."""
+    leaves = pytree.tree_leaves(output)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if not tensors:
+        kinds = ", ".join(dict.fromkeys(type(leaf).__name__ for leaf in leaves)) or "nothing"
+        raise _UntraceableError(
+            f"must return tensors, alone or in tuples, lists and dicts, but returns {kinds}; return what it holds"
+        )
+    strange = [list(tensor.shape) for tensor in tensors if not tensor.dim() or len(tensor) != images]
+    if strange:
+        raise _UntraceableError(
+            f"must return tensors with a row for each of the {images} images it is given, but one has the shape "
+            f"{strange[0]}; leave it out, or compute it outside of the network"
+        )
 
 
 def _flat(output: Any) -> Tensor:

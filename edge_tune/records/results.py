@@ -26,9 +26,11 @@ from edge_tune.errors import ExperimentError, RetrainingError
 from edge_tune.experiment import NAME
 from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS, RATIOS
+from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED
 from edge_tune.parameters import Point
 from edge_tune.records.entries import FORM, Computed, Count, Cut, EpochEntry, Evidence, LayerEntry, Metrics, Number, Run
 from edge_tune.records.jsonfiles import DamageError, Lines, converted, read_lines, read_object, to_json
+from edge_tune.wording import counted
 
 LOCK = ".lock"
 RESTORE = "restore the file, or begin another study with --results"
@@ -104,6 +106,13 @@ class Record:
     def name(self) -> str:
         """A name that sorts by number."""
         return self.baseline or f"trial_{self.trial:04d}"
+
+    @property
+    def label(self) -> str:
+        """The name for people: that of the unpruned network which was retrained says so."""
+        if self.baseline == UNPRUNED_RETRAINED and self.epoch:
+            return f"{UNPRUNED}, {counted(self.epoch, 'epoch')}"
+        return self.name
 
     @property
     def diverged(self) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED
 from edge_tune.records.choosing import Ranking, ranking_line
 from edge_tune.records.endings import REPEAT
 from edge_tune.records.entries import Count, Evidence, Metrics, Ratio
@@ -120,9 +121,10 @@ def verdict_of(
 def rows_of(baselines: Iterable[Record], chosen: Record | None) -> list[Row]:
     """Return the networks to compare, the chosen one last: of each baseline that finished, before and after retraining.
 
-    They hold no figures on the test split.
+    The unpruned network comes first, then the same retrained. They hold no figures on the test split.
     """
-    found = [row for record in baselines if record.status == "finished" for row in _baseline_rows(record)]
+    ordered = sorted(baselines, key=lambda record: record.baseline not in (UNPRUNED, UNPRUNED_RETRAINED))
+    found = [row for record in ordered if record.status == "finished" for row in _baseline_rows(record)]
     return [*found, row_of(chosen, f"best: {chosen.name}")] if chosen else found
 
 
@@ -142,6 +144,9 @@ def _tested(row: Row, found: Row) -> Row:
 
 
 def _baseline_rows(record: Record) -> Iterator[Row]:
+    if record.baseline == UNPRUNED_RETRAINED:
+        yield row_of(record, record.label)
+        return
     label = f"{record.name}, not retrained" if record.trial else record.name
     yield _row(record, label, 0, record.pruned, record.measurements.get("pruned", Evidence()))
     if record.epoch:

@@ -33,7 +33,7 @@ def cards(study: StudyData) -> dict[str, Any]:
     weights = list(dict.fromkeys(cut.part for record in records for cut in record.plan))
     return {
         "label": study.label,
-        "baselines": [record.name for record in study.baselines],
+        "baselines": [record.label for record in study.baselines],
         "trial": pack(np.array([record.trial for record in records], dtype=np.int32)),
         "ending": _words(ending_text(ending(record)) for record in records),
         "node": _words(record.node for record in records),

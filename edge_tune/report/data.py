@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_tune.errors import ExperimentError
 from edge_tune.loading import as_text, objective_from_json
-from edge_tune.objective import Objective
+from edge_tune.objective import UNPRUNED_RETRAINED, Objective
 from edge_tune.parameters import Axis, Choice, from_json
 from edge_tune.records.choosing import Ranking, rank
 from edge_tune.records.endings import RAN_TO_THE_END, ending
@@ -116,8 +116,17 @@ class StudyData:
         return next((record for record in self.baselines if record.trial == 0), None)
 
     @cached_property
+    def unpruned_retrained(self) -> Record | None:
+        """The same network, retrained as the pruned ones are; None if it was not."""
+        return next((record for record in self._retrained_baselines if record.baseline == UNPRUNED_RETRAINED), None)
+
+    @cached_property
     def known_schedules(self) -> list[Record]:
         """The baselines with figures, but for the unpruned network."""
+        return [record for record in self._retrained_baselines if record.baseline != UNPRUNED_RETRAINED]
+
+    @cached_property
+    def _retrained_baselines(self) -> list[Record]:
         return [record for record in self.baselines if record.trial and record.status == "finished"]
 
     @cached_property

@@ -75,7 +75,7 @@ def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int) -> 
     figure.add_scatter(
         x=[1.0 if record.trial == 0 else number(record.metrics.get("latency_ratio")) for _, record in baselines],
         y=[number(record.metrics["top1"]) for _, record in baselines],
-        text=[record.name for _, record in baselines],
+        text=[record.label for _, record in baselines],
         customdata=rows_of(first - len(study.baselines) + row for row, _ in baselines),
         mode="markers+text",
         textposition=["top left" if record.trial == 0 else "bottom right" for _, record in baselines],

@@ -39,33 +39,40 @@ def page(studies: Sequence[StudyData]) -> str:
     """Return the report's HTML."""
     first_rows = list(_first_rows(studies))
     parts = sections.all_sections(studies, Axes.of(studies), first_rows)
-    pool = Pool()
-    body = _Body(pool)
+    title = studies[0].label if len(studies) == 1 else f"{len(studies)} studies side by side"
+    about = sections.about(studies[0]) if len(studies) == 1 else ""
+    tab = ", ".join(study.label for study in studies)
+    return document(tab, title, about, parts, [cards(study) for study in studies])
+
+
+def document(tab: str, title: str, about: str, parts: Sequence[Section], studies: Sequence[Any] = ()) -> str:
+    """Return sections as HTML that needs nothing else.
+
+    Args:
+        tab: What the browser shows above the page.
+        about: A line below the title.
+        studies: What the cards of trials show, and the points of figures stand for.
+    """
+    body = _Body(Pool())
     chapters = "\n".join(body.section(part) for part in parts)
     dark = {
         **dict(zip(LIGHT.values(), DARK.values(), strict=True)),
         **{color: DARK_STAGE_COLORS[stage] for stage, color in STAGE_COLORS.items()},
     }
-    data = {
-        "pool": pool.columns,
-        "figures": body.figures,
-        "dark": dark,
-        "studies": [cards(study) for study in studies],
-    }
-    title = "EdgeTune: " + ", ".join(study.label for study in studies)
+    data = {"pool": body.pool.columns, "figures": body.figures, "dark": dark, "studies": studies}
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
+<title>EdgeTune: {escape(tab)}</title>
 <link rel="icon" href="data:,">
 <style>
 {(HERE / "page.css").read_text(encoding="utf-8")}</style>
 </head>
 <body>
-{_head(studies, parts)}
+{_head(title, about, parts)}
 {chapters}
 <script type="application/json" id="data">{_json(data)}</script>
 <script>{get_plotlyjs()}</script>
@@ -84,11 +91,10 @@ def _first_rows(studies: Sequence[StudyData]) -> Iterator[int]:
         row += len(study.records)
 
 
-def _head(studies: Sequence[StudyData], parts: Sequence[Section]) -> str:
-    title = studies[0].label if len(studies) == 1 else f"{len(studies)} studies side by side"
-    about = f'<p class="about">{escape(sections.about(studies[0]))}</p>' if len(studies) == 1 else ""
+def _head(title: str, about: str, parts: Sequence[Section]) -> str:
+    line = f'<p class="about">{escape(about)}</p>' if about else ""
     links = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts if part.level == 2)
-    return f"<header><h1>{escape(title)}</h1>{about}<nav>{links}</nav></header>"
+    return f"<header><h1>{escape(title)}</h1>{line}<nav>{links}</nav></header>"
 
 
 class Pool:

@@ -102,6 +102,7 @@ def sentences(study: StudyData) -> list[str]:
     else:
         row = networks[-1]
         found.append(_against_unpruned(study, row, chosen))
+        found += _against_retrained(study, row, networks)
         found += _faster_by_ratio(study, chosen)
         found += [
             text
@@ -152,6 +153,24 @@ def _against_unpruned(study: StudyData, row: Row, chosen: Record) -> str:
         if change and change.points is not None:
             text += f", {_points(change.points)} the unpruned network on validation"
     return f"{text}."
+
+
+def _against_retrained(study: StudyData, row: Row, networks: Sequence[Row]) -> Iterator[str]:
+    """Say what the pruning cost the chosen network, apart from what the recipe does to any."""
+    if study.unpruned_retrained is None:
+        return
+    found = changes(row, _last_row(networks, study.unpruned_retrained))
+    told = [
+        f"{_points(change.points)} on the {split} split"
+        for metric, split in (("val_top1", "validation"), ("test_top1", "test"))
+        if (change := found.get(metric)) and change.points is not None
+    ]
+    if told:
+        epochs = counted(study.unpruned_retrained.epoch, "epoch")
+        yield (
+            f"The unpruned network was retrained by the same recipe ({epochs}): against that, the chosen network's "
+            f"top1 lies {' and '.join(told)}, which is what the pruning itself cost."
+        )
 
 
 def _faster_by_ratio(study: StudyData, chosen: Record) -> Iterator[str]:

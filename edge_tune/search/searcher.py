@@ -36,7 +36,7 @@ SKIPPED = 10_000
 
 def count_trials(experiment: Experiment) -> int:
     """Return how many networks a study tries, baselines included; a grid may have fewer points than asked."""
-    return len(experiment.baselines) + _count_searched(experiment)
+    return len(experiment.baseline_names) + _count_searched(experiment)
 
 
 def _count_searched(experiment: Experiment) -> int:
@@ -92,7 +92,7 @@ class Searcher(RaySearcher):
         self.scorer = Scorer(experiment.objective)
         self.undecided: list[Record] = []
         self.begun = self.repeats_in_a_row = 0
-        baselines = dict(enumerate(map(experiment.point, experiment.baselines.values()), 1))
+        baselines = dict(enumerate(map(experiment.baseline_point, experiment.baseline_names), 1))
         done = {record.trial for record in ended}
         waiting = {**baselines, **(unfinished or {})}
         self.waiting = deque(
@@ -288,6 +288,8 @@ class Searcher(RaySearcher):
         Raises:
             StudyError: It fails.
         """
+        if not point:  # the unpruned network's
+            return
         try:
             self.suggester.tell(dict(point), outcome)
         except (Exception, SystemExit) as error:

@@ -446,7 +446,7 @@ class _Session:
             self.say(problem)
         self.say(
             f"{self.total - self.ended_before} of {counted(self.total, 'trial')} to run "
-            f"(baselines: {len(experiment.baselines)}), "
+            f"(baselines: {len(experiment.baseline_names)}), "
             f"{self._at_once()} at a time."
         )
         asha = experiment.rule(Asha)

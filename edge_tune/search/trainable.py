@@ -150,7 +150,7 @@ def _devices_here(experiment: Experiment) -> int:
 
 def baseline_name(experiment: Experiment, number: int) -> str | None:
     """Return the name of the baseline that trial `number` is, or None: they are numbered from 1."""
-    return dict(enumerate(experiment.baselines, 1)).get(number)
+    return dict(enumerate(experiment.baseline_names, 1)).get(number)
 
 
 def as_result(report: Report) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def test_study_runs_on_the_cluster_and_its_results_come_back(cluster: Cluster) -
     (folder,) = cluster.user.path(f"{CHECKOUT}/results").iterdir()
     results = Results(folder)
     trials = results.trials()
-    assert [record.trial for record in trials] == [2, 3]
+    assert [record.trial for record in trials] == [3, 4]
     assert {record.status for record in trials} <= {"finished", "stopped"}  # a hopeless one stops
     measured = [record.measurements["pruned"] for record in (*trials, *results.baselines())]
     assert {measurement.host for measurement in measured} == {"device"}

@@ -66,7 +66,7 @@ def test_command_tries_two_points_of_a_grid_of_ten_thousand_million(
     file = write(tmp_path, method="grid", groups=5, sparsity=hundred, trials=2)
     assert main([file, "--simulate=0", f"--results={tmp_path / 'out'}"]) == 0
     assert len(Results(tmp_path / "out").trials()) == 2
-    assert "2 of 2 trials to run" in capsys.readouterr().out
+    assert "3 of 3 trials to run" in capsys.readouterr().out
 
 
 GROUPS: dict[str, Mapping[str, et.PrunerGroup]] = {

@@ -204,7 +204,7 @@ def test_run_whose_descriptors_are_closed(folder: Path) -> None:
 def test_run_whose_reader_leaves(folder: Path) -> None:
     code, err = shell(folder, "{python} -m edge_tune.run study.py --results=out --simulate=0.2 --trials=50 | head -3")
     assert code == 141
-    assert re.fullmatch(r"Interrupted: \d+ of 51 trials (is|are) recorded in out\.\nTo resume: .* --resume\n", err), err
+    assert re.fullmatch(r"Interrupted: \d+ of 52 trials (is|are) recorded in out\.\nTo resume: .* --resume\n", err), err
     recorded = len(Results(folder / "out").trials())
     assert recorded == len((folder / "out/trials.jsonl").read_text().splitlines()) if recorded else True
 
