@@ -4,6 +4,7 @@ EdgeTuneError
 ├── ExperimentError    what the user gave, before anything starts; may hold several problems
 ├── PruningError       this plan cannot be carried out on this network
 ├── RetrainingError    this network diverged: its loss, or a weight, is not a finite number
+├── ComputeError       a trial cannot compute where it was put: no GPU that PyTorch can use, too little memory
 ├── ExportError        this network cannot be written as ONNX
 ├── BenchmarkError     the device, or the process that owns it
 ├── StudyError         the whole study cannot go on; what it found so far is kept
@@ -41,6 +42,10 @@ class PruningError(EdgeTuneError):
 
 class RetrainingError(EdgeTuneError):
     """A loss, in training or on validation, or a weight that was trained is not a finite number."""
+
+
+class ComputeError(EdgeTuneError):
+    """A GPU was asked for that PyTorch cannot use, or that has too little memory."""
 
 
 class ExportError(EdgeTuneError):

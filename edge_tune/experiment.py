@@ -597,6 +597,8 @@ class Search:
         seed: Of the suggestions, the validation split and the retraining.
         max_concurrent_trials: At most so many at once; None: as many as the CPUs allow.
         cpus_per_trial: Cores, and threads, of one trial.
+        gpus_per_trial: GPUs of one trial: 1/n for n trials on each, 0 for none; None: one where the cluster has any
+            that PyTorch can use. A trial computes on one GPU.
         time_budget_s: Seconds of searching after which the study ends with what it has; None: no limit. What is
             under way then is kept, and `--resume` resumes it.
         trial_time_limit_s: A trial that has worked for so many seconds is stopped before its next epoch; one that
@@ -611,6 +613,7 @@ class Search:
     seed: int = 0
     max_concurrent_trials: int | None = field(default=None, metadata=MAY_CHANGE)
     cpus_per_trial: int = field(default=1, metadata=MAY_CHANGE)
+    gpus_per_trial: float | None = field(default=None, metadata=MAY_CHANGE)
     time_budget_s: float | None = field(default=None, metadata=MAY_CHANGE)
     trial_time_limit_s: float | None = field(default=None, metadata=MAY_CHANGE)
     max_failed_trials: int = field(default=10, metadata=MAY_CHANGE)
@@ -626,6 +629,11 @@ class Search:
         if self.max_concurrent_trials is not None:
             yield from _at_least("max_concurrent_trials", self.max_concurrent_trials, 1)
         yield from _at_least("cpus_per_trial", self.cpus_per_trial, 1)
+        if self.gpus_per_trial is not None and not _is_share(self.gpus_per_trial):
+            yield (
+                f"gpus_per_trial must be 0, 1, a fraction 1/n for n trials on each GPU, or None, but got "
+                f"{self.gpus_per_trial!r}."
+            )
         for name in ("time_budget_s", "trial_time_limit_s"):
             seconds = getattr(self, name)
             if seconds is not None and not (is_number(seconds) and seconds > 0):
@@ -999,6 +1007,13 @@ def _without_prefix(weights: Sequence[Any]) -> tuple[Any, ...]:
 
 def _copied(baselines: Mapping[Any, Any]) -> dict[Any, Any]:
     return {name: dict(point) if isinstance(point, Mapping) else point for name, point in baselines.items()}
+
+
+def _is_share(value: object) -> bool:
+    """Tell whether a number is 0, 1 or 1/n, as near as a decimal fraction may come to it."""
+    if not (is_number(value) and 0 <= value <= 1):  # type: ignore[operator]
+        return False
+    return not value or abs(1 / value - round(1 / value)) < 0.02  # type: ignore[operator]
 
 
 def settled(value: float | Parameter) -> float:

@@ -106,6 +106,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="stop a trial that has worked for so long before its next epoch",
     )
     parser.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        metavar="N",
+        help="GPUs of each trial: 1, a fraction such as 0.25 for four trials on each, 0 for none (default: one where "
+        "the cluster has any)",
+    )
+    parser.add_argument(
         "--max-failed-trials", type=int, metavar="N", help="end the study, with the reasons, when N trials failed"
     )
     parser.add_argument(
@@ -183,6 +190,7 @@ def _with_options(experiment: Experiment, given: argparse.Namespace) -> Experime
             experiment.search,
             trials=given.trials,
             seed=given.seed,
+            gpus_per_trial=given.gpus_per_trial,
             time_budget_s=given.time_budget,
             trial_time_limit_s=given.trial_time_limit,
             max_failed_trials=given.max_failed_trials,

@@ -66,6 +66,7 @@ MAY_IMPORT = {
                 "finding",
                 "oracle",
                 "pruning",
+                "compute",
                 "evaluation",
                 "averaging",
                 "retraining",

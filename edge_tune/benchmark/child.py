@@ -62,6 +62,7 @@ class Child:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,  # Ctrl-C in a terminal is for the driver, which then closes this
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # which trials compute on
             )
         except OSError as error:
             raise BenchmarkError(f"{command[0]}: the interpreter must start, but got: {error}.") from None

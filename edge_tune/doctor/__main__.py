@@ -31,7 +31,7 @@ PROBE_S = 60.0
 LIMIT_BYTES = 1 << 20
 OF_THE_RUNTIME: tuple[Check, ...] = (checks.interpreter, checks.openvino)
 OF_A_STICK: tuple[Check, ...] = (stick.libusb, stick.usb, stick.udev_rule, stick.mutex)
-OF_THE_PROCESSOR: tuple[Check, ...] = (checks.governor, checks.cores, checks.quota)
+OF_THE_PROCESSOR: tuple[Check, ...] = (checks.governor, checks.cores, checks.quota, checks.gpus)
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.doctor") -> int:
@@ -65,12 +65,15 @@ def examine(host: Host) -> Iterator[Finding]:
 
 def this_host(settings: Benchmark, interpreter: str) -> Host:
     """Return the host that this process runs on, as the checks see it."""
+    from edge_tune.networks.compute import gpus_here  # only now: PyTorch takes seconds to import
+
     return Host(
         settings=settings,
         interpreter=interpreter,
         facts=ask(interpreter, settings.device),
         user_id=os.getuid(),
         cpus=len(usable_cpus()),
+        gpus=gpus_here(),
     )
 
 

@@ -7,9 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tune.experiment import Benchmark
+
+if TYPE_CHECKING:
+    from edge_tune.networks.compute import Gpus
 
 STICK = "MYRIAD"
 STICK_RUNTIME = (
@@ -39,6 +42,7 @@ class Host:
         facts: What probe.py says, run by the interpreter that is to own the device; and "ended", how it
             ended, if that was not well.
         cpus: Cores that this process may run on.
+        gpus: What PyTorch sees, for the trials that run here; None if nobody asked.
         root: The folder that stands for /.
     """
 
@@ -48,6 +52,7 @@ class Host:
     user_id: int
     cpus: int
     root: Path = Path("/")
+    gpus: "Gpus | None" = None
 
     @property
     def needs_stick(self) -> bool:
@@ -121,6 +126,21 @@ def cores(host: Host) -> Iterator[Finding]:
     else:
         advice = "end what else runs here, or trust the ratios more than the milliseconds"
         yield Finding("warn", "load", f"{load:.2f} in the last minute on {host.cpus} cores: {advice}.")
+
+
+def gpus(host: Host) -> Iterator[Finding]:
+    """Say what trials that run here compute on."""
+    if host.gpus is None:
+        return
+    if not host.gpus.names:
+        yield Finding("ok", "GPUs", f"trials that run here compute on the CPU: {host.gpus.problem}.")
+    elif host.gpus.problem:
+        yield Finding(
+            "warn", "GPUs", f"trials that run here compute on the CPU, but could on a GPU: {host.gpus.problem}."
+        )
+    else:
+        how = "is on: several trials can share one" if host.gpus.shared else "is off: several trials on one take turns"
+        yield Finding("ok", "GPUs", f"{', '.join(host.gpus.names)}; CUDA's Multi-Process Service {how}.")
 
 
 def quota(host: Host) -> Iterator[Finding]:

@@ -45,4 +45,7 @@ class Average:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where another average of an equal network was."""
-        self.steps, self._kept = state["steps"], [tensor.clone() for tensor in state["kept"]]
+        self.steps, self._kept = (
+            state["steps"],
+            [kept.to(parameter, copy=True) for kept, parameter in zip(state["kept"], self._parameters, strict=True)],
+        )

@@ -9,6 +9,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from edge_tune.networks.compiled import BATCH_SIZE, Compiled
+from edge_tune.networks.compute import CPU, Compute, enough_memory
 from edge_tune.networks.images import Split
 
 WORTH_COMPILING = 1000
@@ -42,17 +43,28 @@ class Evaluation:
         return sum(self.predicted)
 
 
-def evaluate(model: nn.Module, split: Split, *, batch_size: int = 250) -> Evaluation:
+def evaluate(model: nn.Module, split: Split, *, batch_size: int = 250, compute: Compute = CPU) -> Evaluation:
     """Classify every image of `split` in f32 with batch-norm folded into the convolutions.
 
     Many images are classified by OpenVINO, which takes about half of PyTorch's time, few and those of a network that
-    it cannot hold by PyTorch; they differ by rounding (tests/test_evaluation.py).
+    it cannot hold by PyTorch; they differ by rounding (tests/test_evaluation.py). A GPU classifies them by PyTorch.
+
+    Args:
+        compute: Where `model` is, and the images come.
+
+    Raises:
+        ComputeError: A GPU has too little memory.
     """
-    model.eval()
+    with compute.exactly(), enough_memory("classifying"):
+        return _evaluate(compute.network(model.eval()), split, batch_size, compute)
+
+
+def _evaluate(model: nn.Module, split: Split, batch_size: int, compute: Compute) -> Evaluation:
     some = next(split.batches(COMPARED_IMAGES))[0]
     labels: list[Tensor] = []
     folded = _folded(model, some)
-    if folded and len(split) >= WORTH_COMPILING and (compiled := _compiled(folded, some)):
+    on_cpu = compute == CPU
+    if folded and on_cpu and len(split) >= WORTH_COMPILING and (compiled := _compiled(folded, some)):
         return score(compiled(_noting(split.batches(BATCH_SIZE), labels)), torch.cat(labels))
     network = folded or model
     with torch.inference_mode():
@@ -60,7 +72,7 @@ def evaluate(model: nn.Module, split: Split, *, batch_size: int = 250) -> Evalua
             network(images.contiguous(memory_format=torch.channels_last))
             for images in _noting(split.batches(batch_size), labels)
         ]
-    return score(torch.cat(logits), torch.cat(labels))
+    return score(torch.cat(logits).cpu(), torch.cat(labels).cpu())
 
 
 def score(logits: Tensor, labels: Tensor) -> Evaluation:

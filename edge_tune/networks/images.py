@@ -19,7 +19,7 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """What a network's input is normalised with: (RGB in 0..1 - MEAN) / STD."""
 
-Images = NDArray[np.uint8] | tuple[str, ...]
+Images = NDArray[np.uint8] | tuple[str, ...] | Tensor
 Labels = NDArray[np.int64]
 Decoded = tuple[NDArray[np.uint8], dict[str, str]]
 """Images [B, 3, H, W], black where a file cannot be read, and for each such file a sentence without its advice."""
@@ -41,11 +41,12 @@ class Augmentation:
         """Return `pixels` [B, 3, H, W], each image shifted and mirrored on its own."""
         count, _, height, width = pixels.shape
         windows = functional.pad(pixels, (self.padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-        down, right = torch.randint(2 * self.padding + 1, (2, count), generator=generator)
-        cropped = windows[torch.arange(count), :, down, right]
+        # Drawn on the CPU, so that images are the same wherever they lie.
+        down, right = torch.randint(2 * self.padding + 1, (2, count), generator=generator).to(pixels.device)
+        cropped = windows[torch.arange(count, device=pixels.device), :, down, right]
         if not self.horizontal_flip:
             return cropped
-        mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+        mirrored = (torch.rand(count, 1, 1, 1, generator=generator) < 0.5).to(pixels.device)
         return torch.where(mirrored, cropped.flip(3), cropped)
 
 
@@ -54,14 +55,17 @@ class Split:
     """Labelled images.
 
     Attributes:
-        images: uint8 [N, 3, h, w], which may be read-only, or the files that batches are read from.
+        images: uint8 [N, 3, h, w], which may be read-only, or the files that batches are read from; a tensor where
+            they lie on a GPU.
         labels: [N], each an index into the data set's classes.
         image_size: Height and width in pixels of a batch; None: as the array has them.
+        device: Where batches come, as PyTorch names it.
     """
 
     images: Images
     labels: Labels
     image_size: int | None = None
+    device: str = "cpu"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,6 +77,24 @@ class Split:
         else:
             images = self.images[indices]
         return replace(self, images=images, labels=self.labels[indices])
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all images when they are decoded and resized."""
+        if isinstance(self.images, tuple):
+            assert self.image_size is not None, "files need an image size"
+            return len(self) * 3 * self.image_size**2
+        return self.images.nbytes
+
+    def on(self, device: str, *, resident: bool) -> "Split":
+        """Return the split with its batches on a device.
+
+        Args:
+            resident: Have the images lie there, if they are in memory; else each batch is sent.
+        """
+        if resident and isinstance(self.images, np.ndarray):
+            return replace(self, images=torch.tensor(self.images, device=device), device=device)
+        return replace(self, device=device)
 
     def steps(self, batch_size: int) -> int:
         """Return how many shuffled batches of at most `batch_size` images `batches` yields."""
@@ -101,15 +123,22 @@ class Split:
                 order = order[:-1]
         groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         for group, pixels in zip(groups, self._pixels(groups), strict=True):
-            sized = _resize(torch.from_numpy(pixels), self.image_size)
+            sized = _resize(pixels, self.image_size)
             augmented = augment(sized, generator) if augment else sized
-            yield normalise(augmented), torch.from_numpy(self.labels[group])
+            yield normalise(augmented), self._here(torch.from_numpy(self.labels[group]))
 
-    def _pixels(self, groups: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
-        if isinstance(self.images, tuple):
-            return self._decoded(self.images, groups)
+    def _pixels(self, groups: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        images = self.images
+        if isinstance(images, tuple):
+            return (self._here(torch.from_numpy(pixels)) for pixels in self._decoded(images, groups))
+        if isinstance(images, Tensor):
+            return (images[self._here(torch.from_numpy(group))] for group in groups)
         # Indexing copies: what comes out of Ray's object store is read-only, which torch warns about.
-        return (self.images[group] for group in groups)
+        return (self._here(torch.from_numpy(images[group])) for group in groups)
+
+    def _here(self, values: Tensor) -> Tensor:
+        """Return values on the device, sent while the CPU goes on."""
+        return values if self.device == "cpu" else values.pin_memory().to(self.device, non_blocking=True)
 
     def _decoded(self, images: tuple[str, ...], groups: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
         assert self.image_size is not None, "files need an image size"
@@ -124,7 +153,7 @@ class Split:
 
 def normalise(pixels: Tensor) -> Tensor:
     """Return uint8 `pixels` [B, 3, H, W] as the float32 that networks are fed."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (MEAN, STD))
     return (pixels / 255).sub_(mean).div_(std)
 
 

@@ -1,5 +1,6 @@
 """A network as ONNX that every supported runtime reads."""
 
+import copy
 import io
 import re
 import warnings
@@ -28,6 +29,7 @@ def to_onnx(model: nn.Module, input_shape: Shape) -> bytes:
     Raises:
         ExportError: The network does something that ONNX cannot hold, or fails while it is traced.
     """
+    model = on_cpu(model)
     buffer: Any = io.BytesIO()  # the legacy exporter writes to a buffer too, which its annotation leaves out
     try:
         with warnings.catch_warnings(), _without_graphs():
@@ -49,6 +51,12 @@ def to_onnx(model: nn.Module, input_shape: Shape) -> bytes:
         ) from error
     onnx: bytes = buffer.getvalue()
     return onnx
+
+
+def on_cpu(model: nn.Module) -> nn.Module:
+    """Return a network on the CPU: itself, or a copy."""
+    parameter = next(model.parameters(), None)
+    return model if parameter is None or parameter.device.type == "cpu" else copy.deepcopy(model).cpu()
 
 
 @contextmanager

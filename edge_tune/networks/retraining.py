@@ -14,6 +14,7 @@ from torch.nn import functional
 from edge_tune.errors import RetrainingError
 from edge_tune.experiment import USUAL_MOMENTUM, Retraining, settled
 from edge_tune.networks.averaging import Average
+from edge_tune.networks.compute import CPU, Compute, enough_memory
 from edge_tune.networks.images import Augmentation, Split
 
 STATISTICS_IMAGES = 1024
@@ -30,12 +31,14 @@ class Epoch:
         epoch: Counted from 1: passes finished.
         lr: Of the last step.
         train_loss: Mean of the recipe's loss over the pass, nats: cross-entropy, where nothing else is asked.
+        images_per_s: Images of the split over the seconds, which the batch-norm statistics are part of.
     """
 
     epoch: int
     lr: float
     train_loss: float
     seconds: float
+    images_per_s: float
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def retrain(
     teacher: nn.Module | None = None,
     state: State | None = None,
     epochs_done: int = 0,
+    compute: Compute = CPU,
 ) -> Iterator[Epoch]:
     """Train `model` in place and yield after each epoch; evaluate it in between as you like.
 
@@ -107,16 +111,18 @@ def retrain(
         teacher: The unpruned network, where the recipe distils; it is put into eval mode and not trained.
         state: As `make_state` makes it; None makes one. Give it to keep it.
         epochs_done: Epochs of the recipe that `model` and `state` have behind them.
+        compute: Where `model` and `state` are, and the images come.
 
     Raises:
+        ComputeError: A GPU has too little memory.
         RetrainingError: The loss of a pass is not a finite number, or the teacher's outputs are not the network's.
 
     Source of the statistics: Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv:2105.07576,
     section 3; Li et al., EagleEye, ECCV 2020, arXiv:2007.02491, for pruned networks.
     """
-    model.to(memory_format=torch.channels_last)
+    compute.network(model)
     state = state or make_state(model, recipe)
-    loss_of = _Loss(recipe, teacher)
+    loss_of = _Loss(recipe, teacher, compute)
     batch_size = int(settled(recipe.batch_size))
     for epoch in range(epochs_done, recipe.epochs):
         started = time.perf_counter()
@@ -126,7 +132,8 @@ def retrain(
         steps = split.steps(batch_size)
         rates = [recipe.lr_at(epoch, step, steps) for step in range(steps)]
         batches = split.batches(batch_size, augment=augmentation, seed=seed + epoch)
-        loss = _one_pass(model, state, batches, rates, loss_of)
+        with enough_memory("retraining"):
+            loss = _one_pass(model, state, batches, rates, loss_of)
         if not math.isfinite(loss):
             raise RetrainingError(
                 f"epoch {epoch + 1}: the training loss must be finite, but got {loss} at lr {max(rates):g}; "
@@ -135,12 +142,17 @@ def retrain(
         if state.average:
             state.average.swap()
         again = split.batches(batch_size, augment=augmentation, seed=seed + epoch)
-        estimate_statistics(model, islice(again, math.ceil(STATISTICS_IMAGES / batch_size)), loss_of.use_bf16)
-        yield Epoch(epoch + 1, rates[-1], loss, time.perf_counter() - started)
+        some = islice(again, math.ceil(STATISTICS_IMAGES / batch_size))
+        estimate_statistics(model, some, loss_of.use_bf16, compute)
+        seconds = time.perf_counter() - started
+        yield Epoch(epoch + 1, rates[-1], loss, seconds, len(split) / seconds)
 
 
 def estimate_statistics(
-    model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], use_bf16: bool = False
+    model: nn.Module,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    use_bf16: bool = False,
+    compute: Compute = CPU,
 ) -> None:
     """Set every batch-norm's mean and variance to their plain averages over `batches`, at the weights there are now."""
     norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats]
@@ -151,19 +163,11 @@ def estimate_statistics(
         norm.reset_running_stats()
         norm.momentum = None  # PyTorch's word for a plain average over the batches
     model.train()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
+    with torch.no_grad(), compute.autocast(use_bf16):
         for images, _ in batches:
             model(images.contiguous(memory_format=torch.channels_last))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def computes_in_bf16(recipe: Retraining) -> bool:
-    """Tell whether the forward pass runs in bfloat16; "auto" asks the CPU."""
-    if recipe.precision == "auto":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return recipe.precision == "bf16"
 
 
 def distilled(loss: Tensor, logits: Tensor, taught: Tensor, *, weight: float, temperature: float) -> Tensor:
@@ -185,17 +189,18 @@ def distilled(loss: Tensor, logits: Tensor, taught: Tensor, *, weight: float, te
 class _Loss:
     """The loss of a recipe."""
 
-    def __init__(self, recipe: Retraining, teacher: nn.Module | None) -> None:
-        self.recipe, self.use_bf16 = recipe, computes_in_bf16(recipe)
+    def __init__(self, recipe: Retraining, teacher: nn.Module | None, compute: Compute) -> None:
+        self.recipe, self.compute = recipe, compute
+        self.use_bf16 = compute.computes_in_bf16(recipe.precision)
         self.teacher: nn.Module | None = None
         if recipe.distillation:
             assert teacher is not None, "distillation needs a teacher"
-            self.teacher = teacher.eval().to(memory_format=torch.channels_last)
+            self.teacher = compute.network(teacher.eval())
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of `model` on images [B, 3, H, W], channels last, with labels [B]."""
         smoothing = settled(self.recipe.label_smoothing)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.use_bf16):
+        with self.compute.autocast(self.use_bf16):
             logits = model(images)
             loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
             if self.teacher is None or self.recipe.distillation is None:
@@ -221,7 +226,7 @@ def _one_pass(
     """Train on each batch at its rate; return the mean loss."""
     model.train()
     optimiser = state.optimiser
-    total, images_seen = 0.0, 0
+    total, images_seen = torch.zeros((), dtype=torch.float64, device=loss_of.compute.device), 0
     for (images, labels), lr in zip(batches, rates, strict=True):
         for group in optimiser.param_groups:
             group["lr"] = lr
@@ -231,6 +236,6 @@ def _one_pass(
         optimiser.step()
         if state.average:
             state.average.add()
-        total += loss.item() * len(labels)
+        total += loss.detach().double() * len(labels)  # a GPU is not waited for
         images_seen += len(labels)
-    return total / images_seen
+    return total.item() / images_seen

@@ -62,7 +62,7 @@ class Description:
 def to_bytes(model: nn.Module) -> bytes:
     """Return the `state_dict` as the bytes of a file that `torch.load(weights_only=True)` reads."""
     buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
+    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
     return buffer.getvalue()
 
 

@@ -20,9 +20,10 @@ from edge_tune.errors import ExperimentError, ExportError, RetrainingError
 from edge_tune.experiment import Cosine, Experiment, Retraining, settled
 from edge_tune.files import write_atomically
 from edge_tune.networks import datasets, models, onnx_export, stored
+from edge_tune.networks.compute import CPU
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate
-from edge_tune.networks.retraining import STATISTICS_IMAGES, computes_in_bf16, make_optimiser, retrain
+from edge_tune.networks.retraining import STATISTICS_IMAGES, make_optimiser, retrain
 from edge_tune.networks.tracing import Shape
 from edge_tune.networks.weights import Pretrained, load_weights, not_finite, read_weights
 from edge_tune.wording import counted, listed
@@ -158,7 +159,7 @@ def _train_classifier(
     for number in range(passes):
         total, seen = 0.0, 0
         for images, labels in dataset.train.batches(batch_size, augment=dataset.augmentation, seed=seed + number):
-            with torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bf16(recipe)):
+            with CPU.autocast(CPU.computes_in_bf16(recipe.precision)):
                 outputs = network(images.contiguous(memory_format=torch.channels_last))
                 of_batch = functional.cross_entropy(outputs, labels)
             optimiser.zero_grad(set_to_none=True)

@@ -235,7 +235,23 @@ class EpochEntry:
     lr: float
     train_loss: float
     seconds: float
+    images_per_s: float | None = None
     metrics: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a trial was retrained and classified with.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        name: What the processor calls itself.
+        precision: Of the retraining's forward passes.
+    """
+
+    device: str
+    name: str
+    precision: str
 
 
 NOUNS = {"out": "filters", "in": "channels", "block": "blocks"}
@@ -357,6 +373,7 @@ class NodeEntry:
     host: str
     cpus: int
     devices: int
+    gpus: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS, RATIOS
 from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED
 from edge_tune.parameters import Point
-from edge_tune.records.entries import FORM, Count, Cut, EpochEntry, Evidence, LayerEntry, Metrics, Number, Run
+from edge_tune.records.entries import FORM, Computed, Count, Cut, EpochEntry, Evidence, LayerEntry, Metrics, Number, Run
 from edge_tune.records.jsonfiles import DamageError, Lines, converted, read_lines, read_object, to_json
 from edge_tune.wording import counted
 
@@ -96,6 +96,7 @@ class Record:
     layers: Sequence[LayerEntry] = ()
     seconds: Metrics = field(default_factory=dict)
     node: str = ""
+    compute: Computed | None = None
     started_at: str = ""
     ended_at: str = ""
     attempts: Count = 1

@@ -36,5 +36,5 @@ class Checkpoint:
     @classmethod
     def from_bytes(cls, content: bytes) -> "Checkpoint":
         """Return what `to_bytes` was asked to keep; no code is run from it."""
-        parts = torch.load(io.BytesIO(content), weights_only=True)
+        parts = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return cls(Record.from_entry(json.loads(parts["record"])), parts["weights"], parts["state"])

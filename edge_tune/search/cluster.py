@@ -24,8 +24,9 @@ from edge_tune.benchmark.cores import training_cpus, usable_cpus
 from edge_tune.command import ASKED_TO_END
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
+from edge_tune.networks.compute import Gpus, gpus_here
 from edge_tune.records.entries import ClusterEntry, NodeEntry
-from edge_tune.wording import counted
+from edge_tune.wording import counted, listed
 
 NAMESPACE = "edge_tune"
 PACKAGES = ("ray", "torch", "torchvision", "torch-pruning", "openvino", "onnx", "hyperopt", "numpy")
@@ -52,6 +53,7 @@ class Node:
         host: Its name.
         cpus: How many trials' CPUs it offers.
         devices: Units of the device's resource that it offers.
+        gpus: GPUs that it offers to trials.
         resources: Everything that it offers by name.
     """
 
@@ -59,6 +61,7 @@ class Node:
     host: str
     cpus: int
     devices: int
+    gpus: int
     resources: Sequence[str]
 
 
@@ -84,6 +87,7 @@ class Cluster:
                 host=node["NodeManagerHostname"],
                 cpus=int(node["Resources"].get("CPU", 0)),
                 devices=int(node["Resources"].get(self.resource, 0)),
+                gpus=int(node["Resources"].get("GPU", 0)),
                 resources=sorted(name for name in node["Resources"] if not name.startswith("node:")),
             )
             for node in alive
@@ -106,17 +110,60 @@ class Cluster:
 
     def entry(self) -> ClusterEntry:
         """Return what run.json keeps of it."""
-        nodes = [NodeEntry(host=node.host, cpus=node.cpus, devices=node.devices) for node in self.nodes]
+        nodes = [NodeEntry(host=node.host, cpus=node.cpus, devices=node.devices, gpus=node.gpus) for node in self.nodes]
         return ClusterEntry(where=self.where, nodes=nodes)
 
-    def trials_at_once(self, cpus_per_trial: int) -> int:
-        """Return how many trials of so many CPUs the nodes have room for.
+    def gpus_per_trial(self, asked: float | None, say: Callable[[str], None]) -> float:
+        """Return the GPUs of each trial: what is asked; if nothing is, 1 where a node has any that PyTorch can use.
+
+        Args:
+            say: Receives a line on what trials get on each node, where any node has GPUs.
+
+        Raises:
+            ExperimentError: GPUs are asked for where there are none, or where PyTorch cannot use them.
+        """
+        if not any(node.gpus for node in self.nodes):
+            if asked:
+                raise ExperimentError(
+                    f"search: gpus_per_trial must be 0 where no node offers a GPU to Ray, but got {asked:g}; give 0, "
+                    f"or join a node that has one."
+                )
+            return 0
+        if asked == 0:
+            say("No GPUs for trials: gpus_per_trial is 0.")
+            return 0
+        found = [(node, gpus) for node, gpus in self.on_each_node(gpus_here) if node.gpus]
+        problems = [f"node {node.host}: offers {counted(node.gpus, 'GPU')}, but {gpus.problem}" for node, gpus in found]
+        problems = [problem for problem, (_, gpus) in zip(problems, found, strict=True) if gpus.problem]
+        if problems and asked:
+            raise ExperimentError(
+                *(
+                    f"{problem}; mend that, take it out of the cluster, or give gpus_per_trial=0."
+                    for problem in problems
+                )
+            )
+        if problems:
+            say(f"{'; '.join(problems)}. So trials compute on CPUs.")
+            return 0
+        share = asked or 1.0
+        say(_gpu_line(found, round(1 / share), [node.host for node in self.nodes if not node.gpus]))
+        return share
+
+    def trials_at_once(self, cpus_per_trial: int, gpus_per_trial: float = 0) -> int:
+        """Return how many trials of so many CPUs and GPUs the nodes have room for.
 
         Raises:
             ExperimentError: No node has room for one.
         """
         nodes = self.nodes
-        room = sum(node.cpus // cpus_per_trial for node in nodes)
+        by_cpus = [node.cpus // cpus_per_trial for node in nodes]
+        by_gpus = [node.gpus * round(1 / gpus_per_trial) for node in nodes] if gpus_per_trial else by_cpus
+        room = sum(map(min, by_cpus, by_gpus))
+        if not room and any(by_cpus):
+            raise ExperimentError(
+                f"search: a node that offers a GPU must offer {counted(cpus_per_trial, 'CPU')} to trials too, but none "
+                f"does; lower cpus_per_trial, or give gpus_per_trial=0."
+            )
         if not room:
             offers = ", ".join(f"{node.cpus} on {node.host}" for node in nodes)
             raise ExperimentError(
@@ -208,6 +255,16 @@ class Cluster:
             f"{', '.join(f'{of[package]} on {node.host}' for node, of in found)}; run `ray up` again."
             for package in differing
         )
+
+
+def _gpu_line(found: Sequence[tuple[Node, Gpus]], trials: int, others: Sequence[str]) -> str:
+    """Return what trials get, such as "2 trials on each of 2 GPUs of trainer (NVIDIA H200), none on head"."""
+    each = ", ".join(
+        f"{counted(trials, 'trial')} on each of {counted(node.gpus, 'GPU')} of {node.host} ({gpus.names[0]}"
+        f"{'' if trials == 1 else ', with MPS' if gpus.shared else ', without MPS: they take turns (docs/cluster.md)'})"
+        for node, gpus in found
+    )
+    return f"{each}{f'; none on {listed(others)}, without GPUs' if others else ''}."
 
 
 @contextmanager

@@ -111,6 +111,8 @@ def _run(
             devices = here.wait_for_devices(say)
             here.trials_at_once(experiment.search.cpus_per_trial)
             here.check_agreement()
+            gpus = here.gpus_per_trial(experiment.search.gpus_per_trial, say) if loaded else 0
+            here.trials_at_once(experiment.search.cpus_per_trial, gpus)
             with told(say, f"{experiment.benchmark.device} to answer"):
                 found = _check_device(here, experiment.benchmark, loaded)
             say(f"{here.says(found.device_name or '')}. Results: {results.folder}")
@@ -130,7 +132,7 @@ def _run(
                 write_atomically(results.folder / "unpruned.onnx", reference)
                 write_atomically(results.folder / "experiment.py", source)
                 _write_run(results, work, replace(about, cluster=here.entry(), device=device.describe()))
-                return _Session(work, results, here, device, say).run(unpruned)
+                return _Session(work, results, here, device, say, gpus).run(unpruned)
     except (EdgeTuneError, KeyboardInterrupt):
         results.discard_if_empty()
         raise
@@ -307,6 +309,7 @@ class _Session:
     here: Cluster
     device: BenchmarkClient
     say: Say
+    gpus: float
 
     def run(self, unpruned: Report | None) -> Verdict:
         """Search and conclude; `unpruned` is the report on the unpruned network unless it is recorded."""
@@ -332,6 +335,7 @@ class _Session:
                 self.results,
                 self.device,
                 at_once=self._at_once(),
+                gpus=self.gpus,
                 limits=limits,
                 under_way=under_way,
                 listener=self,
@@ -425,9 +429,9 @@ class _Session:
             ) from error
 
     def _at_once(self) -> int:
-        """Return how many trials run at the same time: what is asked, within the CPUs there are."""
+        """Return how many trials run at the same time: what is asked, within the CPUs and GPUs there are."""
         asked = self.work.experiment.search
-        room = self.here.trials_at_once(asked.cpus_per_trial)
+        room = self.here.trials_at_once(asked.cpus_per_trial, self.gpus)
         return min(asked.max_concurrent_trials or room, room)
 
     def _say_what_is_ahead(self, under_way: list[Record]) -> None:

@@ -55,8 +55,9 @@ class Simulation:
         """Return what tells networks apart: by their points, since the formulas know no filters to count."""
         return PointsAsPlans(self.experiment.parameters)
 
-    def set_up(self, threads: int) -> None:
-        """Do nothing: nothing is computed."""
+    def set_up(self, threads: int, gpus: float) -> "Simulation":
+        """Return this: nothing is computed."""
+        return self
 
     def reference(self) -> bytes:
         """Return what stands for the unpruned network."""

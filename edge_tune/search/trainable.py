@@ -47,8 +47,12 @@ class RunsTrials(Protocol):
     def planner(self) -> Planner:
         """Return what tells which networks points give."""
 
-    def set_up(self, threads: int) -> None:
-        """Prepare this process for trials, one after another."""
+    def set_up(self, threads: int, gpus: float) -> "RunsTrials":
+        """Prepare this process for trials, one after another, and return what runs them here.
+
+        Args:
+            gpus: The share of a GPU that Ray gave it.
+        """
 
     def begin(
         self, point: Point, device: Device, *, trial: int, baseline: str | None, checkpoint: bytes | None
@@ -87,7 +91,7 @@ class PrunedTrial(tune.Trainable):
     """Ray's view of a trial: a step is a report. One process serves many trials."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds the rest
-        self, config: Config, trials: RunsTrials, device: Device, checkpoints: Checkpoints, alone: bool
+        self, config: Config, trials: RunsTrials, device: Device, checkpoints: Checkpoints, alone: bool, gpus: float
     ) -> None:
         """Keep what all trials share and begin the first.
 
@@ -98,12 +102,13 @@ class PrunedTrial(tune.Trainable):
             checkpoints: Where trials that were interrupted go on from.
             alone: Whether no other trial runs meanwhile: this one may use all cores, because it waits while its
                 network is measured.
+            gpus: GPUs of each trial.
         """
-        self.trials, self.device, self.checkpoints = trials, device, checkpoints
-        experiment = self.trials.experiment
+        self.device, self.checkpoints = device, checkpoints
+        experiment = trials.experiment
         if not alone and experiment.benchmark.device != "fake" and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, training_cpus(experiment.benchmark.threads, _devices_here(experiment)))
-        self.trials.set_up(len(usable_cpus()) if alone else experiment.search.cpus_per_trial)
+        self.trials = trials.set_up(len(usable_cpus()) if alone else experiment.search.cpus_per_trial, gpus)
         self._begin(config)
 
     def reset_config(self, new_config: Config) -> bool:

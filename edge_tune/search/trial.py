@@ -18,11 +18,12 @@ from edge_tune.benchmark.measurement import Device
 from edge_tune.errors import PruningError, RetrainingError
 from edge_tune.experiment import RETRAINING, Experiment, Hopeless
 from edge_tune.networks import onnx_export, pruning, stored
+from edge_tune.networks.compute import CPU, Compute, take
 from edge_tune.networks.evaluation import Evaluation, evaluate
 from edge_tune.networks.pruning import Plan
 from edge_tune.networks.retraining import Epoch, State, make_state, retrain
 from edge_tune.parameters import Point, Value, of_part
-from edge_tune.records.entries import EpochEntry
+from edge_tune.records.entries import Computed, EpochEntry
 from edge_tune.records.results import Planned, Record, Report, now
 from edge_tune.search.checkpoint import Checkpoint
 from edge_tune.search.points import count_points, grid_point
@@ -38,9 +39,14 @@ SHORTENED = 64
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of a study, as the search runs them."""
+    """The trials of a study, as the search runs them.
+
+    Attributes:
+        compute: What this process computes with.
+    """
 
     study: Study
+    compute: Compute = CPU
 
     @property
     def experiment(self) -> Experiment:
@@ -51,9 +57,16 @@ class Trials:
         """Return what tells which networks points give."""
         return Planner(self.study)
 
-    def set_up(self, threads: int) -> None:
-        """Prepare this process for trials, one after another."""
-        torch.set_num_threads(threads)
+    def set_up(self, threads: int, gpus: float) -> "Trials":
+        """Prepare this process for trials, one after another, and return those that it runs.
+
+        Raises:
+            ComputeError: PyTorch cannot use the GPU that Ray gave it.
+        """
+        compute = take(threads, gpus)
+        study = self.study
+        here = replace(study, train=compute.images(study.train), validation=compute.images(study.validation))
+        return Trials(here, compute)
 
     def record_of(self, checkpoint: bytes) -> Record:
         """Return what a checkpoint knows of its trial."""
@@ -66,7 +79,14 @@ class Trials:
         torch.manual_seed(self.experiment.search.seed)
         epochs = self.experiment.retraining.epochs if trial else 0
         return run_trial(
-            self.study, point, device, epochs=epochs, trial=trial, baseline=baseline, checkpoint=checkpoint
+            self.study,
+            point,
+            device,
+            epochs=epochs,
+            trial=trial,
+            baseline=baseline,
+            checkpoint=checkpoint,
+            compute=self.compute,
         )
 
 
@@ -154,6 +174,7 @@ def run_trial(
     trial: int,
     baseline: str | None = None,
     checkpoint: bytes | None = None,
+    compute: Compute = CPU,
 ) -> Iterator[Report]:
     """Yield the record after pruning (when retraining follows) and after every epoch.
 
@@ -162,26 +183,30 @@ def run_trial(
 
     Args:
         checkpoint: Of an earlier report of the same trial, to go on from.
+        compute: What it retrains and classifies with.
 
     Raises:
-        PruningError, RetrainingError, ExportError, BenchmarkError: The trial failed.
+        PruningError, RetrainingError, ComputeError, ExportError, BenchmarkError: The trial failed.
     """
+    compute.tidy()
     started_at, clock = now(), _Clock()
     with clock.stage("plan"):
         network = study.network()
         granularity = _granularity(study, is_baseline=baseline is not None)
         plan = pruning.make_plan(network, study.experiment.groups, point, study.coupled, granularity, study.basis)
     with clock.stage("prune"):
-        network = pruning.prune(network, plan, study.coupled)
+        network = compute.network(pruning.prune(network, plan, study.coupled))
+    precision = study.experiment.retraining.precision
     record = Record(
         trial=trial,
         baseline=baseline,
         point=point,
         plan=tuple(plan),
         node=platform.node(),
+        compute=Computed(compute.device, compute.name, "bf16" if compute.computes_in_bf16(precision) else "f32"),
         started_at=started_at,
     )
-    run = _UnderWay(study, device, network, plan, record, clock, epochs=epochs)
+    run = _UnderWay(study, device, network, plan, record, clock, compute, epochs=epochs)
     if checkpoint:
         run.go_on(Checkpoint.from_bytes(checkpoint))  # which was reported
     else:
@@ -236,10 +261,12 @@ class _UnderWay:
         plan: Plan,
         record: Record,
         clock: _Clock,
+        compute: Compute,
         *,
         epochs: int,
     ) -> None:
         self.study, self.device, self.network, self.record, self.clock = study, device, network, record, clock
+        self.compute = compute
         self.epochs = epochs
         self.stop: tuple[str, str] | None = None
         self.recipe = study.experiment.retraining.at(of_part(record.point, RETRAINING))
@@ -254,14 +281,14 @@ class _UnderWay:
         """Take up the state of an earlier attempt, whose seconds count too."""
         self.network.load_state_dict(checkpoint.weights)
         self.state.load_state_dict(checkpoint.state)
-        self.record = replace(checkpoint.record, node=self.record.node)
+        self.record = replace(checkpoint.record, node=self.record.node, compute=self.record.compute)
         for stage, seconds in checkpoint.record.seconds.items():
             self.clock.spend(stage, seconds)
 
     def evaluate(self, epoch: Epoch | None = None) -> None:
         """Classify the validation split; `epoch` is what came before, if anything did."""
         with self.clock.stage("evaluate"):
-            evaluation = evaluate(self.network, self.study.validation)
+            evaluation = evaluate(self.network, self.study.validation, compute=self.compute)
         if not math.isfinite(evaluation.loss):
             when = f"after epoch {epoch.epoch}" if epoch else "before any retraining"
             raise RetrainingError(f"{when}: the validation loss must be finite, but got {evaluation.loss}.")
@@ -323,6 +350,7 @@ class _UnderWay:
             teacher=study.network() if self.recipe.distillation else None,
             state=self.state,
             epochs_done=self.record.epoch,
+            compute=self.compute,
         ):
             self.clock.spend("retrain", epoch.seconds)
             yield epoch
@@ -351,7 +379,7 @@ class _UnderWay:
         if self.record.pruned:
             return {}
         with self.clock.stage("plan"):
-            parameters, macs = pruning.size(self.network, self.study.input_shape)
+            parameters, macs = pruning.size(onnx_export.on_cpu(self.network), self.study.input_shape)
         return {"parameters": parameters, "macs": macs}
 
 

@@ -195,6 +195,7 @@ def run_search(
     device: Device,
     *,
     at_once: int,
+    gpus: float,
     limits: StudyLimits,
     under_way: Sequence[Record],
     listener: Listener,
@@ -205,6 +206,7 @@ def run_search(
 
     Args:
         at_once: How many trials run at the same time; 1 may use all cores.
+        gpus: GPUs of each trial.
         under_way: What is known of trials that an earlier session began and did not end.
 
     Raises:
@@ -224,10 +226,11 @@ def run_search(
         device=device,
         checkpoints=checkpoints,
         alone=at_once == 1,
+        gpus=gpus,
     )
     with tempfile.TemporaryDirectory() as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": experiment.search.cpus_per_trial}),
+            tune.with_resources(trainable, {"cpu": experiment.search.cpus_per_trial, "gpu": gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,

@@ -1,0 +1,159 @@
+"""Where a process computes with networks: on cores of a CPU or on a GPU. Whatever trains or classifies is given this.
+
+The measuring process has one of its own kind, the device, and nothing of this.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from edge_tune.errors import ComputeError, first_line
+from edge_tune.networks.images import Split
+
+RESIDENT_SHARE = 0.5
+"""Images lie on a GPU if they take no more than this share of its memory that is free; else batches are sent to it."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a process computes.
+
+    Attributes:
+        device: As PyTorch names it.
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @property
+    def name(self) -> str:
+        """What the processor calls itself."""
+        return torch.cuda.get_device_name() if self.device == "cuda" else platform.processor() or platform.machine()
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """Return `model`, moved here in place, with its images' channels last."""
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def images(self, split: Split) -> Split:
+        """Return a split whose batches come here; the images themselves lie here if they fit."""
+        if self.device == "cpu":
+            return split
+        free, _ = torch.cuda.mem_get_info()
+        return split.on(self.device, resident=split.bytes <= RESIDENT_SHARE * free)
+
+    def computes_in_bf16(self, precision: Literal["auto", "f32", "bf16"]) -> bool:
+        """Tell whether the forward pass runs in bfloat16; "auto" asks the processor."""
+        if precision != "auto":
+            return precision == "bf16"
+        if self.device == "cuda":
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+    def autocast(self, enabled: bool) -> torch.autocast:
+        """Return the context in which a forward pass computes in bfloat16, if that is asked."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=enabled)
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Compute in full f32, so that an accuracy does not depend on where it was taken by more than rounding."""
+        if self.device == "cpu":
+            yield
+            return
+        backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        before = [backend.allow_tf32 for backend in backends]
+        try:
+            for backend in backends:
+                backend.allow_tf32 = False
+            yield
+        finally:
+            for backend, allowed in zip(backends, before, strict=True):
+                backend.allow_tf32 = allowed
+
+    def tidy(self) -> None:
+        """Give back what the last trial of this process held of a GPU's memory."""
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+CPU = Compute()
+
+
+def take(threads: int, gpus: float) -> Compute:
+    """Return what a process computes with from now on: so many threads, or the GPU that Ray gave it a share of.
+
+    Args:
+        gpus: 0 hides all GPUs: Ray does not (ray#54868), and PyTorch would take memory of the first.
+
+    Raises:
+        ComputeError: PyTorch cannot use the GPU.
+    """
+    torch.set_num_threads(threads)
+    if not gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return CPU
+    if problem := why_no_gpu():
+        raise ComputeError(f"gpus_per_trial is {gpus:g}, but {problem}; mend that, or give gpus_per_trial=0.")
+    if gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus)
+    return Compute("cuda")
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs of a host.
+
+    Attributes:
+        names: Of those that PyTorch sees.
+        problem: Why PyTorch cannot compute on them, or None.
+        shared: Whether CUDA's Multi-Process Service lets processes compute on one at the same time.
+    """
+
+    names: tuple[str, ...]
+    problem: str | None
+    shared: bool
+
+
+def gpus_here() -> Gpus:
+    """Return what this host has."""
+    names = tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+    return Gpus(names, why_no_gpu(), mps_is_on())
+
+
+def why_no_gpu() -> str | None:
+    """Return why PyTorch cannot compute on a GPU of this host, or None."""
+    if not torch.cuda.is_available():
+        build = "is built without CUDA" if torch.version.cuda is None else "sees none (is there a driver for it?)"
+        return f"PyTorch {torch.__version__} {build}"
+    try:
+        torch.zeros(1, device="cuda").add_(1).item()
+    except (RuntimeError, AssertionError) as error:  # such as a GPU that this build has no kernels for
+        return f"PyTorch {torch.__version__} cannot use {torch.cuda.get_device_name()}: {first_line(error)}"
+    return None
+
+
+def mps_is_on() -> bool:
+    """Tell whether CUDA's Multi-Process Service runs on this host: without it, processes on one GPU take turns."""
+    return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists()
+
+
+@contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Say in a sentence that a GPU has too little memory.
+
+    Raises:
+        ComputeError: It has.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ComputeError(
+            f"{what}: must fit in the GPU's memory, but got: {first_line(error)}; lower retraining.batch_size, or give "
+            f"each trial a larger share of a GPU (gpus_per_trial)."
+        ) from error
