@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_tune.metrics import LARGER_IS_BETTER, METRICS, RATIO_OF
+from edge_tune.metrics import LARGER_IS_BETTER, METRICS, RATIO_OF, TRAINED
 
 Metrics = Mapping[str, float]
 
@@ -175,6 +175,11 @@ class Objective:
     def shortfall(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
         """Return by how much the conditions are missed in all, each as a share of its bound."""
         return sum(condition.shortfall(metrics, baselines) for condition in self.conditions)
+
+    def shortfall_before_training(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
+        """Return the same of those conditions alone that training has no part in."""
+        known = (condition for condition in self.conditions if condition.metric not in TRAINED)
+        return sum(condition.shortfall(metrics, baselines) for condition in known)
 
 
 def normalised(metric: str, metrics: Metrics, unpruned: Metrics) -> float:

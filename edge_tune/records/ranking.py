@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from edge_tune.experiment import KeepWeights
 from edge_tune.objective import Goal, Maximise, Minimise, Objective
-from edge_tune.records.endings import REPEAT, RULES
+from edge_tune.records.endings import GATE, REPEAT, RULES
 from edge_tune.records.entries import Evidence
 from edge_tune.records.results import Record
 from edge_tune.records.scoring import Scorer
@@ -87,6 +87,7 @@ class Standing:
     Attributes:
         ended: Networks whose trials have ended, baselines included but for the unpruned network.
         hopeless: How many of them were stopped as hopeless.
+        gated: How many of them the gate did not train.
         repeats: Trials that took the record of an equal network over.
         best: The best trial of the search that meets the objective's conditions, or None.
         nearest: While there is none, the finished trial that comes nearest to them, or None.
@@ -96,7 +97,7 @@ class Standing:
     def __init__(self, objective: Objective, records: Iterable[Record] = (), keep: KeepWeights = "front") -> None:
         self.scorer = Scorer(objective)
         self.keep = keep
-        self.ended = self.hopeless = self.repeats = 0
+        self.ended = self.hopeless = self.gated = self.repeats = 0
         self.best: Record | None = None
         self.nearest: Record | None = None
         self._baselines: list[Record] = []
@@ -151,6 +152,7 @@ class Standing:
             return
         self.ended += record.trial > 0
         self.hopeless += record.stopped_by == "hopeless"
+        self.gated += record.stopped_by == GATE
 
     def _keeps(self, record: Record) -> bool:
         on_front = self.keep == "front" and bool(eligible([record])) and record in self._front
@@ -199,6 +201,11 @@ def endings(trials: Sequence[Record]) -> dict[str, int]:
         ending = REPEAT if trial.same_as is not None else trial.stopped_by or trial.status
         counts[ending] = counts.get(ending, 0) + 1  # a newer version may know other rules
     return counts
+
+
+def epochs_saved(trials: Iterable[Record], epochs: int) -> int:
+    """Return how many epochs of retraining, of `epochs` a trial, the gate has saved."""
+    return sum(max(0, epochs - trial.epoch) for trial in trials if trial.stopped_by == GATE and trial.same_as is None)
 
 
 def failures(trials: Sequence[Record]) -> dict[str, int]:

@@ -4,8 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edge_tune.objective import UNPRUNED, Objective
+from edge_tune.records.endings import GATE
 from edge_tune.records.entries import Metrics
 from edge_tune.records.results import Record
+
+BEATEN = 5e10
+"""Added to the loss of a network that was not trained, since a better one was known that meets the conditions."""
 
 BREAKS = 1e11
 """From here on lie the losses of networks that break a condition, up to ten times as much."""
@@ -19,9 +23,12 @@ class Score:
     """Smaller is better.
 
     Attributes:
-        rank: 0 for a network that may be best, 1 for one that breaks a condition, 2 for one whose trial did not finish
-            or that is no better than chance.
-        loss: Of networks with the same rank: the objective's loss; in rank 1 by how much the conditions are missed.
+        rank: 0 for a network that may be best. 1 for one that the gate did not train because a better one was known: it
+            lies behind all that may be best, by its own loss, whatever its accuracy would have been; so a method of
+            search is neither drawn to where it lies, nor told that it breaks a condition, which nobody knows. 2 for one
+            that breaks a condition, trained or not. 3 for one whose trial did not finish, or no better than chance.
+        loss: Of networks with the same rank: the objective's loss; in rank 2 by how much the conditions are missed, of
+            one that was not trained those alone that training has no part in.
     """
 
     rank: int
@@ -31,8 +38,10 @@ class Score:
     def for_search(self) -> float:
         """One number in the same order, for a method of search that knows no conditions."""
         if self.rank == 1:
+            return BEATEN + min(self.loss, BEATEN / 2)
+        if self.rank == 2:
             return BREAKS * (1 + min(self.loss, 8.0))
-        return self.loss + WORST * (self.rank == 2)
+        return self.loss + WORST * (self.rank == 3)
 
 
 class Scorer:
@@ -62,10 +71,13 @@ class Scorer:
     def score(self, record: Record) -> Score:
         """Return how good a record is that holds the objective's metrics; the scorer must be ready."""
         loss = self.objective.loss(record.metrics, self.baselines)
+        if record.stopped_by == GATE:
+            known = self.objective.shortfall_before_training(record.metrics, self.baselines)
+            return Score(2, known) if known else Score(1, loss)
         if record.status != "finished" or record.collapsed:
-            return Score(2, loss)
+            return Score(3, loss)
         if shortfall := self.objective.shortfall(record.metrics, self.baselines):
-            return Score(1, shortfall)
+            return Score(2, shortfall)
         return Score(0, loss)
 
     def shown(self, metrics: Mapping[str, float]) -> float:
