@@ -109,6 +109,8 @@ def _best_so_far(standing: Standing) -> str:
     if best is None:
         nearest = f", nearest came {standing.nearest.name}" if standing.nearest else ""
         return "no best yet" + nearest
+    if standing.front:
+        return f"{counted(len(standing.front), 'network')} on the front, its knee {best.name}"
     about = "" if label in WITHOUT_DEVICE or last_measurement(best).is_precise else "about "
     return f"best {label} {about}{standing.scorer.shown(best.metrics):.4g} ({best.name})"
 

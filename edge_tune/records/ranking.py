@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from edge_tune.experiment import KeepWeights
-from edge_tune.objective import Goal, Maximise, Minimise, Objective
+from edge_tune.objective import FrontOf, Goal, Maximise, Minimise, Objective
 from edge_tune.records.endings import GATE, REPEAT, RULES
 from edge_tune.records.entries import Evidence
 from edge_tune.records.results import Record
@@ -89,7 +89,7 @@ class Standing:
         hopeless: How many of them were stopped as hopeless.
         gated: How many of them the gate did not train.
         repeats: Trials that took the record of an equal network over.
-        best: The best trial of the search that meets the objective's conditions, or None.
+        best: The best trial of the search that meets the objective's conditions, or None; of a front, its knee.
         nearest: While there is none, the finished trial that comes nearest to them, or None.
         keep: Which trials' weights are kept.
     """
@@ -103,7 +103,9 @@ class Standing:
         self._baselines: list[Record] = []
         self._undecided: list[Record] = []
         self._finished: list[Record] = []
-        self._front = Front(FRONT)
+        goal = objective.goal
+        self._own_front = goal.goals if isinstance(goal, FrontOf) else None
+        self._front = Front(self._own_front or FRONT)
         for record in records:
             self.add(record)
 
@@ -119,7 +121,7 @@ class Standing:
         if self.keep == "all" and record.status == "finished":
             self._finished.append(record)
         beaten = [record]
-        if self.keep == "front" and eligible([record]):
+        if self.keep == "front" and eligible([record]) and not self._own_front:
             beaten += self._front.add(record)
         self._undecided.append(record)
         return self._dropped(beaten) + self._decide()
@@ -131,17 +133,19 @@ class Standing:
         decided, self._undecided = self._undecided, []
         before = [*([self.best] if self.best else []), *decided]
         for record in decided:
-            self._take(record)
+            before += self._take(record)
         return self._dropped(before)
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: Record) -> list[Record]:
+        """Find what place a trial has. Returns those that it beats on the front that the objective asks for."""
         if not eligible([record]) or not self.scorer.objective.metrics_in(record.metrics):
-            return
+            return []
         score = self.scorer.score(record)
         if score.rank == 0 and (self.best is None or score < self.scorer.score(self.best)):
             self.best, self.nearest = record, None
         elif self.best is None and (self.nearest is None or score < self.scorer.score(self.nearest)):
             self.nearest = record
+        return self._front.add(record) if self._own_front and score.rank == 0 else []
 
     def _dropped(self, records: Iterable[Record]) -> list[Record]:
         return [record for record in records if not self._keeps(record)]
@@ -160,9 +164,15 @@ class Standing:
         return record is self.best or record in self._undecided or on_front or is_finished
 
     @property
+    def front(self) -> list[Record]:
+        """The networks of the front that the objective asks for, by number; none if it asks for something else."""
+        return self._front.records if self._own_front else []
+
+    @property
     def kept(self) -> list[Record]:
         """The records whose weights are kept: baselines, the best, and the Pareto front or all that finished."""
-        found = [*([self.best] if self.best else []), *self._undecided, *self._front.records, *self._finished]
+        front = self._front.records if self.keep == "front" else []
+        found = [*([self.best] if self.best else []), *self._undecided, *front, *self._finished]
         return [*self._baselines, *found]
 
 

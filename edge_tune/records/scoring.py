@@ -1,11 +1,12 @@
 """How good a record is by an objective: the one order of a study, for the search while it runs and for the end."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_tune.objective import UNPRUNED, Objective
+from edge_tune.objective import UNPRUNED, FrontOf, Objective
 from edge_tune.records.endings import GATE
 from edge_tune.records.entries import Metrics
+from edge_tune.records.fronts import places
 from edge_tune.records.results import Record
 
 BEATEN = 5e10
@@ -79,6 +80,19 @@ class Scorer:
         if shortfall := self.objective.shortfall(record.metrics, self.baselines):
             return Score(2, shortfall)
         return Score(0, loss)
+
+    def scores(self, records: Sequence[Record]) -> dict[int, Score]:
+        """Return trial -> how good it is among these, which is what a method of search is told.
+
+        Of a front, those that meet the conditions are ranked against each other, so that each score is as good as the
+        others let it be: `fronts.places` says how. Else it is the score that each has alone.
+        """
+        found = {record.trial: self.score(record) for record in records}
+        if isinstance(goal := self.objective.goal, FrontOf):
+            able = [record for record in records if found[record.trial].rank == 0]
+            ranked = places([goal.losses(record.metrics) for record in able])
+            found |= {record.trial: Score(0, place) for record, place in zip(able, ranked, strict=True)}
+        return found
 
     def shown(self, metrics: Mapping[str, float]) -> float:
         """Return the figure that the objective looks at, in its own direction: a metric, or a hybrid's score."""

@@ -52,6 +52,7 @@ class Verdict:
 
     Attributes:
         endings: As `ranking.endings` counts them.
+        front: The trials of the front that an objective asks for, as `Ranking.front` has them.
         epochs_saved: How many epochs of retraining the gate has saved.
         imprecise: A warning about the measurements, if one is due.
         failures: Reason -> how many trials failed for it, the most frequent first.
@@ -63,6 +64,7 @@ class Verdict:
     chosen: Count | None = None
     better_in_both: Mapping[str, Sequence[int]]
     endings: Mapping[str, int]
+    front: Sequence[int] = ()
     epochs_saved: int = 0
     imprecise: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
@@ -114,6 +116,7 @@ def verdict_of(
         chosen=ranking.best.trial if ranking.best else None,
         better_in_both={record.name: [trial.trial for trial in better_in_both(trials, record)] for record in baselines},
         endings=endings(trials),
+        front=[record.trial for record in ranking.front],
         epochs_saved=epochs_saved(trials, epochs),
         imprecise=imprecise_line([*baselines, *trials]),
         failures=failures(trials),
