@@ -695,7 +695,8 @@ class Experiment:
         pruner_groups: Label -> group of weights or of blocks. Labels name the searched parameters in every table.
             "auto" finds groups in the network when a study starts; run.json says which.
         target: What the search looks for: Minimise(metric), Maximise(metric), or an objective in a line of text such as
-            "minimise latency_ratio where top1 >= unpruned - 1" (objective_text.py has the whole of it).
+            "minimise latency_ratio where top1 >= unpruned - 1" or "front of latency_ratio and top1" (objective_text.py
+            has the whole of it).
         retraining: What each pruned network gets; 0 epochs studies pruning alone.
         weights: File (a text or a Path) or URL of the trained weights; None trains the network first and keeps it.
             Those of another number of classes get a new classifier, which is trained alone, then with the network.
@@ -709,7 +710,7 @@ class Experiment:
             baseline may give other parameters a value by their whole names, as in "layer_1.structure"; if not, a
             structure and an importance are the first of their lists. What is searched of the recipe must be given.
         keep_weights: Which trials' weights stay on the disk, besides the baselines': the "best", also those of the
-            Pareto "front" of latency_ratio against top1, or "all" that finish.
+            Pareto "front" of latency_ratio against top1, or of what the target is the front of, or "all" that finish.
     """
 
     model: str

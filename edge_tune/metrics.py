@@ -23,5 +23,8 @@ RATIOS = tuple(RATIO_OF.values())
 
 LARGER_IS_BETTER = frozenset({"top1", "top5", "throughput_fps"})
 
+TRAINED = frozenset({"top1", "top5", "loss"})
+"""Those that retraining changes; all others are known as soon as a network is pruned and measured."""
+
 WITHOUT_DEVICE = frozenset({"top1", "top5", "loss", "parameters", "macs"})
 """Those that no device measures."""

@@ -1,11 +1,12 @@
 """What is looked for among networks: a goal, and conditions that must be met. objective_text.py reads it from text.
 
-The goal is a metric, or a hybrid: a weighted sum of normalised metrics. Normalised means: how much worse than the
-unpruned network's the metric is, as a share of the unpruned network's figure; (value - unpruned) / unpruned where
-smaller is better, and the negative of that where larger is (top1, top5, throughput_fps). So the unpruned network scores
-0, less is better, and no trial's score depends on which other trials there are. In 0.7 * latency_ratio + 0.3 * top1,
-1 % of the unpruned latency is worth 0.7 / 0.3 = 2.3 % of the unpruned top1. A ratio of the unpruned network is 1 by
-definition.
+The goal is a metric, a hybrid, or a front. A hybrid is a weighted sum of normalised metrics. Normalised means: how much
+worse than the unpruned network's the metric is, as a share of the unpruned network's figure; (value - unpruned) /
+unpruned where smaller is better, and the negative of that where larger is (top1, top5, throughput_fps). So the unpruned
+network scores 0, less is better, and no trial's score depends on which other trials there are. In 0.7 * latency_ratio +
+0.3 * top1, 1 % of the unpruned latency is worth 0.7 / 0.3 = 2.3 % of the unpruned top1. A ratio of the unpruned network
+is 1 by definition. A front is all networks that no other one beats in both its metrics; where one of them has to be
+named, it is the knee.
 """
 
 import math
@@ -13,7 +14,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_tune.metrics import LARGER_IS_BETTER, METRICS, RATIO_OF
+from edge_tune.metrics import LARGER_IS_BETTER, METRICS, RATIO_OF, TRAINED
 
 Metrics = Mapping[str, float]
 
@@ -78,6 +79,31 @@ class Hybrid:
     def loss(self, metrics: Metrics, unpruned: Metrics) -> float:
         """Return the sum; 0 for the unpruned network itself."""
         return sum(weight * normalised(name, metrics, unpruned) for name, weight in self.weights.items())
+
+
+@dataclass(frozen=True)
+class FrontOf(Hybrid):
+    """The networks that no other one beats in both of two metrics: as good in both, better in one.
+
+    As a hybrid, whose weights are 1, it names one of them: the knee, from which a further 1 % off the unpruned
+    network's figure of one metric would cost more than 1 % of the other's.
+    """
+
+    @classmethod
+    def of(cls, *names: str) -> "FrontOf":
+        """Return the front of two metrics."""
+        return cls(dict.fromkeys(names, 1.0))
+
+    @property
+    def goals(self) -> tuple[Goal, Goal]:
+        """The two metrics, each in the direction in which it is better."""
+        one, other = (Maximise(name) if name in LARGER_IS_BETTER else Minimise(name) for name in self.weights)
+        return one, other
+
+    def losses(self, metrics: Metrics) -> tuple[float, float]:
+        """Return both figures turned so that smaller is better."""
+        one, other = self.goals
+        return one.loss(metrics[one.metric]), other.loss(metrics[other.metric])
 
 
 @dataclass(frozen=True)
@@ -178,6 +204,11 @@ class Objective:
     def shortfall(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
         """Return by how much the conditions are missed in all, each as a share of its bound."""
         return sum(condition.shortfall(metrics, baselines) for condition in self.conditions)
+
+    def shortfall_before_training(self, metrics: Metrics, baselines: Mapping[str, Metrics]) -> float:
+        """Return the same of those conditions alone that training has no part in."""
+        known = (condition for condition in self.conditions if condition.metric not in TRAINED)
+        return sum(condition.shortfall(metrics, baselines) for condition in known)
 
 
 def normalised(metric: str, metrics: Metrics, unpruned: Metrics) -> float:

@@ -5,9 +5,11 @@ minimise latency_ms where top1 >= unpruned - 2
 maximise top1 where latency_ratio <= 0.7
 maximise top1 where latency_ms < off_the_shelf and parameters <= 0.5 * unpruned
 0.7 * latency_ratio + 0.3 * top1 where top1 >= 80
+front of latency_ratio and top1 where parameters <= 300000
 
 objective = goal [ "where" condition { "and" condition } ]
 goal      = ( "minimise" | "maximise" ) METRIC | WEIGHT "*" METRIC { "+" WEIGHT "*" METRIC }
+          | "front" "of" METRIC "and" METRIC
 condition = METRIC ( ">=" | "<=" | ">" | "<" ) bound
 bound     = NUMBER | [ NUMBER "*" ] BASELINE [ ( "+" | "-" ) NUMBER ]
 
@@ -24,7 +26,7 @@ from collections.abc import Callable, Mapping
 
 from edge_tune.errors import ExperimentError
 from edge_tune.metrics import METRICS
-from edge_tune.objective import SIGNS, Bound, Condition, Goal, Hybrid, Maximise, Minimise, Objective
+from edge_tune.objective import SIGNS, Bound, Condition, FrontOf, Goal, Hybrid, Maximise, Minimise, Objective
 
 GOALS: Mapping[str, type[Goal]] = {
     "minimise": Minimise,
@@ -44,8 +46,15 @@ def parse(text: str) -> Objective:
         ExperimentError: It does not follow the form above; the sentence says from which word on.
     """
     words = _Words(text)
-    first = words.take("'minimise', 'maximise' or a weight", lambda word: word in GOALS or _number(word) is not None)
-    goal = GOALS[first](words.metric()) if first in GOALS else _hybrid(first, words)
+    first = words.take(
+        "'minimise', 'maximise', 'front' or a weight",
+        lambda word: word in GOALS or word == "front" or _number(word) is not None,
+    )
+    goal: Goal | Hybrid
+    if first == "front":
+        goal = _front(words)
+    else:
+        goal = GOALS[first](words.metric()) if first in GOALS else _hybrid(first, words)
     conditions = []
     if words.left:
         words.take("'where'", lambda word: word == "where")
@@ -98,6 +107,15 @@ def _hybrid(first: str, words: _Words) -> Hybrid:
         if not words.take_if("+"):
             return Hybrid(weights)
         weight = words.number("a weight")
+
+
+def _front(words: _Words) -> FrontOf:
+    words.take("'of'", lambda word: word == "of")
+    one = words.take(f"a metric of {list(METRICS)}", lambda word: word in METRICS)
+    words.take("'and'", lambda word: word == "and")
+    return FrontOf.of(
+        one, words.take(f"a metric of {list(METRICS)} that is another", lambda word: word in METRICS and word != one)
+    )
 
 
 def _condition(words: _Words) -> Condition:

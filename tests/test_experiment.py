@@ -204,7 +204,7 @@ def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> Non
         ({"target": 5}, r"target: must be Minimise\(metric\), Maximise\(metric\) or an objective as text, but got 5"),
         (
             {"target": "latency_ms"},
-            r"target: objective 'latency_ms': must begin with 'minimise', 'maximise' or a weight",
+            r"target: objective 'latency_ms': must begin with 'minimise', 'maximise', 'front' or a weight",
         ),
         ({"target": "minimise speed"}, r"target: a metric must be one of \['top1', .*, but got 'speed'"),
         ({"target": "minimise macs where speed > 2"}, r"target: a metric must be one of .*, but got 'speed'"),

@@ -25,8 +25,8 @@ def test_parse_takes_either_spelling() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", r"objective '': must begin with 'minimise', 'maximise' or a weight, but got the end; as in 'minimise "),
-        ("fastest", r"must begin with 'minimise', 'maximise' or a weight, but got 'fastest'"),
+        ("", r"objective '': must begin with 'minimise', 'maximise', 'front' or a weight, but got the end; as in 'min"),
+        ("fastest", r"must begin with 'minimise', 'maximise', 'front' or a weight, but got 'fastest'"),
         ("minimise", r"after 'minimise' must come the name of a metric, but got the end"),
         ("minimise 3", r"after 'minimise' must come the name of a metric, but got '3'"),
         ("minimise top1 with", r"after 'top1' must come 'where', but got 'with'"),
@@ -41,7 +41,7 @@ def test_parse_takes_either_spelling() -> None:
         ("1 * top1 + 2 * top1", r"that is not in the sum yet, but got 'top1'"),
         ("1 * top1 + loss", r"after '\+' must come a weight, but got 'loss'"),
         ("0 * top1", r"a weight must be above 0, but got 0"),
-        ("1e999 * top1", r"must begin with 'minimise', 'maximise' or a weight, but got '1e999'"),
+        ("1e999 * top1", r"must begin with 'minimise', 'maximise', 'front' or a weight, but got '1e999'"),
         ("minimise __import__('os')", r"must come the name of a metric, but got \"__import__"),
     ],
 )

@@ -28,8 +28,8 @@ def test_scores_order_what_may_be_best_before_what_breaks_a_condition_before_wha
     scorer = Scorer(CONDITION, [UNPRUNED])
     scores = [scorer.score(one) for one in (GOOD, NEAR, FAST, COLLAPSED)]
     assert scores == sorted(scores)
-    assert [score.rank for score in scores] == [0, 1, 1, 2]
-    assert scorer.score(STOPPED).rank == 2
+    assert [score.rank for score in scores] == [0, 2, 2, 3]
+    assert scorer.score(STOPPED).rank == 3
     for_search = [score.for_search for score in scores]
     assert for_search == sorted(for_search)
     assert len(set(for_search)) == 4

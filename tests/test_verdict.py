@@ -56,7 +56,7 @@ def test_a_verdict_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_verdict(results) is None
     ranking = rank(Objective.of(et.Minimise("latency_ratio")), [UNPRUNED, HALF, CHOSEN])
     rows = [replace(row, test={"top1": 50.0}) for row in rows_of([UNPRUNED, HALF], ranking.best)]
-    verdict = verdict_of([UNPRUNED, HALF], [CHOSEN], ranking, rows)
+    verdict = verdict_of([UNPRUNED, HALF], [CHOSEN], ranking, rows, epochs=2)
     results.write_json("summary.json", verdict)
     assert read_verdict(results) == verdict
     assert json.loads((tmp_path / "summary.json").read_text()) == plain(verdict)

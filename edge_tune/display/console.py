@@ -7,7 +7,7 @@ from edge_tune.experiment import Experiment
 from edge_tune.metrics import WITHOUT_DEVICE
 from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED, Objective
 from edge_tune.parameters import Point, of_part
-from edge_tune.records.endings import REPEAT
+from edge_tune.records.endings import GATE, REPEAT
 from edge_tune.records.ranking import Standing, last_measurement
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Row, Verdict
@@ -94,6 +94,8 @@ def _ending(record: Record, objective: Objective) -> str:
 def progress_line(standing: Standing, *, total: int, running: int, seconds_left: float | None) -> str:
     """Return one line on how far the study is."""
     parts = [f"[{standing.ended}/{total} done, {running} running, {standing.hopeless} hopeless"]
+    if standing.gated:
+        parts.append(f"{standing.gated} not trained")
     if standing.repeats:
         parts.append(f"{standing.repeats} repeated")
     parts.append(_best_so_far(standing))
@@ -107,6 +109,8 @@ def _best_so_far(standing: Standing) -> str:
     if best is None:
         nearest = f", nearest came {standing.nearest.name}" if standing.nearest else ""
         return "no best yet" + nearest
+    if standing.front:
+        return f"{counted(len(standing.front), 'network')} on the front, its knee {best.name}"
     about = "" if label in WITHOUT_DEVICE or last_measurement(best).is_precise else "about "
     return f"best {label} {about}{standing.scorer.shown(best.metrics):.4g} ({best.name})"
 
@@ -150,6 +154,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         f"Trials: {counts['finished']} finished, {counts['hopeless']} stopped as hopeless, "
         f"{counts['asha']} stopped by ASHA, {late}{counts['failed']} failed."
     )
+    lines += gate_line(counts.get(GATE, 0), verdict.epochs_saved)
     lines += repeats_line(counts.get(REPEAT, 0))
     lines += failure_lines(verdict)
     lines += [verdict.objective] if verdict.objective else []
@@ -173,6 +178,17 @@ def cost_line(verdict: Verdict) -> list[str]:
     return [
         f"What it cost: test_top1 {before:+.2f} points to the unpruned network, {alike:+.2f} to the same after "
         f"{counted(unpruned[1].epoch, 'epoch')} by the same recipe, which is the cost of the pruning itself."
+    ]
+
+
+def gate_line(gated: int, epochs_saved: int) -> list[str]:
+    """Return a sentence on the trials that the gate ended, if there are any."""
+    if not gated:
+        return []
+    were = verb(gated, "was not trained, since it", "were not trained, since they")
+    return [
+        f"Another {gated} {were} could not become the best, whatever training did: "
+        f"{counted(epochs_saved, 'epoch')} of retraining saved."
     ]
 
 

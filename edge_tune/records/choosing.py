@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_tune.errors import ExperimentError
-from edge_tune.objective import UNPRUNED, Hybrid, Objective
+from edge_tune.objective import UNPRUNED, FrontOf, Hybrid, Objective
 from edge_tune.records.entries import Metrics
-from edge_tune.records.ranking import eligible
+from edge_tune.records.ranking import eligible, pareto_front
 from edge_tune.records.results import Record
 from edge_tune.records.scoring import Scorer
-from edge_tune.wording import counted, verb
+from edge_tune.wording import counted, listed, verb
+
+NAMED = 12
+"""So many networks of a front are named in a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,8 @@ class Ranking:
         without: Trials that are left out because they lack a metric that was asked for.
         nearest: Where none meets the conditions, the trial that misses them by the smallest shares.
         baselines: Name -> metrics, as the conditions were judged by.
+        front: Of `records`, those on the front that the objective asks for, the best in its first metric first; none if
+            it asks for something else. The first of `records` is its knee.
     """
 
     objective: Objective
@@ -32,6 +37,7 @@ class Ranking:
     without: Sequence[Record]
     nearest: Record | None
     baselines: Mapping[str, Metrics]
+    front: Sequence[Record] = ()
 
     @property
     def best(self) -> Record | None:
@@ -60,7 +66,14 @@ def rank(objective: Objective, records: Sequence[Record]) -> Ranking:
         without=[record for record in candidates if not asked <= record.metrics.keys()],
         nearest=None if met else min(able, key=lambda record: scores[record.trial], default=None),
         baselines=scorer.baselines,
+        front=_front(objective, met),
     )
+
+
+def _front(objective: Objective, met: Sequence[Record]) -> list[Record]:
+    if not isinstance(goal := objective.goal, FrontOf):
+        return []
+    return sorted(pareto_front(met, goal.goals), key=lambda record: goal.losses(record.metrics))
 
 
 def ranking_line(ranking: Ranking) -> str:
@@ -69,6 +82,9 @@ def ranking_line(ranking: Ranking) -> str:
     if ranking.records:
         best, met = ranking.records[0], len(ranking.records)
         what = f"{best.name}, {_figures(best, objective)}"
+        if ranking.front:
+            names = [f"{record.name} ({_figures(record, objective)})" for record in ranking.front]
+            what = f"{counted(len(names), 'network')}: {listed(names, NAMED)}. Chosen is the knee, {what}"
         if isinstance(objective.goal, Hybrid):
             what += f", score {ranking.losses[best.trial]:.4g} (unpruned: 0, less is better)"
         what += f"; {met} of {counted(ranking.eligible, 'eligible trial')} {verb(met, 'meets', 'meet')} it."

@@ -8,11 +8,15 @@ IN_WORDS = {
     "hopeless": "stopped as hopeless",
     "asha": "stopped by ASHA",
     "time_limit": "stopped by its time limit",
+    "gate": "not trained, since it could not become the best",
     "failed": "failed",
 }
 """A newer version may know other rules that stop trials; these are named as they are."""
 
-RULES = ("hopeless", "asha", "time_limit")
+GATE = "gate"
+"""The rule that ends a trial which cannot become the best, whatever its training does."""
+
+RULES = ("hopeless", "asha", "time_limit", GATE)
 """Those of the ways that are rules which stop a trial, as `Record.stopped_by` has them."""
 
 REPEAT = "repeat"

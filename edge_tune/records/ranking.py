@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from edge_tune.experiment import KeepWeights
-from edge_tune.objective import Goal, Maximise, Minimise, Objective
-from edge_tune.records.endings import REPEAT, RULES
+from edge_tune.objective import FrontOf, Goal, Maximise, Minimise, Objective
+from edge_tune.records.endings import GATE, REPEAT, RULES
 from edge_tune.records.entries import Evidence
 from edge_tune.records.results import Record
 from edge_tune.records.scoring import Scorer
@@ -87,8 +87,9 @@ class Standing:
     Attributes:
         ended: Networks whose trials have ended, baselines included but for the unpruned network.
         hopeless: How many of them were stopped as hopeless.
+        gated: How many of them the gate did not train.
         repeats: Trials that took the record of an equal network over.
-        best: The best trial of the search that meets the objective's conditions, or None.
+        best: The best trial of the search that meets the objective's conditions, or None; of a front, its knee.
         nearest: While there is none, the finished trial that comes nearest to them, or None.
         keep: Which trials' weights are kept.
     """
@@ -96,13 +97,15 @@ class Standing:
     def __init__(self, objective: Objective, records: Iterable[Record] = (), keep: KeepWeights = "front") -> None:
         self.scorer = Scorer(objective)
         self.keep = keep
-        self.ended = self.hopeless = self.repeats = 0
+        self.ended = self.hopeless = self.gated = self.repeats = 0
         self.best: Record | None = None
         self.nearest: Record | None = None
         self._baselines: list[Record] = []
         self._undecided: list[Record] = []
         self._finished: list[Record] = []
-        self._front = Front(FRONT)
+        goal = objective.goal
+        self._own_front = goal.goals if isinstance(goal, FrontOf) else None
+        self._front = Front(self._own_front or FRONT)
         for record in records:
             self.add(record)
 
@@ -118,7 +121,7 @@ class Standing:
         if self.keep == "all" and record.status == "finished":
             self._finished.append(record)
         beaten = [record]
-        if self.keep == "front" and eligible([record]):
+        if self.keep == "front" and eligible([record]) and not self._own_front:
             beaten += self._front.add(record)
         self._undecided.append(record)
         return self._dropped(beaten) + self._decide()
@@ -130,17 +133,19 @@ class Standing:
         decided, self._undecided = self._undecided, []
         before = [*([self.best] if self.best else []), *decided]
         for record in decided:
-            self._take(record)
+            before += self._take(record)
         return self._dropped(before)
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: Record) -> list[Record]:
+        """Find what place a trial has. Returns those that it beats on the front that the objective asks for."""
         if not eligible([record]) or not self.scorer.objective.metrics_in(record.metrics):
-            return
+            return []
         score = self.scorer.score(record)
         if score.rank == 0 and (self.best is None or score < self.scorer.score(self.best)):
             self.best, self.nearest = record, None
         elif self.best is None and (self.nearest is None or score < self.scorer.score(self.nearest)):
             self.nearest = record
+        return self._front.add(record) if self._own_front and score.rank == 0 else []
 
     def _dropped(self, records: Iterable[Record]) -> list[Record]:
         return [record for record in records if not self._keeps(record)]
@@ -151,6 +156,7 @@ class Standing:
             return
         self.ended += record.trial > 0
         self.hopeless += record.stopped_by == "hopeless"
+        self.gated += record.stopped_by == GATE
 
     def _keeps(self, record: Record) -> bool:
         on_front = self.keep == "front" and bool(eligible([record])) and record in self._front
@@ -158,9 +164,15 @@ class Standing:
         return record is self.best or record in self._undecided or on_front or is_finished
 
     @property
+    def front(self) -> list[Record]:
+        """The networks of the front that the objective asks for, by number; none if it asks for something else."""
+        return self._front.records if self._own_front else []
+
+    @property
     def kept(self) -> list[Record]:
         """The records whose weights are kept: baselines, the best, and the Pareto front or all that finished."""
-        found = [*([self.best] if self.best else []), *self._undecided, *self._front.records, *self._finished]
+        front = self._front.records if self.keep == "front" else []
+        found = [*([self.best] if self.best else []), *self._undecided, *front, *self._finished]
         return [*self._baselines, *found]
 
 
@@ -199,6 +211,11 @@ def endings(trials: Sequence[Record]) -> dict[str, int]:
         ending = REPEAT if trial.same_as is not None else trial.stopped_by or trial.status
         counts[ending] = counts.get(ending, 0) + 1  # a newer version may know other rules
     return counts
+
+
+def epochs_saved(trials: Iterable[Record], epochs: int) -> int:
+    """Return how many epochs of retraining, of `epochs` a trial, the gate has saved."""
+    return sum(max(0, epochs - trial.epoch) for trial in trials if trial.stopped_by == GATE and trial.same_as is None)
 
 
 def failures(trials: Sequence[Record]) -> dict[str, int]:

@@ -64,7 +64,8 @@ class Record:
         trial: Number in the study; 0 is the unpruned network.
         baseline: Name of the known schedule this is, or None for a trial of the search.
         status: "running" only in what a trial reports on its way; never in a file.
-        stopped_by: The rule that stopped it: "hopeless", "asha", "time_limit"; a newer version may know others.
+        stopped_by: The rule that stopped it: "hopeless", "asha", "time_limit", "gate"; a newer version may know
+            others.
         same_as: The trial whose network this one's point gives, and whose record it took over; None if it ran itself.
         attempts: How often it began: more than once if its process, or the study, was lost meanwhile.
         reason: Why it was stopped or failed, for a person.

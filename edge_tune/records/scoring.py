@@ -1,11 +1,16 @@
 """How good a record is by an objective: the one order of a study, for the search while it runs and for the end."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_tune.objective import UNPRUNED, Objective
+from edge_tune.objective import UNPRUNED, FrontOf, Objective
+from edge_tune.records.endings import GATE
 from edge_tune.records.entries import Metrics
+from edge_tune.records.fronts import places
 from edge_tune.records.results import Record
+
+BEATEN = 5e10
+"""Added to the loss of a network that was not trained, since a better one was known that meets the conditions."""
 
 BREAKS = 1e11
 """From here on lie the losses of networks that break a condition, up to ten times as much."""
@@ -19,9 +24,12 @@ class Score:
     """Smaller is better.
 
     Attributes:
-        rank: 0 for a network that may be best, 1 for one that breaks a condition, 2 for one whose trial did not finish
-            or that is no better than chance.
-        loss: Of networks with the same rank: the objective's loss; in rank 1 by how much the conditions are missed.
+        rank: 0 for a network that may be best. 1 for one that the gate did not train because a better one was known: it
+            lies behind all that may be best, by its own loss, whatever its accuracy would have been; so a method of
+            search is neither drawn to where it lies, nor told that it breaks a condition, which nobody knows. 2 for one
+            that breaks a condition, trained or not. 3 for one whose trial did not finish, or no better than chance.
+        loss: Of networks with the same rank: the objective's loss; in rank 2 by how much the conditions are missed, of
+            one that was not trained those alone that training has no part in.
     """
 
     rank: int
@@ -31,8 +39,10 @@ class Score:
     def for_search(self) -> float:
         """One number in the same order, for a method of search that knows no conditions."""
         if self.rank == 1:
+            return BEATEN + min(self.loss, BEATEN / 2)
+        if self.rank == 2:
             return BREAKS * (1 + min(self.loss, 8.0))
-        return self.loss + WORST * (self.rank == 2)
+        return self.loss + WORST * (self.rank == 3)
 
 
 class Scorer:
@@ -62,11 +72,27 @@ class Scorer:
     def score(self, record: Record) -> Score:
         """Return how good a record is that holds the objective's metrics; the scorer must be ready."""
         loss = self.objective.loss(record.metrics, self.baselines)
+        if record.stopped_by == GATE:
+            known = self.objective.shortfall_before_training(record.metrics, self.baselines)
+            return Score(2, known) if known else Score(1, loss)
         if record.status != "finished" or record.collapsed:
-            return Score(2, loss)
+            return Score(3, loss)
         if shortfall := self.objective.shortfall(record.metrics, self.baselines):
-            return Score(1, shortfall)
+            return Score(2, shortfall)
         return Score(0, loss)
+
+    def scores(self, records: Sequence[Record]) -> dict[int, Score]:
+        """Return trial -> how good it is among these, which is what a method of search is told.
+
+        Of a front, those that meet the conditions are ranked against each other, so that each score is as good as the
+        others let it be: `fronts.places` says how. Else it is the score that each has alone.
+        """
+        found = {record.trial: self.score(record) for record in records}
+        if isinstance(goal := self.objective.goal, FrontOf):
+            able = [record for record in records if found[record.trial].rank == 0]
+            ranked = places([goal.losses(record.metrics) for record in able])
+            found |= {record.trial: Score(0, place) for record, place in zip(able, ranked, strict=True)}
+        return found
 
     def shown(self, metrics: Mapping[str, float]) -> float:
         """Return the figure that the objective looks at, in its own direction: a metric, or a hybrid's score."""

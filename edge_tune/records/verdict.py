@@ -8,7 +8,7 @@ from edge_tune.records.choosing import Ranking, ranking_line
 from edge_tune.records.endings import REPEAT
 from edge_tune.records.entries import Count, Evidence, Metrics, Ratio
 from edge_tune.records.jsonfiles import converted, read_object
-from edge_tune.records.ranking import better_in_both, endings, failures, imprecise_line, last_measurement
+from edge_tune.records.ranking import better_in_both, endings, epochs_saved, failures, imprecise_line, last_measurement
 from edge_tune.records.results import Record, Results
 from edge_tune.wording import counted
 
@@ -53,6 +53,8 @@ class Verdict:
 
     Attributes:
         endings: As `ranking.endings` counts them.
+        front: The trials of the front that an objective asks for, as `Ranking.front` has them.
+        epochs_saved: How many epochs of retraining the gate has saved.
         imprecise: A warning about the measurements, if one is due.
         failures: Reason -> how many trials failed for it, the most frequent first.
         objective: What came of an objective that is more than one metric, in a sentence.
@@ -63,6 +65,8 @@ class Verdict:
     chosen: Count | None = None
     better_in_both: Mapping[str, Sequence[int]]
     endings: Mapping[str, int]
+    front: Sequence[int] = ()
+    epochs_saved: int = 0
     imprecise: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
     objective: str | None = None
@@ -98,6 +102,7 @@ def verdict_of(
     ranking: Ranking,
     rows: Sequence[Row],
     *,
+    epochs: int,
     simulated: bool = False,
 ) -> Verdict:
     """Return what a study came to.
@@ -105,12 +110,15 @@ def verdict_of(
     Args:
         ranking: Of its trials by its objective.
         rows: As `rows_of` makes them, tested.
+        epochs: Of the retraining of a trial that comes to its end.
     """
     return Verdict(
         rows=rows,
         chosen=ranking.best.trial if ranking.best else None,
         better_in_both={record.name: [trial.trial for trial in better_in_both(trials, record)] for record in baselines},
         endings=endings(trials),
+        front=[record.trial for record in ranking.front],
+        epochs_saved=epochs_saved(trials, epochs),
         imprecise=imprecise_line([*baselines, *trials]),
         failures=failures(trials),
         objective=None if ranking.objective.is_a_metric else ranking_line(ranking),

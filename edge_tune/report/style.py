@@ -81,6 +81,7 @@ ENDING_COLORS = {
     "hopeless": "muted",
     "asha": "faint",
     "time_limit": "grid",
+    "gate": "grid",
     "failed": "ink",
 }
 """Ending -> the name of a colour, where trials are counted."""
@@ -93,6 +94,7 @@ MARKS = {  # of every way to end with figures; a trial that failed has none
     "hopeless": Mark("stopped as hopeless", "x-thin-open", LIGHT["muted"]),
     "asha": Mark("stopped by ASHA", "circle-open", LIGHT["muted"]),
     "time_limit": Mark("stopped by its time limit", OTHER_RULE, LIGHT["muted"]),
+    "gate": Mark("not trained", "circle-open-dot", LIGHT["faint"]),
 }
 
 

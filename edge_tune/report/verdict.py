@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edge_tune.benchmark.statistics import is_distinguishable, noise_floor
-from edge_tune.display.console import SIMULATED, repeats_line
+from edge_tune.display.console import SIMULATED, gate_line, repeats_line
 from edge_tune.metrics import RATIOS
 from edge_tune.records.choosing import ranking_line
-from edge_tune.records.endings import ending, ending_text
+from edge_tune.records.endings import GATE, ending, ending_text
 from edge_tune.records.entries import Ratio
-from edge_tune.records.ranking import imprecise_line
+from edge_tune.records.ranking import epochs_saved, imprecise_line
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Row, row_of, rows_of, with_test_figures
 from edge_tune.report.data import StudyData, interval, number
@@ -225,10 +225,13 @@ def endings_line(study: StudyData) -> str:
     counts: dict[str, int] = {}
     for record in (record for record in study.trials if record.same_as is None):
         counts[ending(record)] = counts.get(ending(record), 0) + 1
+    gated = counts.pop(GATE, 0)
+    gate = gate_line(gated, epochs_saved(study.trials, study.settings.retraining.epochs))
     parts = [f"{count} {ending_text(end)}" for end, count in sorted(counts.items(), key=lambda item: -item[1])]
-    if not parts:
+    if not parts and not gated:
         return "No trial has come to an end yet."
-    return " ".join([f"{counted(study.tried, 'trial')}: {', '.join(parts)}.", *repeats_line(study.repeats)])
+    ended = f"{counted(study.tried, 'trial')}: {', '.join(parts) or 'none was trained'}."
+    return " ".join([ended, *gate, *repeats_line(study.repeats)])
 
 
 def _points(points: float) -> str:

@@ -49,7 +49,7 @@ def conclude(study: Study, dataset: Dataset, results: Results, converter: Conver
         if record is chosen:
             tested = _write_best(study, dataset, results, converter, tested, record, network)
         rows.append(tested)
-    verdict = verdict_of(baselines, trials, ranking, rows)
+    verdict = verdict_of(baselines, trials, ranking, rows, epochs=study.experiment.retraining.epochs)
     results.write_json("summary.json", verdict)
     return verdict
 

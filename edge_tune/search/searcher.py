@@ -6,6 +6,7 @@ Records are the only state: a searcher that is given those of an earlier session
 import random
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray.tune.search import Searcher as RaySearcher
 
 from edge_tune.errors import StudyError, first_line
 from edge_tune.experiment import Experiment
+from edge_tune.objective import FrontOf
 from edge_tune.parameters import Point
 from edge_tune.records.entries import left_out
 from edge_tune.records.results import Planned, Record
@@ -91,6 +93,7 @@ class Searcher(RaySearcher):
         self.names: dict[int, str] = {}
         self.scorer = Scorer(experiment.objective)
         self.undecided: list[Record] = []
+        self.ranked: dict[int, tuple[Record, Score | None]] = {}  # of a front: slim records, and the score last told
         self.begun = self.repeats_in_a_row = 0
         baselines = dict(enumerate(map(experiment.baseline_point, experiment.baseline_names), 1))
         done = {record.trial for record in ended}
@@ -192,6 +195,7 @@ class Searcher(RaySearcher):
             StudyError: It fails, or suggests what is no point of the search space.
         """
         method, parameters = self.experiment.search.method, self.experiment.parameters
+        self._tell_scores()
         try:
             point = self.suggester.suggest()
         except (Exception, SystemExit) as error:
@@ -307,16 +311,32 @@ class Searcher(RaySearcher):
             return
         decided, self.undecided = self.undecided, []
         for one in decided:
-            self._tell(
-                one.point,
-                Outcome(
-                    trial=one.trial,
-                    is_baseline=one.baseline is not None,
-                    record=one,
-                    score=self._score(one),
-                    inactive=self.experiment.inactive(left_out(one.plan)),
-                ),
-            )
+            score = self._score(one)
+            self._tell_ended(one, score)
+            if score is not None and isinstance(self.experiment.objective.goal, FrontOf):
+                self.ranked[one.trial] = replace(one, curve=(), layers=()), score
+
+    def _tell_ended(self, record: Record, score: Score | None) -> None:
+        self._tell(
+            record.point,
+            Outcome(
+                trial=record.trial,
+                is_baseline=record.baseline is not None,
+                record=record,
+                score=score,
+                inactive=self.experiment.inactive(left_out(record.plan)),
+            ),
+        )
+
+    def _tell_scores(self) -> None:
+        """Tell the method of search the scores that have changed because other trials ended: those of a front."""
+        if not self.ranked:
+            return
+        scores = self.scorer.scores([record for record, _ in self.ranked.values()])
+        for trial, (record, told) in self.ranked.items():
+            if scores[trial] != told:
+                self.ranked[trial] = record, scores[trial]
+                self._tell_ended(record, scores[trial])
 
     def _score(self, record: Record) -> Score | None:
         """Return how good a trial is; None if it failed, unless it diverged, which is worse than all others."""

@@ -103,8 +103,9 @@ class Simulation:
         """Return the verdict on what the formulas gave; there is no network to test or to keep."""
         trials, baselines = results.trials(), results.baselines()
         ranking = rank(self.experiment.objective, [*baselines, *trials])
+        epochs = self.experiment.retraining.epochs
         rows = [_as_if_tested(row) for row in rows_of(baselines, ranking.best)]
-        verdict = verdict_of(baselines, trials, ranking, rows, simulated=True)
+        verdict = verdict_of(baselines, trials, ranking, rows, epochs=epochs, simulated=True)
         results.write_json("summary.json", verdict)
         return verdict
 

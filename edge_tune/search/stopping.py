@@ -3,6 +3,7 @@
 The rules speak of one network; ASHA compares a network with the others of its rung.
 """
 
+import json
 import time
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from scipy.special import bdtrc
 from edge_tune.experiment import Asha, Hopeless
 from edge_tune.objective import Maximise
 from edge_tune.records.results import Record
+from edge_tune.search.gate import Gate
 from edge_tune.wording import counted
 
 if TYPE_CHECKING:
@@ -95,6 +97,31 @@ class StudyLimits(Stopper):
             self.time_is_over = True
             self.stop(f"the time budget of {self.time_budget_s:g} s is used up")
         return self.reason is not None
+
+
+class GateStopper(Stopper):
+    """Ends a trial, after any of its reports, that cannot become the best any more.
+
+    Attributes:
+        reasons: Trial -> why it was ended.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.reasons: dict[int, str] = {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Tell Ray whether a trial is to end here."""
+        if result["done"]:
+            return False
+        record = Record.from_entry(json.loads(result["record"]))
+        if reason := self.gate.why(record):
+            self.reasons[record.trial] = reason
+        return reason is not None
+
+    def stop_all(self) -> bool:
+        """Leave the study to its own limits."""
+        return False
 
 
 class InOrder(FIFOScheduler):

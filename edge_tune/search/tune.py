@@ -19,14 +19,17 @@ from ray import cloudpickle, tune
 from ray.exceptions import RayError, RayTaskError
 from ray.tune import TuneError
 from ray.tune.experiment import Trial
+from ray.tune.stopper import CombinedStopper
 
 from edge_tune.benchmark.measurement import Device
 from edge_tune.errors import StudyError
 from edge_tune.experiment import Asha, Experiment
 from edge_tune.parameters import Point
+from edge_tune.records.endings import GATE
 from edge_tune.records.results import Record, Report, Results, now
+from edge_tune.search.gate import Gate
 from edge_tune.search.searcher import Searcher
-from edge_tune.search.stopping import AshaScheduler, StudyLimits, make_scheduler
+from edge_tune.search.stopping import AshaScheduler, GateStopper, StudyLimits, make_scheduler
 from edge_tune.search.trainable import (
     Checkpoints,
     PrunedTrial,
@@ -70,9 +73,15 @@ class Recorder(tune.Callback):
     """Turns what Tune learns of trials into records, and decides what becomes of those whose process is lost."""
 
     def __init__(
-        self, experiment: Experiment, searcher: Searcher, scheduler: Any, limits: StudyLimits, listener: Listener
+        self,
+        experiment: Experiment,
+        searcher: Searcher,
+        scheduler: Any,
+        gate: GateStopper,
+        limits: StudyLimits,
+        listener: Listener,
     ) -> None:
-        self.experiment, self.searcher, self.scheduler = experiment, searcher, scheduler
+        self.experiment, self.searcher, self.scheduler, self.gate = experiment, searcher, scheduler, gate
         self.limits, self.listener = limits, listener
         self.latest: dict[str, Report] = {}
         self.losses: dict[int, _Losses] = {}
@@ -106,7 +115,9 @@ class Recorder(tune.Callback):
         if report is None:
             return
         record = report.record
-        if record.status == "running" and isinstance(self.scheduler, AshaScheduler):
+        if reason := self.gate.reasons.pop(record.trial, None):
+            record = replace(record, status="stopped", stopped_by=GATE, reason=reason)
+        elif record.status == "running" and isinstance(self.scheduler, AshaScheduler):
             reason = self.scheduler.reasons.pop(trial.trial_id, None)
             record = replace(record, status="stopped", stopped_by="asha", reason=reason) if reason else record
         if record.status != "running":  # else the study itself was interrupted
@@ -139,6 +150,7 @@ class Recorder(tune.Callback):
 
     def _end(self, record: Record, weights: bytes | None) -> None:
         self.losses.pop(record.trial, None)
+        self.gate.gate.know(record)
         with self._writing():
             self.listener.on_end(replace(record, ended_at=record.ended_at or now()), weights)
         try:
@@ -153,6 +165,7 @@ class Recorder(tune.Callback):
             for wait in waits:
                 self.listener.on_wait(wait.trial, wait.point, wait.of)
             for record in repeats:
+                self.gate.gate.know(record)
                 self.listener.on_repeat(record)
 
     @contextmanager
@@ -218,6 +231,7 @@ def run_search(
     searcher = Searcher(experiment, trials.planner(), ended, results.unfinished(), results.attempts())
     earlier = (record for record in (*ended, *under_way) if record.trial)  # the unpruned network is no trial
     scheduler = make_scheduler(experiment.rule(Asha), experiment.retraining.epochs, earlier)
+    gate = GateStopper(Gate(experiment.objective, ended))
     del ended  # of a long study, they are large
     checkpoints = Checkpoints(ray.get_runtime_context().get_node_id(), results.folder.absolute())
     trainable = tune.with_parameters(
@@ -242,9 +256,9 @@ def run_search(
                 name="edge_tune",
                 storage_path=scratch,
                 verbose=0,
-                stop=limits,
+                stop=CombinedStopper(limits, gate),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Recorder(experiment, searcher, scheduler, limits, listener)],
+                callbacks=[Recorder(experiment, searcher, scheduler, gate, limits, listener)],
             ),
         )
         try:

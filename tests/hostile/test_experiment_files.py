@@ -33,7 +33,7 @@ FIELDS = [
     ("target=5", "target: must be Minimise.metric., Maximise.metric. or an objective as text, but got 5"),
     (
         "target='latency_ms'",
-        "target: objective 'latency_ms': must begin with 'minimise', 'maximise' or a weight, but .*",
+        "target: objective 'latency_ms': must begin with 'minimise', 'maximise', 'front' or a weight, but .*",
     ),
     ("target='minimise speed'", "target: a metric must be one of .* but got 'speed'"),
     ("target='minimise macs where top1 > fast'", "target: a bound must be a number or one .*half.*, but got 'fast'"),

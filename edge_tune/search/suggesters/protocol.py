@@ -21,7 +21,8 @@ class Outcome:
         trial: Its number; trials are numbered in the order in which they are suggested, baselines before.
         is_baseline: Whether its point was given, not suggested.
         record: How it ended, with every metric; None while it runs.
-        score: How good that is by the study's objective, the smaller the better, as soon as it can be said; None if the
+        score: How good that is by the study's objective, the smaller the better, as soon as it can be said, and where
+            the objective is a front, as good as the other trials let it be; None if the
             trial failed by what its point has no part in. A trial that diverged failed too, but has a score, which is
             worse than that of any that did not.
         inactive: Parameters that made no difference to it: those of weights that are all in blocks that were left out.
@@ -60,6 +61,9 @@ class Suggester(Protocol):
 
     def tell(self, point: Point, outcome: Outcome) -> None:
         """Learn that a trial begins with a point, or how it ended: each trial is told of twice, by its number.
+
+        Where the objective is a front, it is told of again before a suggestion when its score has changed, with a
+        record that lacks curve and layers.
 
         Its point need not have been suggested: baselines, points of an earlier session, random points.
         """

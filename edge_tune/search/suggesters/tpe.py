@@ -40,7 +40,7 @@ class Tpe:
 
     def suggest(self) -> Point | None:
         """Return a point; there is always another."""
-        known = [self.documents[trial] for trial in sorted(self.documents)]
+        known = [self.documents[trial] for trial in sorted(self.documents.keys() - self._passed_over())]
         (document,) = tpe.suggest(
             [max(self.documents, default=0) + 1],
             self.space.domain,
@@ -64,18 +64,16 @@ class Tpe:
         if outcome.score:
             document["state"] = JOB_STATE_DONE
             document["result"] = {"loss": outcome.score.for_search, "status": STATUS_OK}
-            self._forget()
 
-    def _forget(self) -> None:
-        """Leave out the oldest, so that a suggestion's cost has a bound.
+    def _passed_over(self) -> set[int]:
+        """Return the oldest of those that are not the best, so that a suggestion's cost has a bound.
 
-        Which are left depends on which trials have ended, not on their order.
+        Which they are depends on which trials have ended, not on their order.
         """
         ended = {
             trial: one["result"]["loss"] for trial, one in self.documents.items() if one["state"] == JOB_STATE_DONE
         }
         if len(ended) <= OBSERVED:
-            return
+            return set()
         best = set(nsmallest(BEST, ended, key=lambda trial: (ended[trial], trial)))
-        for trial in sorted(ended.keys() - best)[: BEST - OBSERVED]:
-            del self.documents[trial]
+        return set(sorted(ended.keys() - best)[: BEST - OBSERVED])
