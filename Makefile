@@ -18,7 +18,7 @@ help: ## list these commands
 install: $(INSTALLED) ## make .venv, or bring it up to date with requirements.txt
 
 quickstart: $(INSTALLED) ## a small search on embedded images, in a few minutes
-	$(RUN) edge_tune.run experiments/resnet56_latency.py --data digits --trials 5 --epochs 2 $(ARGS)
+	$(RUN) edge_tune.run experiments/quickstart.py $(ARGS)
 
 test: $(INSTALLED) ## the tests, but for those that need more than Python (CONTRIBUTING.md), two files at a time
 	$(RUN) pytest --numprocesses=2 --dist=loadfile $(ARGS)
