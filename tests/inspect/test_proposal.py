@@ -107,11 +107,11 @@ def test_sets_of_other_sensitivity_make_another_group_while_there_is_room() -> N
     many = {
         part(f"{role}{place}", role, place): ((0.01, 0.02, 0.03), FASTER)
         for role in ("inner", "stream")
-        for place in (2, 4, 8)
+        for place in (2, 4, 8, 32)
     }
     blocks = {part(f"block{place}", "block", place): ((0.1,), (0.9,)) for place in (2, 4)}
     groups = proposed({**many, **alike, **fragile, **blocks}).groups
-    assert len(groups) == 8  # the seven runs of sets are joined to six, and none of them is cut
+    assert len(groups) == 9  # the nine runs of sets are joined to seven, and none of them is cut
 
 
 def test_blocks_of_a_stage_make_a_group_in_the_order_of_their_losses() -> None:
