@@ -27,7 +27,22 @@ STATISTICS_IMAGES = 1024
 JUDGED_IMAGES = 1000
 """At most so many images of the validation split are classified."""
 
+LEAST_IMAGES = 200
+"""Fewer tell blocks apart by chance."""
+
+AFFORDED_MACS = 1.3e11
+"""Multiply-accumulates of the images that are judged without one part: 1,000 images of a ResNet-56 for CIFAR."""
+
 BATCH_SIZE = 128
+
+
+def afforded_images(macs: int) -> int:
+    """Return how many images are judged, and give the statistics, of a network of so many MACs, so that it ends soon.
+
+    Args:
+        macs: Multiply-accumulates of one image.
+    """
+    return min(JUDGED_IMAGES, max(LEAST_IMAGES, int(AFFORDED_MACS / macs)))
 
 
 class Probe:

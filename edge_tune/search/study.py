@@ -22,6 +22,7 @@ from edge_tune.networks import (
     gradients,
     models,
     onnx_export,
+    pruning,
     sensitivity,
     stored,
     training,
@@ -233,9 +234,11 @@ def _effects(experiment: Experiment, network: nn.Module, dataset: Dataset, say: 
     if not unordered:
         return {}
     names = [block for group in unordered.values() for block in group.blocks]
-    say(f"Measuring what the network loses without each of {counted(len(names), 'block')}: those go first that it")
-    say("misses least. Batch norm is estimated anew, nothing is retrained.")
-    effects = sensitivity.effects_of_blocks(network, names, sensitivity.Probe(network, dataset), say)
+    blocks = counted(len(names), "block")
+    say(f"Measuring what the network loses without each of {blocks}, not retrained: the least harmful go first.")
+    images = sensitivity.afforded_images(pruning.size(network, dataset.input_shape)[1])
+    probe = sensitivity.Probe(network, dataset, images, images)
+    effects = sensitivity.effects_of_blocks(network, names, probe, say)
     for label, group in unordered.items():
         say(f"{label}: first to go {listed(sorted(group.blocks, key=list(effects).index), most=8)}.")
     return effects
