@@ -2,10 +2,10 @@
 
 python -m benchmarks.blocks --data IMAGES --weights FILE --results DIR
 
-Both have the same images, recipe with distillation, seed and number of trials, and look for a front; one searches the dissertation's four groups, the
-other these and how many blocks of each stage stay. The fronts are printed as the best validation top1 at each latency,
-with the test top1 of that network, and the unpruned network retrained alike beside them. A study that is there already
-is resumed.
+Both have the same images, recipe with distillation, seed and number of trials, and look for a front; one searches the
+dissertation's four groups, the other these and how many blocks of each stage stay. The fronts are printed as the best
+validation top1 at each latency, with the test top1 of that network, and the baselines, among them the unpruned network
+retrained alike. A study that is there already is resumed.
 """
 
 import argparse
