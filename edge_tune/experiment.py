@@ -1014,7 +1014,7 @@ def _is_share(value: object) -> bool:
     """Tell whether a number is 0, 1 or 1/n, as near as a decimal fraction may come to it."""
     if not (is_number(value) and 0 <= value <= 1):  # type: ignore[operator]
         return False
-    return not value or abs(1 / value - round(1 / value)) < 0.02  # type: ignore[operator]
+    return not value or abs(value - 1 / round(1 / value)) <= 0.01  # type: ignore[operator]
 
 
 def settled(value: float | Parameter) -> float:

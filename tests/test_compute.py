@@ -30,6 +30,26 @@ FAKE = et.Benchmark(device="fake")
 RECIPE = et.Retraining(epochs=2, lr=0.05, batch_size=32, precision="f32", distillation=et.Distillation())
 
 
+def test_no_gpu_where_one_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    # First of all here: the others share a Ray that stays.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    Path("one.py").write_text("from tests.networks import experiment as make\nexperiment = make(baselines={})\n")
+    assert main(["one.py", "--gpus-per-trial=0.3", "--results=out"]) == 2
+    assert "gpus_per_trial must be 0, 1, a fraction 1/n for n trials on each GPU, or None, but got 0.3" in (
+        capsys.readouterr().err
+    )
+    if HAS_GPU:
+        return
+    assert main(["one.py", "--gpus-per-trial=1", "--results=out"]) == 2
+    assert "search: gpus_per_trial must be 0 where no node offers a GPU to Ray, but got 1; give 0, or join a node" in (
+        capsys.readouterr().err
+    )
+    assert not Path("out").exists()
+
+
 @pytest.fixture(scope="module")
 def here() -> Iterator[cluster.Cluster]:
     """A head that trains nothing, a trainer with two GPUs that are none, a trainer without."""
@@ -80,25 +100,6 @@ def test_ray_gives_a_trial_its_share_of_a_gpu(here: cluster.Cluster) -> None:
         return os.environ["CUDA_VISIBLE_DEVICES"]
 
     assert ray.get(visible.remote()) in ("0", "1")
-
-
-def test_no_gpu_where_one_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    Path("one.py").write_text("from tests.networks import experiment as make\nexperiment = make(baselines={})\n")
-    assert main(["one.py", "--gpus-per-trial=0.3", "--results=out"]) == 2
-    assert "gpus_per_trial must be 0, 1, a fraction 1/n for n trials on each GPU, or None, but got 0.3" in (
-        capsys.readouterr().err
-    )
-    if HAS_GPU:
-        return
-    assert main(["one.py", "--gpus-per-trial=1", "--results=out"]) == 2
-    assert "search: gpus_per_trial must be 0 where no node offers a GPU to Ray, but got 1; give 0, or join a node" in (
-        capsys.readouterr().err
-    )
-    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.5, 0.25, 0.33, 0.1, None])

@@ -490,6 +490,7 @@ MAY_CHANGE = {
     ("Search", "trials"),
     ("Search", "max_concurrent_trials"),
     ("Search", "cpus_per_trial"),
+    ("Search", "gpus_per_trial"),
     ("Search", "time_budget_s"),
     ("Search", "trial_time_limit_s"),
     ("Search", "max_failed_trials"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import os
 import platform
 import secrets
@@ -145,9 +146,9 @@ class Cluster:
         if problems:
             say(f"{'; '.join(problems)}. So trials compute on CPUs.")
             return 0
-        share = asked or 1.0
-        say(_gpu_line(found, round(1 / share), [node.host for node in self.nodes if not node.gpus]))
-        return share
+        trials = round(1 / (asked or 1))
+        say(_gpu_line(found, trials, [node.host for node in self.nodes if not node.gpus]))
+        return math.floor(10_000 / trials) / 10_000  # Ray counts in units of 0.0001
 
     def trials_at_once(self, cpus_per_trial: int, gpus_per_trial: float = 0) -> int:
         """Return how many trials of so many CPUs and GPUs the nodes have room for.
