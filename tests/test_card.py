@@ -58,7 +58,7 @@ def test_study_card_says_what_came_of_what_and_how_to_do_it_again() -> None:
     assert card[4:7] == ["| network | unpruned | best: trial_0007 |", "|---|---|---|", "| val_top1 | 90.00 | 90.00 |"]
     assert "| latency_ratio | 1 (1.5 % noise) | 0.750 [0.744, 0.757] |" in card
     assert "- Trials: 6 finished, 0 stopped as hopeless, 0 stopped by ASHA, 0 failed." in card
-    assert "| layer_1 | 2 |" in card
+    assert "| layer_1 | 2 weights |" in card
     rows = card[card.index("| searched | range |") + 2 :][:3]
     assert rows == [
         "| layer_1.sparsity | 0 to 0.99 |",

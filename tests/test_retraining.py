@@ -14,7 +14,8 @@ from edge_tune.errors import RetrainingError
 from edge_tune.experiment import settled
 from edge_tune.networks import datasets
 from edge_tune.networks.averaging import Average
-from edge_tune.networks.retraining import computes_in_bf16, distilled, make_state, retrain
+from edge_tune.networks.compute import CPU
+from edge_tune.networks.retraining import distilled, make_state, retrain
 from tests.networks import Small, experiment
 
 RECIPE = et.Retraining(epochs=3, lr=0.05, batch_size=32, decay=et.Exponential(gamma=0.5), precision="f32")
@@ -239,8 +240,8 @@ def test_retrain_refuses_a_loss_that_is_not_finite() -> None:
 
 
 def test_computes_in_bf16_does_what_it_is_told() -> None:
-    assert computes_in_bf16(replace(RECIPE, precision="bf16"))
-    assert not computes_in_bf16(replace(RECIPE, precision="f32"))
+    assert CPU.computes_in_bf16("bf16")
+    assert not CPU.computes_in_bf16("f32")
 
 
 def test_retrain_in_bf16_stays_near_f32() -> None:
