@@ -61,6 +61,7 @@ MAY_IMPORT = {
                 "structures",
                 "importance",
                 "gradients",
+                "layer_shapes",
                 "checking",
                 "finding",
                 "oracle",
