@@ -13,7 +13,7 @@ from scipy.special import ndtr
 from scipy.stats import qmc
 
 from edge_tune.metrics import LARGER_IS_BETTER, RATIO_OF, TRAINED
-from edge_tune.objective import UNPRUNED, FrontOf, Goal, Hybrid, Maximise, Minimise
+from edge_tune.objective import UNPRUNED, FrontOf, Goal, Hybrid, Maximise
 from edge_tune.parameters import Parameter, Point
 from edge_tune.records.endings import GATE
 from edge_tune.records.fronts import front_numbers
@@ -187,16 +187,10 @@ class _Models:
             metric: self._surrogate(metric) for metric in dict.fromkeys(self.objective.metrics) if metric in TRAINED
         }
         self.models = {metric: self._cost_model(metric) for metric in self.objective.metrics if metric not in TRAINED}
-        self.met = [*self._unpruned(), *(dict(one.metrics) for one in known if one.is_met)]
+        self.met = [dict(one.metrics) for one in known if one.is_met]
         self.taken = {tuple(row) for row in np.round(self.inputs, 6)}
         if running:
             self._believe(coding.columns([one.point for one in running]))
-
-    def _unpruned(self) -> list[dict[str, float]]:
-        """Return the unpruned network's metrics where it is one to begin with: it is slow, but meets the conditions."""
-        unpruned, goal = dict(self.baselines.get(UNPRUNED, {})), self.objective.goal
-        begins = isinstance(goal, Minimise) and goal.metric not in TRAINED and self.objective.metrics_in(unpruned)
-        return [unpruned] if begins and not self.objective.shortfall(unpruned, self.baselines) else []
 
     @property
     def terms(self) -> str:
