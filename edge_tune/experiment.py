@@ -21,7 +21,7 @@ from edge_tune.parameters import Bounds, Choice, Integer, Parameter, Point, Unif
 STRUCTURES = ("filters", "channels")
 IMPORTANCES = ("l1", "l2", "batch_norm", "taylor", "random")
 AUTO = "auto"
-METHODS = ("hyperopt", "random", "grid")
+METHODS = ("hyperopt", "random", "grid", "latency_aware")
 Precision = Literal["f32", "bf16", "f16"]
 KeepWeights = Literal["best", "front", "all"]
 
@@ -591,7 +591,9 @@ class Search:
 
     Attributes:
         method: "hyperopt" (tree-structured Parzen estimators), "random", "grid" (the product of all values; each
-            parameter must have some that can be counted), or a sampler of your own as "package.module:name".
+            parameter must have some that can be counted), "latency_aware" (latency is predicted, accuracy learned by a
+            Gaussian process, and that point is tried of which most is expected), or a sampler of your own as
+            "package.module:name".
         trials: Networks to try, besides the baselines. A point that gives a network which was tried takes its record
             over, and is not counted.
         seed: Of the suggestions, the validation split and the retraining.

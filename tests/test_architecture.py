@@ -62,6 +62,7 @@ MAY_IMPORT = {
                 "structures",
                 "importance",
                 "gradients",
+                "layer_shapes",
                 "checking",
                 "finding",
                 "oracle",

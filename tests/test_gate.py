@@ -3,16 +3,25 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ray.tune.schedulers import FIFOScheduler
 
 from edge_tune.objective_text import parse
 from edge_tune.records.endings import GATE
 from edge_tune.records.entries import Evidence, Ratio, Ratios, Reference, TimeSummary
-from edge_tune.records.results import Record, Results
+from edge_tune.records.ranking import epochs_saved
+from edge_tune.records.results import Record, Report, Results
 from edge_tune.records.scoring import Scorer
 from edge_tune.run import main
 from edge_tune.search.gate import Gate
+from edge_tune.search.stopping import GateStopper, StudyLimits
+from edge_tune.search.trainable import as_result
+from edge_tune.search.tune import Recorder
+from tests.searching import searching, study
+from tests.test_search import Heard
 
 CONDITION = "minimise latency_ratio where top1 >= unpruned - 2"
 
@@ -106,6 +115,49 @@ def test_gated_trials_lie_between_those_that_may_be_best_and_those_that_break_a_
     assert scores == sorted(scores)
     for_search = [score.for_search for score in scores]
     assert for_search == sorted(set(for_search))
+
+
+class Hearing(Heard):
+    """Keeps the records of trials that ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[Record] = []
+
+    def on_report(self, record: Record, checkpoint: bytes | None) -> None:  # type: ignore[override]
+        assert record.status == "running"
+
+    def on_end(self, record: Record, weights: bytes | None) -> None:
+        self.records.append(record)
+
+
+def test_trial_that_is_ended_leaves_a_record_with_the_rule_and_the_reason() -> None:
+    one = study(target="minimise latency_ratio where top1 >= 80", baselines={})
+    stopper, heard, searcher = GateStopper(Gate(one.objective)), Hearing(), searching(one)
+    recorder = Recorder(one, searcher, FIFOScheduler(), stopper, StudyLimits(None, 10), heard)
+    stops = []
+    for name, ratio, top1 in (("a", 0.5, 70.0), ("b", 0.6, 90.0), ("c", 0.7, 90.0), ("d", 0.55, 90.0)):
+        config: Any = searcher.suggest(name)
+        trial: Any = SimpleNamespace(trial_id=name, config=config)
+        begun = record(config["trial"], ratio, top1, status="running", point=config["point"])
+        for report in (begun, replace(begun, status="finished", epoch=1)):
+            result = as_result(Report(report))
+            stops.append(stopper(name, result))
+            recorder.on_trial_result(1, [trial], trial, result)
+            if stops[-1]:
+                break
+        recorder.on_trial_complete(1, [trial], trial)
+    assert stops == [False, False, False, False, True, False, False]  # the third is slower than the second
+    assert [(one.status, one.stopped_by, one.epoch) for one in heard.records] == [
+        ("finished", None, 1),
+        ("finished", None, 1),
+        ("stopped", GATE, 0),
+        ("finished", None, 1),
+    ]
+    assert str(heard.records[2].reason).startswith(
+        "gate: latency_ratio 0.7 [0.69, 0.71] is above the latency_ratio 0.6"
+    )
+    assert epochs_saved(heard.records, 1) == 1
 
 
 FILE = """

@@ -64,7 +64,12 @@ def test_better_in_both_needs_both_to_be_strictly_better() -> None:
 def test_endings_count_each_trial_once() -> None:
     hopeless = record(6, 1.0, 10.0, status="stopped", stopped_by="hopeless")
     assert ranking.endings([*ALL, hopeless]) == {
-        **{"finished": 3, "hopeless": 1, "asha": 1, "time_limit": 0, "gate": 0, "failed": 1}
+        "finished": 3,
+        "hopeless": 1,
+        "asha": 1,
+        "time_limit": 0,
+        "gate": 0,
+        "failed": 1,
     }
 
 

@@ -34,6 +34,9 @@ class Heard:
     on_wait = on_start
     on_repeat = on_start
 
+    def on_note(self, note: str) -> None:
+        """Take no note."""
+
     def on_step(self) -> None:
         """Take no note."""
 

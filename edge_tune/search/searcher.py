@@ -22,7 +22,7 @@ from edge_tune.records.scoring import Score, Scorer
 from edge_tune.search import suggesters
 from edge_tune.search.points import count_points, random_point
 from edge_tune.search.repeats import Networks, Repeat
-from edge_tune.search.suggesters.protocol import Outcome
+from edge_tune.search.suggesters.protocol import Outcome, Problem
 from edge_tune.search.trainable import Config, Planner, baseline_name
 
 ASKED = 10
@@ -81,7 +81,6 @@ class Searcher(RaySearcher):
     ) -> None:
         super().__init__()
         self.experiment, self.planner = experiment, planner
-        self.suggester = suggesters.make(experiment)
         self.networks = Networks()
         self.repeats: list[Record] = []
         self.waits: list[Repeat] = []
@@ -92,6 +91,15 @@ class Searcher(RaySearcher):
         self.lost: set[int] = set()
         self.names: dict[int, str] = {}
         self.scorer = Scorer(experiment.objective)
+        self.suggester = suggesters.make(
+            experiment,
+            Problem(
+                experiment=experiment,
+                scorer=self.scorer,
+                plan=lambda point: planner(point, is_baseline=False),
+                shape=planner.shape,
+            ),
+        )
         self.undecided: list[Record] = []
         self.ranked: dict[int, tuple[Record, Score | None]] = {}  # of a front: slim records, and the score last told
         self.begun = self.repeats_in_a_row = 0
@@ -155,6 +163,13 @@ class Searcher(RaySearcher):
         news = self.waits, self.repeats
         self.waits, self.repeats = [], []
         return news
+
+    def take_notes(self) -> list[str]:
+        """Return the sentences for the user that the method of search has left, each once; most leave none."""
+        notes: list[str] = getattr(self.suggester, "notes", [])
+        taken = list(notes)
+        notes.clear()
+        return taken
 
     def _draw(self) -> tuple[int, Point] | None:
         """Return the next number and its point, which the method of search now knows; None: there is none."""

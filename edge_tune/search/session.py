@@ -360,6 +360,10 @@ class _Session:
         self.results.add_started(trial, point)
         self.running.add(trial)
 
+    def on_note(self, note: str) -> None:
+        """Say what the method of search says of itself."""
+        self.say(note)
+
     def on_wait(self, trial: int, point: Point, other: int) -> None:
         """Note the point as one that began: a resumed study goes on with its number."""
         self.results.add_started(trial, point)

@@ -141,6 +141,9 @@ class PointsAsPlans:
         """Return how many points there are; None if they cannot be counted."""
         return count_points(self.parameters)
 
+    def shape(self) -> None:
+        """Return None: the formulas know no layers."""
+
 
 def _mean_sparsity(point: Point, experiment: Experiment) -> float:
     """Return the mean share that goes, of weights and of blocks."""

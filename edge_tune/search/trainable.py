@@ -19,6 +19,7 @@ from edge_tune.benchmark.measurement import Device
 from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
 from edge_tune.records.results import Planned, Record, Report, Results
+from edge_tune.records.shapes import NetworkShape
 
 Config = dict[str, Any]
 """A trial as Ray Tune sees it: its number, its attempt, and its point."""
@@ -35,6 +36,9 @@ class Planner(Protocol):
 
     def count(self) -> int | None:
         """Return how many different networks the points of the search space give; None: nobody has counted them."""
+
+    def shape(self) -> NetworkShape | None:
+        """Return the layers of the unpruned network; None: nobody knows them."""
 
 
 class RunsTrials(Protocol):

@@ -20,11 +20,13 @@ from edge_tune.experiment import RETRAINING, Experiment, Hopeless
 from edge_tune.networks import onnx_export, pruning, stored
 from edge_tune.networks.compute import CPU, Compute, take
 from edge_tune.networks.evaluation import Evaluation, evaluate
+from edge_tune.networks.layer_shapes import network_shape
 from edge_tune.networks.pruning import Plan
 from edge_tune.networks.retraining import Epoch, State, make_state, retrain
 from edge_tune.parameters import Point, Value, of_part
 from edge_tune.records.entries import Computed, EpochEntry
 from edge_tune.records.results import Planned, Record, Report, now
+from edge_tune.records.shapes import NetworkShape
 from edge_tune.search.checkpoint import Checkpoint
 from edge_tune.search.points import count_points, grid_point
 from edge_tune.search.stopping import why_collapsed, why_hopeless, why_too_long
@@ -134,6 +136,11 @@ class Planner:
         return recipes * sum(
             math.prod(len(set(self._digests(plan, label))) for label in experiment.pruners) for plan in plans
         )
+
+    def shape(self) -> NetworkShape:
+        """Return the layers of the unpruned network."""
+        study = self.study
+        return network_shape(self.network, study.experiment.pruners, study.coupled, study.granularity)
 
     def _digests(self, blocks: Plan, label: str) -> Iterator[str]:
         """Yield the digest of what each point of one group makes of its weights, without some blocks."""

@@ -50,6 +50,9 @@ class Listener(Protocol):
     def on_start(self, trial: int, point: Point) -> None:
         """Learn that a trial begins."""
 
+    def on_note(self, note: str) -> None:
+        """Learn what the method of search says of itself."""
+
     def on_wait(self, trial: int, point: Point, other: int) -> None:
         """Learn that a trial gives the network that another one tries now, and waits for its record."""
 
@@ -89,6 +92,8 @@ class Recorder(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Note the point, so that a resumed study runs it again if it does not end."""
         self._hand_over_repeats()  # they have smaller numbers
+        for note in self.searcher.take_notes():
+            self.listener.on_note(note)
         with self._writing():
             self.listener.on_start(trial.config["trial"], trial.config["point"])
 

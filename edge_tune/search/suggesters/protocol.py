@@ -4,13 +4,15 @@ Everything else is done once, around it (searcher.py): numbers, baselines, lost 
 before, and what an earlier session found.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from edge_tune.experiment import Experiment
 from edge_tune.parameters import Parameter, Point
-from edge_tune.records.results import Record
-from edge_tune.records.scoring import Score
+from edge_tune.records.results import Planned, Record
+from edge_tune.records.scoring import Score, Scorer
+from edge_tune.records.shapes import NetworkShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,23 @@ class Outcome:
         return self.record is not None and self.record.status == "failed" and self.score is None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What a method of search may know of a study besides its parameters, if it asks for it.
+
+    Attributes:
+        experiment: What is searched; its objective among others.
+        scorer: Knows the metrics of the baselines, of the unpruned network too, as soon as they are known.
+        plan: Point -> what its network is.
+        shape: Returns the layers of the unpruned network; None if nobody knows them.
+    """
+
+    experiment: Experiment
+    scorer: Scorer
+    plan: Callable[[Point], Planned]
+    shape: Callable[[], NetworkShape | None]
+
+
 @runtime_checkable
 class Suggester(Protocol):
     """A method of search.
@@ -47,6 +66,8 @@ class Suggester(Protocol):
     What it suggests must follow from its parameters, its seed and the outcomes that it was told, in whatever order: a
     study that is resumed makes a new one, tells it the outcomes of the earlier session, and goes on with the very
     points that it would have had.
+
+    It may have `notes`, a list of sentences: they are told to the user and taken from it.
     """
 
     @property
@@ -80,3 +101,10 @@ class MakesSuggester(Protocol):
             seed: From 0 to 2**32 - 1.
             trials: How many networks the study tries, if it comes to its end.
         """
+
+
+class MakesSuggesterOfProblem(Protocol):
+    """What makes a method of search that knows more: it is recognised by its argument `problem`."""
+
+    def __call__(self, parameters: Mapping[str, Parameter], *, seed: int, trials: int, problem: Problem) -> Suggester:
+        """Return one that was told nothing yet; the rest is as in `MakesSuggester`."""

@@ -1,0 +1,317 @@
+"""Latency aware: latency is predicted from a network's widths, and only accuracy has to be learned.
+
+After some points that fill the space evenly come those of which most is expected by the objective: a Gaussian process
+says what accuracy to expect, a latency model what everything else will be (../latency_model.py, ../surrogate.py).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import ndtr
+from scipy.stats import qmc
+
+from edge_tune.metrics import LARGER_IS_BETTER, RATIO_OF, TRAINED
+from edge_tune.objective import UNPRUNED, FrontOf, Goal, Hybrid, Maximise
+from edge_tune.parameters import Parameter, Point
+from edge_tune.records.endings import GATE
+from edge_tune.records.fronts import front_numbers
+from edge_tune.records.results import Record
+from edge_tune.search.coding import Coding, Costs, Floats
+from edge_tune.search.latency_model import CostModel, Observed, fit
+from edge_tune.search.suggesters.protocol import Outcome, Problem
+from edge_tune.search.surrogate import Surrogate, area_improvement, improvement
+
+DRAWN = 1500
+"""So many random points are looked at for each suggestion."""
+
+PARENTS = 10
+"""So many of the best points, and of those that promise most, are changed a little."""
+
+CHILDREN = 50
+"""Points made of each of them."""
+
+STEP = 0.1
+"""How far a parameter is changed, as a standard deviation on its axis from 0 to 1."""
+
+LEAST = 3
+"""So many accuracies are needed before one is expected anywhere."""
+
+Expected = tuple[Floats, Floats]
+"""Mean and standard deviation of a figure, each [points]."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A trial as it was told of last; `metrics` are those that count, none while it runs.
+
+    Attributes:
+        trained: Whether its accuracy is that of a retrained network.
+        diverged: Whether its retraining diverged, so that its accuracy is none.
+        is_met: Whether it may be best.
+        counters: Of its layers, as `Coding.counters` has them.
+    """
+
+    point: Point
+    metrics: Mapping[str, float]
+    trained: bool = False
+    diverged: bool = False
+    is_met: bool = False
+    counters: Floats | None = None
+    has_ended: bool = False
+
+
+class LatencyAware:
+    """Points of which most is expected, judged by a model of latency and one of accuracy.
+
+    A trial that the gate did not train teaches latency alone. One that was stopped teaches the accuracy that it had;
+    one that diverged teaches the least accuracy there is. Trials that failed teach nothing.
+
+    Attributes:
+        notes: Sentences for the user that nobody has taken yet: what latency is predicted by, when that changes.
+    """
+
+    is_exhaustive = False
+
+    def __init__(self, parameters: Mapping[str, Parameter], *, seed: int, trials: int, problem: Problem) -> None:
+        self.parameters, self.seed, self.problem = parameters, seed, problem
+        self.searched = sum(not parameter.is_fixed for parameter in parameters.values())
+        self.first = min(max(5, self.searched + 1), max(5, trials // 4))
+        self.suggested: set[int] = set()
+        self.told: dict[int, _Told] = {}
+        self.notes: list[str] = []
+        self._terms: str | None = None
+        self._coding: Coding | None = None
+
+    @property
+    def coding(self) -> Coding:
+        """The numbers that points stand for; made when the first point is asked for, or told of."""
+        if self._coding is None:
+            self._coding = Coding(self.problem.experiment, self.parameters, self.problem.shape())
+        return self._coding
+
+    def tell(self, point: Point, outcome: Outcome) -> None:
+        """Learn of a trial."""
+        if not outcome.is_baseline:
+            self.suggested.add(outcome.trial)
+        record = outcome.record
+        if record is None:
+            self.told.setdefault(outcome.trial, _Told(dict(point), {}))
+            return
+        before = self.told.get(outcome.trial)
+        if outcome.has_failed:
+            self.told.pop(outcome.trial, None)
+        elif before and before.has_ended:  # told again: its score alone is new
+            self.told[outcome.trial] = replace(before, is_met=outcome.score is not None and outcome.score.rank == 0)
+        else:
+            metrics = {name: float(value) for name, value in record.metrics.items()}
+            self.told[outcome.trial] = _Told(
+                dict(point),
+                metrics,
+                trained=record.status == "finished" or record.stopped_by == "hopeless" or _was_trained(record),
+                diverged=record.diverged,
+                is_met=outcome.score is not None and outcome.score.rank == 0,
+                counters=self.coding.counters(record) if "latency_ratio" in metrics else None,
+                has_ended=True,
+            )
+
+    def suggest(self) -> Point | None:
+        """Return a point; there is always another."""
+        number = len(self.suggested)
+        if number < self.first or (models := self._models()) is None:
+            return self._filling(number)
+        generator = np.random.default_rng([self.seed, number])
+        units = generator.random((DRAWN, self.searched))
+        worth = models.worth(units)
+        parents = np.vstack([units[np.argsort(-worth, kind="stable")[:PARENTS]], models.best_units(PARENTS)])
+        children = _changed(np.repeat(parents, CHILDREN, axis=0), generator)
+        units, worth = np.vstack([units, children]), np.concatenate([worth, models.worth(children)])
+        if models.terms != self._terms:
+            self._terms = models.terms
+            self.notes.append(models.text)
+        return self.coding.point(self.coding.from_units(units[[int(np.argmax(worth))]]), 0)
+
+    def _filling(self, number: int) -> Point:
+        """Return a point of a sequence that fills the space evenly."""
+        sequence = qmc.Sobol(self.searched, scramble=True, rng=np.random.default_rng(self.seed))
+        if number:
+            sequence.fast_forward(number)
+        return self.coding.point(self.coding.from_units(sequence.random(1)), 0)
+
+    def _models(self) -> "_Models | None":
+        """Return what is expected of points; None while too little is known."""
+        objective, scorer = self.problem.experiment.objective, self.problem.scorer
+        told = [self.told[trial] for trial in sorted(self.told)]
+        wanted = set(objective.metrics)
+        known = [one for one in told if wanted <= one.metrics.keys()]
+        learned = [one for one in known if one.trained]
+        if not scorer.is_ready or len(known if wanted.isdisjoint(TRAINED) else learned) < LEAST:
+            return None
+        return _Models(self.coding, self.problem, known, learned, [one for one in told if not one.has_ended])
+
+
+def _was_trained(record: Record) -> bool:
+    """Tell whether a trial that did not come to its end has an accuracy that retraining gave it, or has diverged."""
+    return record.diverged or (record.epoch > 0 and record.stopped_by != GATE)
+
+
+def _changed(units: Floats, generator: np.random.Generator) -> Floats:
+    """Return points of which one or two parameters were changed a little, or drawn anew."""
+    count, searched = units.shape
+    which = generator.random((count, searched)) < min(1.0, 1.5 / searched)
+    which[np.arange(count), generator.integers(searched, size=count)] = True
+    moved = np.clip(units + generator.normal(scale=STEP, size=units.shape), 0, 1 - 1e-9)
+    anew = generator.random(units.shape)
+    return np.where(which, np.where(generator.random(units.shape) < 0.1, anew, moved), units)
+
+
+class _Models:
+    """What is expected of points, from the trials that have ended; what runs is believed to come as expected."""
+
+    def __init__(
+        self,
+        coding: Coding,
+        problem: Problem,
+        known: Sequence[_Told],
+        learned: Sequence[_Told],
+        running: Sequence[_Told],
+    ) -> None:
+        self.coding, self.objective = coding, problem.experiment.objective
+        self.baselines = problem.scorer.baselines
+        self.known, self.learned = known, learned
+        columns = coding.columns([one.point for one in known])
+        self.units, self.inputs = coding.units(columns), coding.inputs(columns)
+        self.costs = coding.costs(columns)
+        self.surrogates = {
+            metric: self._surrogate(metric) for metric in dict.fromkeys(self.objective.metrics) if metric in TRAINED
+        }
+        self.models = {metric: self._cost_model(metric) for metric in self.objective.metrics if metric not in TRAINED}
+        self.met = [dict(one.metrics) for one in known if one.is_met]
+        self.taken = {tuple(row) for row in np.round(self.inputs, 6)}
+        if running:
+            self._believe(coding.columns([one.point for one in running]))
+
+    @property
+    def terms(self) -> str:
+        """What the first figure that training does not change is predicted by."""
+        return next((model.terms for model in self.models.values()), "")
+
+    @property
+    def text(self) -> str:
+        """The same in a sentence."""
+        found = [f"{metric} is predicted by {model.text}" for metric, model in self.models.items()]
+        return f"latency_aware: {found[0] if found else 'the objective speaks of accuracy alone'}."
+
+    def worth(self, units: Floats) -> Floats:
+        """Return how much is expected of points, [points]; less than nothing where the network was tried."""
+        columns = self.coding.from_units(units)
+        inputs = self.coding.inputs(columns)
+        expected = self._expected(inputs, self.coding.costs(columns))
+        worth = self._improvement(expected) * self._chance(expected)
+        if not self.met and self.objective.conditions:
+            worth = self._chance(expected)  # first of all, one that meets the conditions
+        tried = np.array([tuple(row) in self.taken for row in np.round(inputs, 6)])
+        return np.where(tried, -math.inf, worth)
+
+    def best_units(self, most: int) -> Floats:
+        """Return where the best trials lie: those that may be best, by the objective, then the others by number."""
+        losses = [self.objective.loss(one.metrics, self.baselines) for one in self.known]
+        order = sorted(range(len(self.known)), key=lambda place: (not self.known[place].is_met, losses[place], place))
+        if isinstance(goal := self.objective.goal, FrontOf):
+            numbers = front_numbers([goal.losses(one.metrics) for one in self.known])
+            order.sort(key=lambda place: (not self.known[place].is_met, numbers[place]))
+        return self.units[order[:most]]
+
+    def _believe(self, columns: Mapping[str, Floats]) -> None:
+        """Take what runs for what is expected of it, so that others are tried beside it."""
+        inputs = self.coding.inputs(columns)
+        expected = self._expected(inputs, self.coding.costs(columns))
+        self.surrogates = {metric: one.with_believed(inputs) for metric, one in self.surrogates.items()}
+        self.taken |= {tuple(row) for row in np.round(inputs, 6)}
+        for row in range(len(inputs)):
+            metrics = {metric: float(mean[row]) for metric, (mean, _) in expected.items()}
+            if not self.objective.shortfall(metrics, self.baselines):
+                self.met.append(metrics)
+
+    def _surrogate(self, metric: str) -> Surrogate:
+        sign = 1.0 if metric in LARGER_IS_BETTER else -1.0
+        rows = [place for place, one in enumerate(self.known) if one.trained]
+        figures = np.array([sign * one.metrics[metric] for one in self.learned])
+        figures[[one.diverged for one in self.learned]] = figures.min()
+        return Surrogate(self.inputs[rows], figures)
+
+    def _cost_model(self, metric: str) -> CostModel:
+        """Return what tells a figure that training does not change; milliseconds by their ratio."""
+        values = np.array([one.metrics[metric] for one in self.known])
+        ratio = RATIO_OF.get(metric, metric)
+        unpruned = self.baselines.get(UNPRUNED, {})
+        if ratio == metric or ratio not in unpruned or any(ratio not in one.metrics for one in self.known):
+            counters = None
+            if metric == "latency_ratio":
+                nothing = np.zeros(len(self.coding.kinds) + 1)
+                counters = np.stack([nothing if one.counters is None else one.counters for one in self.known])
+            return fit(Observed(self.costs, values, counters, unpruned.get(metric)))
+        model = self._cost_model(ratio)
+        return replace(model, predict=lambda costs: unpruned[metric] * model.predict(costs))
+
+    def _expected(self, inputs: Floats, costs: Costs) -> dict[str, Expected]:
+        found: dict[str, Expected] = {}
+        for metric, model in self.models.items():
+            mean = model.predict(costs)
+            found[metric] = mean, model.error * np.abs(mean)
+        for metric, surrogate in self.surrogates.items():
+            mean, deviation = surrogate.predict(inputs)
+            found[metric] = mean if metric in LARGER_IS_BETTER else -mean, deviation
+        return found
+
+    def _improvement(self, expected: Mapping[str, Expected]) -> Floats:
+        goal = self.objective.goal
+        if isinstance(goal, FrontOf):
+            return self._area(goal, expected)
+        mean, deviation = self._loss(goal, expected)
+        losses = [self.objective.loss(metrics, self.baselines) for metrics in self.met]
+        best = min(losses, default=float(mean.max()))
+        return improvement(best, mean, deviation)
+
+    def _loss(self, goal: Goal | Hybrid, expected: Mapping[str, Expected]) -> Expected:
+        """Return the objective's loss, which is linear in the metrics."""
+        if isinstance(goal, Goal):
+            mean, deviation = expected[goal.metric]
+            return (-mean if isinstance(goal, Maximise) else mean), deviation
+        unpruned = self.baselines[UNPRUNED]
+        parts = []
+        for metric, weight in goal.weights.items():
+            mean, deviation = expected[metric]
+            share = weight / unpruned[metric] * (-1 if metric in LARGER_IS_BETTER else 1)
+            parts.append((share * (mean - unpruned[metric]), abs(share) * deviation))
+        return sum(mean for mean, _ in parts), np.sqrt(sum(deviation**2 for _, deviation in parts))  # type: ignore[return-value]
+
+    def _area(self, goal: FrontOf, expected: Mapping[str, Expected]) -> Floats:
+        """Return the area that is expected to be added to the front: the loss that is less sure is the normal one."""
+        first, second = goal.goals
+        swapped = first.metric in TRAINED and second.metric not in TRAINED
+        known, (mean, deviation) = (
+            self._loss(one, expected) for one in ((second, first) if swapped else (first, second))
+        )
+        pairs = [goal.losses(metrics) for metrics in self.met]
+        pairs = [(other, one) for one, other in pairs] if swapped else pairs
+        if not pairs:
+            return np.ones(len(mean))
+        reference = (max(one for one, _ in pairs), max(other for _, other in pairs))
+        if UNPRUNED in self.baselines:
+            own = goal.losses(self.baselines[UNPRUNED])
+            own = (own[1], own[0]) if swapped else own
+            reference = (max(reference[0], own[0]), max(reference[1], own[1]))
+        front = [pair for pair, number in zip(pairs, front_numbers(pairs), strict=True) if number == 0]
+        return area_improvement(sorted(set(front)), reference, known[0], mean, deviation)
+
+    def _chance(self, expected: Mapping[str, Expected]) -> Floats:
+        """Return with which probability a point's network meets every condition."""
+        chance = np.ones(1)
+        for condition in self.objective.conditions:
+            mean, deviation = expected[condition.metric]
+            room = mean - condition.bound.value(condition.metric, self.baselines)
+            room = room if condition.sign.startswith(">") else -room
+            chance = chance * ndtr(room / np.maximum(deviation, 1e-9))
+        return chance
