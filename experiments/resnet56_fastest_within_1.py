@@ -36,7 +36,7 @@ experiment = et.Experiment(
     retraining=et.Retraining(epochs=20, lr=0.03, decay=et.Cosine(), distillation=et.Distillation()),
     stopping=[et.Hopeless(after_epochs=1)],
     benchmark=et.Benchmark(device="CPU", runs=200),
-    search=et.Search("hyperopt", trials=256, seed=0),
+    search=et.Search("latency_aware", trials=256, seed=0),
     baselines={
         "off_the_shelf": {
             **{"layer_1": 0.7, "layer_2": 0.6, "layer_3.1": 0.2, "layer_3.2": 0.4},
