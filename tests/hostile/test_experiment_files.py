@@ -89,7 +89,7 @@ FIELDS = [
         "pruner_groups=[]",
         r"pruner_groups: must be a dict of label -> PrunerGroup or BlockGroup, or 'auto', but got \[\]",
     ),
-    ("pruner_groups={'a': 5}, baselines={}", r"pruner_groups\['a'\]: must be a PrunerGroup, but got 5"),
+    ("pruner_groups={'a': 5}, baselines={}", r"pruner_groups\['a'\]: must be a PrunerGroup or a BlockGroup, but got 5"),
     ("pruner_groups={5: BLOCKS['first']}, baselines={}", r"pruner_groups\[5\]: a label must consist of at most 100"),
     ("pruner_groups={300 * 'x': BLOCKS['first']}, baselines={}", "a label must consist of at most 100 letters"),
     ("pruner_groups={'../x': BLOCKS['first']}, baselines={}", "a label must consist of .* but got '../x'"),
