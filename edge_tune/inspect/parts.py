@@ -21,7 +21,7 @@ from edge_tune.networks import blocks, finding, pruning
 from edge_tune.networks.couplings import Couplings, Side
 from edge_tune.networks.finding import CoupledSet
 from edge_tune.networks.structures import structure
-from edge_tune.networks.tracing import Shape, in_mode, is_depthwise, mixes
+from edge_tune.networks.tracing import Shape, hookable, in_mode, is_depthwise, mixes
 from edge_tune.parameters import Point
 from edge_tune.records.entries import LayerEntry
 from edge_tune.wording import counted, listed
@@ -239,7 +239,7 @@ def _run(model: nn.Module, input_shape: Shape) -> dict[str, _Layer]:
 
         return hook
 
-    handles = [layer.register_forward_hook(note(name)) for name, layer in model.named_modules()]
+    handles = [layer.register_forward_hook(note(name)) for name, layer in model.named_modules() if hookable(layer)]
     try:
         with torch.no_grad(), in_mode(model, training=False):
             model(torch.zeros(1, *input_shape))
