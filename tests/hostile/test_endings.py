@@ -31,7 +31,7 @@ from tests.networks import experiment as make
 
 experiment = make(
     training=et.Retraining(epochs={training}, lr=0.1, batch_size=32),
-    benchmark=et.Benchmark(device="CPU", max_s={seconds}, runs=10_000),
+    benchmark=et.Benchmark(device="CPU", max_s={seconds}, runs=100_000_000),
     search=et.Search("hyperopt", trials=1),
 )
 """
