@@ -78,7 +78,8 @@ class Record:
         plan: What was asked and done to each weight.
         measurements: Stage -> the device's evidence for its figures.
         layers: Of the last measurement.
-        seconds: Stage -> seconds spent in it.
+        seconds: Stage -> seconds spent in it. A trial classifies while the device measures its pruned network: of
+            "queue" and "measure" only what it waits for after that counts, so that the stages add up to its time.
     """
 
     trial: Count

@@ -6,6 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from edge_tune.benchmark import layers
-from edge_tune.benchmark.measurement import Device
+from edge_tune.benchmark.measurement import Device, Measured
 from edge_tune.errors import PruningError, RetrainingError
 from edge_tune.experiment import RETRAINING, Experiment, Hopeless
 from edge_tune.networks import onnx_export, pruning, stored
@@ -217,8 +218,7 @@ def run_trial(
     if checkpoint:
         run.go_on(Checkpoint.from_bytes(checkpoint))  # which was reported
     else:
-        run.evaluate()
-        run.measure("pruned", remember=pruning.digest(plan))
+        run.evaluate_and_measure(pruning.digest(plan))
         run.decide()
         if not run.is_over:
             yield run.report()
@@ -306,13 +306,34 @@ class _UnderWay:
             entry = EpochEntry(**asdict(epoch), metrics=_accuracy(evaluation))
             self.record = replace(self.record, epoch=epoch.epoch, curve=(*self.record.curve, entry))
 
-    def measure(self, stage: str, remember: str | None = None) -> None:
-        """Export the network and have it measured on the device."""
+    def evaluate_and_measure(self, remember: str) -> None:
+        """Classify with the pruned network while the device, which is not this process's, measures it."""
+        onnx = self._export()
+        with ThreadPoolExecutor(1) as elsewhere:
+            asked = elsewhere.submit(self.device.measure, onnx, remember)
+            started = time.perf_counter()
+            self.evaluate()
+            meanwhile_s = time.perf_counter() - started
+            answer = asked.result()
+        self._note("pruned", onnx, answer, meanwhile_s)
+
+    def measure(self, stage: str) -> None:
+        """Have the network measured on the device."""
+        onnx = self._export()
+        self._note(stage, onnx, self.device.measure(onnx))
+
+    def _export(self) -> bytes:
         with self.clock.stage("export"):
-            onnx = onnx_export.to_onnx(self.network, self.study.input_shape)
-        answer = self.device.measure(onnx, remember)
-        self.clock.spend("queue", answer.queue_s)
-        self.clock.spend("measure", answer.measure_s)
+            return onnx_export.to_onnx(self.network, self.study.input_shape)
+
+    def _note(self, stage: str, onnx: bytes, answer: Measured, meanwhile_s: float = 0.0) -> None:
+        """Record what the device says of the network.
+
+        Args:
+            meanwhile_s: Seconds for which the trial did something else than wait for it.
+        """
+        self.clock.spend("queue", max(0.0, answer.queue_s - meanwhile_s))
+        self.clock.spend("measure", max(0.0, answer.measure_s - max(0.0, meanwhile_s - answer.queue_s)))
         measurement = answer.measurement
         if self.is_unpruned and self.record.trial:
             measurement = measurement.of_reference()  # its layers are those of the unpruned network, trained or not
