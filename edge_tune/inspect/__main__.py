@@ -86,6 +86,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--device", default=Benchmark().device, type=given_text, metavar="NAME", help="that measures (default: CPU)"
     )
     parser.add_argument(
+        "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
+    )
+    parser.add_argument(
         "--output", type=given_path, metavar="FILE", help="experiment file to write (default: MODEL_on_DATA.py)"
     )
     parser.add_argument(
@@ -107,7 +110,7 @@ def _main(words: Sequence[str], program: str) -> int:
         target=TARGET,
         retraining=RECIPE,
         stopping=[Asha(Maximise("top1"), grace_epochs=5), Hopeless()],
-        benchmark=Benchmark(device=given.device),
+        benchmark=Benchmark(device=given.device, python=given.device_python),
         search=Search("hyperopt", trials=FEWEST_TRIALS),
     )
     try:
