@@ -185,10 +185,12 @@ class Planned:
     Attributes:
         digest: Equal for points that give the same network.
         plan: What is asked and done to each weight, as records hold it.
+        inactive: Parameters that make no difference, because the blocks with all that they speak of are left out.
     """
 
     digest: str
     plan: tuple[Cut, ...]
+    inactive: frozenset[str] = frozenset()
 
 
 class Results:

@@ -25,7 +25,7 @@ from edge_tune.networks.layer_shapes import network_shape
 from edge_tune.networks.pruning import Plan
 from edge_tune.networks.retraining import Epoch, State, make_state, retrain
 from edge_tune.parameters import Point, Value, of_part
-from edge_tune.records.entries import Computed, EpochEntry
+from edge_tune.records.entries import Computed, EpochEntry, left_out
 from edge_tune.records.results import Planned, Record, Report, now
 from edge_tune.records.shapes import NetworkShape
 from edge_tune.search.checkpoint import Checkpoint
@@ -100,20 +100,23 @@ class Planner:
         self.study, self.network = study, study.network()
         self.groups = study.experiment.groups
         self._part = lru_cache(PARTS)(self._make_part)
-        self._shortened = lru_cache(SHORTENED)(lambda blocks: pruning.shortened(self.network, blocks, study.coupled))
+        self.unpruned = pruning.Traced(self.network, study.coupled)
+        self._shortened = lru_cache(SHORTENED)(lambda blocks: pruning.shortened(self.unpruned, blocks))
 
     def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
         """Return what the network of a point is. One that has no plan is its own; its trial then says why."""
         blocks = pruning.plan_blocks(self.groups, point)
         try:
-            parts = [
-                self._part(blocks, label, *of_part(point, label).items(), is_baseline=is_baseline)
+            parts = {
+                label: self._part(blocks, label, *of_part(point, label).items(), is_baseline=is_baseline)
                 for label in self.study.experiment.pruners
-            ]
+            }
         except PruningError:
             return Planned(json.dumps(dict(point), sort_keys=True), ())
-        plan = tuple(itertools.chain(blocks, *parts))
-        return Planned(_digest(plan, point), tuple(plan))
+        plan = tuple(itertools.chain(blocks, *parts.values()))
+        gone = [label for label, part in parts.items() if left_out(blocks) and not part]
+        inactive = frozenset(f"{label}.{name}" for label in gone for name in self.groups[label].parameters())
+        return Planned(_digest(plan, point), plan, inactive)
 
     def digest(self, record: Record) -> str:
         """Return the digest of the network of a trial that has ended; its record holds the plan, once it was made."""
@@ -158,9 +161,9 @@ class Planner:
     def _make_part(self, blocks: Plan, label: str, *asked: tuple[str, Value], is_baseline: bool) -> Plan:
         """Return the plan of one group of weights without some blocks; other such groups have nothing to do with it."""
         point = {f"{label}.{name}": value for name, value in asked}
-        network, coupled = self._shortened(blocks)
+        left = self._shortened(blocks)
         granularity = _granularity(self.study, is_baseline=is_baseline)
-        return pruning.plan_slices(network, self.groups, point, coupled, granularity, self.study.basis)
+        return pruning.plan_slices(self.unpruned, left, self.groups, point, granularity, self.study.basis)
 
 
 def _digest(plan: Plan, point: Point) -> str:
