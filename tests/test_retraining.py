@@ -170,6 +170,7 @@ def test_average_weighs_the_steps_and_leaves_the_beginning_out() -> None:
         average.swap()
         for value in (4.0, 8.0, 16.0):
             network.weight.fill_(value)
+            average.count()
             average.add()
     average.swap()
     assert network.weight.item() == pytest.approx(12.0)

@@ -23,7 +23,8 @@ from edge_tune.networks import datasets, models, onnx_export, stored
 from edge_tune.networks.compute import CPU
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate
-from edge_tune.networks.retraining import STATISTICS_IMAGES, make_optimiser, retrain
+from edge_tune.networks.optimisers import make_optimiser
+from edge_tune.networks.retraining import STATISTICS_IMAGES, retrain
 from edge_tune.networks.tracing import Shape
 from edge_tune.networks.weights import Pretrained, load_weights, not_finite, read_weights
 from edge_tune.wording import counted, listed
