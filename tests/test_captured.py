@@ -10,19 +10,19 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import edge_tune as et
-from edge_tune.networks import datasets
 from edge_tune.networks.captured import Graph, Repeated
 from edge_tune.networks.compute import CPU, Compute
-from edge_tune.networks.datasets import Dataset
+from edge_tune.networks.images import Augmentation, Split
 from edge_tune.networks.optimisers import Sgd
 from edge_tune.networks.retraining import Epoch, make_state, retrain
 from tests.graphs import Refusing, Rehearsal, Stale
-from tests.networks import Small, experiment
+from tests.networks import Small
 
 HAS_GPU = torch.cuda.is_available()
 RECIPE = et.Retraining(epochs=2, lr=0.05, batch_size=24, precision="f32")  # 128 images: five batches and one of 8
@@ -83,8 +83,12 @@ CASES = [
 
 
 @cache
-def images_of() -> Dataset:
-    return datasets.load(experiment().data, seed=0)
+def images_of() -> Split:
+    """Return noise with a trace of its label, which needs no package that reads images."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 10, 128)
+    noise = generator.integers(0, 128, (128, 3, 16, 16)) + 12 * labels[:, None, None, None]
+    return Split(noise.astype(np.uint8), labels)
 
 
 def trained(
@@ -96,17 +100,16 @@ def trained(
 ) -> tuple[nn.Module, dict[str, Any], list[Epoch]]:
     """Return a copy of a network after its retraining, the state of that, and its epochs."""
     network, teacher = copy.deepcopy(network), copy.deepcopy(network)
-    dataset = images_of()
     compute.network(network)
     state = make_state(network, recipe)
     options |= {"graph": graph} if graph else {}
-    images = compute.images(dataset.train)
+    images = compute.images(images_of())
     epochs = list(
         retrain(
             network,
             images,
             recipe,
-            augmentation=dataset.augmentation,
+            augmentation=Augmentation(2, horizontal_flip=True),
             seed=3,
             teacher=teacher,
             state=state,
@@ -260,6 +263,9 @@ def test_gpu_runs_what_cannot_be_captured_and_captures_the_next(kind: type[Small
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not HAS_GPU, reason="needs a GPU that PyTorch can use")
+@pytest.mark.skipif(
+    torch.__version__ < (2, 12), reason="pytorch#180395: a capture that fails leaves the memory pool open"
+)
 def test_gpu_that_cannot_capture_goes_on_eagerly_and_captures_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """A capture that is broken off half-way, as by what the rehearsal before it overlooks."""
     gpu = Compute("cuda")

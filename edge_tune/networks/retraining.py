@@ -18,6 +18,8 @@ from edge_tune.networks.captured import CudaGraph, Graph, Repeated
 from edge_tune.networks.compute import CPU, Compute, enough_memory
 from edge_tune.networks.images import Augmentation, Split
 from edge_tune.networks.optimisers import load_state, make_optimiser, set_rate
+from edge_tune.waiting import EVERY_S
+from edge_tune.wording import duration
 
 STATISTICS_IMAGES = 1024
 """At least so many training images, in whole batches, give the batch-norm statistics after each epoch."""
@@ -96,6 +98,7 @@ def retrain(
     epochs_done: int = 0,
     compute: Compute = CPU,
     graph: Callable[[Compute], Graph | None] = _graph_of,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place and yield after each epoch; evaluate it in between as you like.
 
@@ -116,6 +119,7 @@ def retrain(
         epochs_done: Epochs of the recipe that `model` and `state` have behind them.
         compute: Where `model` and `state` are, and the images come.
         graph: Captures the step.
+        say: Receives a line on how far an epoch is, each EVERY_S seconds of one.
 
     Raises:
         ComputeError: A GPU has too little memory.
@@ -138,7 +142,7 @@ def retrain(
         rates = [recipe.lr_at(epoch, step, steps) for step in range(steps)]
         batches = split.parts(batch_size, augment=augmentation, seed=seed + epoch)
         with enough_memory("retraining"):
-            loss = _one_pass(step, repeated, batches, rates)
+            loss = _one_pass(step, repeated, _told(batches, split, f"epoch {epoch + 1}/{recipe.epochs}", say), rates)
         if not math.isfinite(loss):
             raise RetrainingError(
                 f"epoch {epoch + 1}: the training loss must be finite, but got {loss} at lr {max(rates):g}; "
@@ -258,6 +262,24 @@ class _Step:
             "average": self.state.average.kept if self.state.average else [],
             "loss": [self.loss],
         }
+
+
+def _told(
+    batches: Iterator[tuple[Tensor, ...]], split: Split, what: str, say: Callable[[str], None] | None
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield batches, and say now and then how far `what` is."""
+    began = spoke = time.perf_counter()
+    seen = 0
+    for parts in batches:
+        yield parts
+        seen += len(parts[0])
+        now = time.perf_counter()
+        if say and now - spoke >= EVERY_S:
+            spoke, rate = now, seen / (now - began)
+            say(
+                f"  {what}: {seen:,} of {len(split):,} images, {rate:,.0f} a second, "
+                f"about {duration((len(split) - seen) / rate)} left"
+            )
 
 
 def _one_pass(step: _Step, repeated: Repeated, batches: Iterator[tuple[Tensor, ...]], rates: Sequence[float]) -> float:
