@@ -1,6 +1,8 @@
 """benchmarks/gpu.py, as far as a host without a GPU can tell."""
 
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -45,6 +47,21 @@ def test_main_refuses_a_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(gpu, "gpus_here", lambda: Gpus(("made up",), None, shared=False))
     assert gpu.main(["--data", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_trial_in_a_process_of_its_own_waits_for_the_others_after_its_first_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu, "take", lambda threads, gpus: CPU)
+    monkeypatch.setattr(gpu, "network", lambda images, depth=56: Small(images.num_classes))
+    waited, answers = Barrier(1), SimpleQueue[Any]()
+    gpu._trial(waited, answers, None, TINY, 0.25)  # type: ignore[arg-type]
+    images, began, ended, ran = answers.get()
+    assert (images, ran) == (160, None)
+    assert began < ended
+    waited.abort()
+    gpu._trial(waited, answers, None, TINY, 0.25)  # type: ignore[arg-type]
+    assert answers.get().startswith("failed: BrokenBarrierError")
 
 
 def test_speed_leaves_the_first_epoch_out() -> None:

@@ -66,9 +66,11 @@ class CudaGraph:
         """Run the block on the stream that captures; that and the current one wait for each other."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            yield
-        current.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            current.wait_stream(self._stream)
 
     @contextmanager
     def unwaiting(self) -> Iterator[None]:
@@ -92,7 +94,10 @@ class CudaGraph:
 
     def capture(self, work: Callable[[], None]) -> None:
         """Capture what `work` does; other threads may use the GPU meanwhile."""
-        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),  # to come back to it: a capture that fails stays on its own
+            torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             work()
 
     def replay(self) -> None:
