@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
+from queue import Empty
 from typing import Any, Literal
 
 import numpy as np
@@ -38,7 +39,7 @@ DEPTHS = (20, 32, 44, 56)
 """Networks of other shapes take turns where memory is watched, as pruned ones do."""
 
 AIMS = {"one": 15_000, "several": 30_000, "classify_s": 0.5}
-PATIENCE_S = 300
+PATIENCE_S = 120
 """After so long, processes that wait for each other give up."""
 
 
@@ -237,11 +238,16 @@ def print_several(count: int, data: str | None, amount: Amount, *, mps: bool) ->
     ]
     for worker in workers:
         worker.start()
-    found = [answers.get(timeout=2 * PATIENCE_S) for _ in workers]
-    for worker in workers:
-        worker.join()
-    problems = [answer for answer in found if isinstance(answer, str)]
     how = f"{count} processes, MPS {'on' if mps else 'off'}"
+    try:
+        found = [answers.get(timeout=2 * PATIENCE_S) for _ in workers]
+    except Empty:
+        print_row("several trials, bf16", how, f"failed: no answer within {2 * PATIENCE_S} s")
+        return
+    finally:
+        for worker in workers:
+            worker.terminate()
+    problems = [answer for answer in found if isinstance(answer, str)]
     if problems:
         print_row("several trials, bf16", how, problems[0])
         return
