@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 DASHBOARD := .venv/.dashboard
 LEGACY := .venv-ncs/.installed
 
-.PHONY: help install quickstart test test-cluster lint types check bench legacy-runtime dashboard
+.PHONY: help install quickstart test test-cluster lint types check bench gpu legacy-runtime dashboard
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -37,6 +37,11 @@ check: lint types test ## lint, types and test: what a change must pass
 
 bench: $(INSTALLED) ## seconds that each stage of a trial takes
 	$(RUN) benchmarks.trial_stages $(ARGS)
+
+gpu: $(INSTALLED) ## all that needs a GPU: its figures, a small study, its tests; about 10 minutes
+	$(RUN) benchmarks.gpu $(ARGS)
+	$(RUN) edge_tune.run experiments/quickstart.py --gpus-per-trial 0.5
+	$(RUN) pytest -m cuda
 
 legacy-runtime: $(LEGACY) ## make .venv-ncs, whose OpenVINO 2021.4.2 has the Neural Compute Stick's plugin
 

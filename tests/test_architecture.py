@@ -70,6 +70,8 @@ MAY_IMPORT = {
                 "compute",
                 "evaluation",
                 "averaging",
+                "captured",
+                "optimisers",
                 "retraining",
                 "onnx_export",
                 "stored",

@@ -81,6 +81,24 @@ def test_config_ships_what_there_is(name: str) -> None:
     assert [local for local in shipped.values() if not (ROOT / local).exists()] == []
 
 
+def test_aws_has_a_trainer_with_a_gpu_that_ray_knows_of() -> None:
+    taken = prepare_config(config("cluster-aws.yaml"))
+    kinds = taken["available_node_types"]
+    assert kinds["gpu_trainer"]["resources"] == {"CPU": 8, "GPU": 1}
+    assert {name for name, kind in kinds.items() if "GPU" in kind["resources"]} == {"gpu_trainer"}
+    assert sum(kind["max_workers"] for name, kind in kinds.items() if name != "head") == taken["max_workers"]
+
+
+def test_aws_installs_make_and_venv_where_either_is_missing(root: Path) -> None:
+    command = config("cluster-aws.yaml")["setup_commands"][0]
+    write(root / "bin/sudo", '#!/bin/sh\necho "$@"\n')
+    (root / "bin/sudo").chmod(0o755)
+    write(root / "bin/python3", '#!/bin/sh\nexit "$NO_VENV"\n')
+    (root / "bin/python3").chmod(0o755)
+    assert typed(root, command, NO_VENV="0") == []
+    assert typed(root, command, NO_VENV="1") == ["apt-get update", "apt-get install --yes make python3-venv"]
+
+
 def test_configs_differ_in_machines_only() -> None:
     own, aws = (config(name) for name in FILES)
     for key in ("file_mounts", "rsync_exclude", "head_setup_commands", "cluster_synced_files"):

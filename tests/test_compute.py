@@ -1,7 +1,8 @@
 """Where trials compute. Ray's nodes with GPUs that are none, what PyTorch then says, and, where there is one, a GPU."""
 
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import torch
 from ray.cluster_utils import Cluster as Nodes
 
 import edge_tune as et
-from edge_tune.errors import ComputeError, ExperimentError
-from edge_tune.networks import datasets, onnx_export
+from edge_tune.errors import ComputeError, ExperimentError, RetrainingError, StudyError
+from edge_tune.networks import datasets, onnx_export, training
 from edge_tune.networks.compute import CPU, Compute, Gpus, gpus_here, take
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.retraining import retrain
@@ -104,6 +105,40 @@ def test_ray_gives_a_trial_its_share_of_a_gpu(here: cluster.Cluster) -> None:
     assert ray.get(visible.remote()) in ("0", "1")
 
 
+def test_network_without_weights_is_trained_where_trials_are(here: cluster.Cluster) -> None:
+    def train(word: str, say: Callable[[str], None]) -> bytes:
+        say(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']}")
+        say("epoch 1")
+        return word.encode()
+
+    said: list[str] = []
+    assert here.as_a_trial(1, 0.5, train, "weights", say=said.append) == b"weights"
+    assert said in (["GPU 0", "epoch 1"], ["GPU 1", "epoch 1"])
+
+
+def test_training_that_fails_elsewhere_fails_here(here: cluster.Cluster) -> None:
+    def diverge(say: Callable[[str], None]) -> bytes:
+        say("epoch 1")
+        raise RetrainingError("epoch 1: the training loss must be finite")
+
+    def die(say: Callable[[str], None]) -> bytes:
+        os._exit(1)
+
+    said: list[str] = []
+    with pytest.raises(RetrainingError, match="epoch 1: the training loss must be finite"):
+        here.as_a_trial(1, 0.5, diverge, say=said.append)
+    assert said == ["epoch 1"]
+    with pytest.raises(StudyError, match=r"a process on another node was lost: .*; run the study again\."):
+        here.as_a_trial(1, 0.5, die, say=said.append)
+
+
+@pytest.mark.skipif(HAS_GPU, reason="PyTorch sees a GPU here")
+def test_training_on_a_gpu_that_pytorch_does_not_see_is_a_sentence(here: cluster.Cluster) -> None:
+    dataset = datasets.load(experiment().data, seed=0)
+    with pytest.raises(ComputeError, match=r"gpus_per_trial is 0.5, but PyTorch \S+ (is built|sees none)"):
+        here.as_a_trial(1, 0.5, training.train_with, 1, 0.5, experiment(), dataset, None, say=lambda line: None)
+
+
 @pytest.mark.parametrize("value", [0, 1, 0.5, 0.25, 0.33, 0.1, None])
 def test_shares_of_a_gpu(value: float | None) -> None:
     assert list(et.Search("random", trials=1, gpus_per_trial=value).problems()) == []
@@ -134,6 +169,7 @@ def test_record_says_what_computed_it() -> None:
     assert computed is not None
     assert (computed.device, computed.precision) == ("cpu", "f32")
     assert all(entry.images_per_s for entry in reports[-1].record.curve)
+    assert [entry.steps_ran for entry in reports[-1].record.curve] == [None, None]
 
 
 @pytest.mark.cuda
@@ -155,6 +191,7 @@ def test_gpu_and_cpu_compute_the_same_but_for_rounding() -> None:
     assert [next(one.parameters()).device.type for one in (on_cpu, on_gpu)] == ["cpu", "cuda"]
     for one, other in zip(cpu_epochs, gpu_epochs, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-2)
+    assert {epoch.steps_ran for epoch in gpu_epochs} == {"captured"}
     assert cpu_says.loss == pytest.approx(gpu_says.loss, rel=2e-2)
     assert evaluate(on_gpu.cpu(), dataset.validation).loss == pytest.approx(gpu_says.loss, rel=1e-4)
 
@@ -174,6 +211,17 @@ def test_what_a_gpu_made_is_stored_exported_and_resumed_on_a_cpu() -> None:
     exported = onnx_export.to_onnx(network, (3, 16, 16))
     assert next(network.parameters()).device.type == "cuda"
     assert exported == onnx_export.to_onnx(network.cpu(), (3, 16, 16))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not HAS_GPU, reason="needs a GPU that PyTorch can use")
+def test_network_without_weights_is_trained_on_a_gpu() -> None:
+    said: list[str] = []
+    dataset = datasets.load(experiment().data, seed=0)
+    content = training.train(experiment(), dataset, said.append, None, Compute("cuda"))
+    weights = torch.load(io.BytesIO(content), weights_only=True)
+    assert all(value.device.type == "cpu" for value in weights.values())
+    assert said[-1].startswith("  val_top1 ")
 
 
 @pytest.mark.cuda

@@ -10,6 +10,7 @@ from edge_tune.records.entries import Ratio
 from edge_tune.records.ranking import Standing, imprecise_line
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Row, Verdict
+from edge_tune.wording import duration
 from tests.asked import asked
 from tests.networks import experiment as make
 from tests.studies import evidence
@@ -89,7 +90,7 @@ def test_progress_line_counts() -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(59.4, "59 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_duration_is_as_a_person_says_it(seconds: float, text: str) -> None:
-    assert console.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_verdict_table_is_aligned_markdown_with_ratios_to_unpruned() -> None:

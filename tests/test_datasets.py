@@ -149,7 +149,8 @@ def test_augmentation_returns_one_of_the_crops_of_the_padded_image():
     count, height, width, padding = 64, 4, 3, 2
     pixels = torch.randint(1, 256, (count, 3, height, width), dtype=torch.uint8)
 
-    augmented = Augmentation(padding, horizontal_flip=False)(pixels, torch.Generator().manual_seed(0))
+    augment = Augmentation(padding, horizontal_flip=False)
+    augmented = augment(pixels, *augment.draw(len(pixels), torch.Generator().manual_seed(0)))
 
     padded = np.pad(pixels.numpy(), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     offsets = Counter()
@@ -170,7 +171,8 @@ def test_augmentation_mirrors_about_half_of_the_images():
     count = 400
     pixels = torch.arange(5, dtype=torch.uint8).expand(count, 3, 5, 5).contiguous()
 
-    augmented = Augmentation(0, horizontal_flip=True)(pixels, torch.Generator().manual_seed(0))
+    augment = Augmentation(0, horizontal_flip=True)
+    augmented = augment(pixels, *augment.draw(len(pixels), torch.Generator().manual_seed(0)))
 
     mirrored = sum(image[0, 0].tolist() == [4, 3, 2, 1, 0] for image in augmented)
     kept = sum(image[0, 0].tolist() == [0, 1, 2, 3, 4] for image in augmented)

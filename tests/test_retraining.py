@@ -1,6 +1,7 @@
 import copy
 import io
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 import edge_tune as et
 from edge_tune.errors import RetrainingError
 from edge_tune.experiment import settled
-from edge_tune.networks import datasets
+from edge_tune.networks import datasets, retraining
 from edge_tune.networks.averaging import Average
 from edge_tune.networks.compute import CPU
 from edge_tune.networks.retraining import distilled, make_state, retrain
@@ -170,6 +171,7 @@ def test_average_weighs_the_steps_and_leaves_the_beginning_out() -> None:
         average.swap()
         for value in (4.0, 8.0, 16.0):
             network.weight.fill_(value)
+            average.count()
             average.add()
     average.swap()
     assert network.weight.item() == pytest.approx(12.0)
@@ -232,6 +234,21 @@ def test_retrain_goes_on_from_its_state_as_if_it_had_not_been_interrupted(change
     assert [epoch.train_loss for epoch in rest] == losses[2:]
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_retrain_tells_how_far_an_epoch_is_when_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = datasets.load(experiment().data, seed=0)
+    recipe = replace(RECIPE, epochs=2, batch_size=64)
+    said: list[str] = []
+    list(retrain(Small(10), dataset.train, recipe, augmentation=None, seed=0, say=said.append))
+    assert said == []
+    monkeypatch.setattr(retraining, "EVERY_S", 0.0)
+    list(retrain(Small(10), dataset.train, recipe, augmentation=None, seed=0, say=said.append))
+    line = r"  epoch {}/2: {} of 128 images, [\d,]+ a second, about {} s left"
+    expected = [line.format(epoch, seen, left) for epoch in (1, 2) for seen, left in ((64, r"\d+"), (128, "0"))]
+    assert len(said) == 4
+    for told, form in zip(said, expected, strict=True):
+        assert re.fullmatch(form, told), told
 
 
 def test_retrain_refuses_a_loss_that_is_not_finite() -> None:

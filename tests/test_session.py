@@ -9,6 +9,8 @@ from onnx import load_from_string
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError
+from edge_tune.networks import datasets
+from edge_tune.networks.training import train_with
 from edge_tune.records.results import Results
 from edge_tune.search import session, study
 from tests.devices import Formula
@@ -30,6 +32,25 @@ class OneHost:
 
     def on_device_node(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
+
+
+def test_network_without_weights_is_trained_with_what_a_trial_gets_and_sees_no_test_images() -> None:
+    class Trainer:
+        def as_a_trial(self, cpus: int, gpus: float, function: Callable[..., Any], *arguments: Any, say: Any) -> bytes:
+            asked.append((cpus, gpus, function, *arguments))
+            say("  on a GPU")
+            return b"weights"
+
+    asked: list[tuple[Any, ...]] = []
+    said: list[str] = []
+    one, dataset = experiment(), datasets.load(experiment().data, seed=0)
+    train = session._train_on(Trainer(), 2, 0.5)  # type: ignore[arg-type]
+    assert train(one, dataset, said.append, None) == b"weights"
+    assert said == ["  on a GPU"]
+    ((cpus, gpus, function, threads, share, given, images, pretrained),) = asked
+    assert (cpus, gpus, function, threads, share, given, pretrained) == (2, 0.5, train_with, 2, 0.5, one, None)
+    assert images.train is dataset.train
+    assert images.test is images.validation is dataset.validation
 
 
 def test_check_device_tries_the_unpruned_network_before_anything_is_trained(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 import edge_tune as et
 from edge_tune import train
 from edge_tune.errors import RetrainingError
-from edge_tune.networks import datasets, training
+from edge_tune.networks import datasets, stored, training
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.weights import Pretrained
 from tests.networks import experiment, small
@@ -50,6 +51,23 @@ def test_trained_weights_are_trained_once_and_kept() -> None:
     again = training.trained_weights(one, dataset, said.append)
     assert [line.split(":")[0] for line in said] == ["Unpruned weights"]
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_trained_weights_are_those_of_whoever_trains_in_its_place() -> None:
+    one, said = experiment(), list[str]()
+    dataset = datasets.load(one.data, seed=0)
+
+    def elsewhere(*asked: Any) -> bytes:
+        assert asked == (one, dataset, say, None)
+        return stored.to_bytes(small(10))
+
+    say = said.append
+    torch.manual_seed(7)
+    expected = small(10).state_dict()
+    torch.manual_seed(7)
+    weights = training.trained_weights(one, dataset, say, train_by=elsewhere)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert [line.split()[0] for line in said] == ["No", "Unpruned"]
 
 
 def test_weights_file_differs_by_network_data_recipe_and_seed() -> None:

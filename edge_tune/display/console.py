@@ -11,7 +11,7 @@ from edge_tune.records.endings import GATE, REPEAT
 from edge_tune.records.ranking import Standing, last_measurement
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Row, Verdict
-from edge_tune.wording import counted, verb
+from edge_tune.wording import counted, duration, verb
 
 COLUMNS = (
     "network",
@@ -113,15 +113,6 @@ def _best_so_far(standing: Standing) -> str:
         return f"{counted(len(standing.front), 'network')} on the front, its knee {best.name}"
     about = "" if label in WITHOUT_DEVICE or last_measurement(best).is_precise else "about "
     return f"best {label} {about}{standing.scorer.shown(best.metrics):.4g} ({best.name})"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def verdict_table(verdict: Verdict) -> str:

@@ -58,7 +58,13 @@ class Compute:
 
     def autocast(self, enabled: bool) -> torch.autocast:
         """Return the context in which a forward pass computes in bfloat16, if that is asked."""
-        return torch.autocast(self.device, torch.bfloat16, enabled=enabled)
+        # A cache of weights in bfloat16 would outlive a captured pass.
+        return torch.autocast(self.device, torch.bfloat16, enabled=enabled, cache_enabled=False)
+
+    def wait(self) -> None:
+        """Wait until all that was asked of a GPU is done."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     @contextmanager
     def exactly(self) -> Iterator[None]:

@@ -44,10 +44,12 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, split: Split, *, batch_size: int = 250, compute: Compute = CPU) -> Evaluation:
-    """Classify every image of `split` in f32 with batch-norm folded into the convolutions.
+    """Classify every image of `split` in f32.
 
-    Many images are classified by OpenVINO, which takes about 0.7 of PyTorch's time, few and those of a network that
-    it cannot hold by PyTorch; they differ by rounding (tests/test_evaluation.py). A GPU classifies them by PyTorch.
+    On CPUs batch-norm is folded into the convolutions. Many images are classified by OpenVINO, which takes about 0.7
+    of PyTorch's time, few and those of a network that it cannot hold by PyTorch; they differ by rounding
+    (tests/test_evaluation.py). A GPU classifies them by PyTorch, with the network as it is: folding takes longer there
+    than it saves.
 
     Args:
         compute: Where `model` is, and the images come.
@@ -60,13 +62,14 @@ def evaluate(model: nn.Module, split: Split, *, batch_size: int = 250, compute: 
 
 
 def _evaluate(model: nn.Module, split: Split, batch_size: int, compute: Compute) -> Evaluation:
-    some = next(split.batches(COMPARED_IMAGES))[0]
     labels: list[Tensor] = []
-    folded = _folded(model, some)
-    on_cpu = compute == CPU
-    if folded and on_cpu and len(split) >= WORTH_COMPILING and (compiled := _compiled(folded, some)):
-        return score(compiled(_noting(split.batches(BATCH_SIZE), labels)), torch.cat(labels))
-    network = folded or model
+    network = model
+    if compute == CPU:
+        some = next(split.batches(COMPARED_IMAGES))[0]
+        folded = _folded(model, some)
+        if folded and len(split) >= WORTH_COMPILING and (compiled := _compiled(folded, some)):
+            return score(compiled(_noting(split.batches(BATCH_SIZE), labels)), torch.cat(labels))
+        network = folded or model
     with torch.inference_mode():
         logits = [
             network(images.contiguous(memory_format=torch.channels_last))

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,17 +39,21 @@ class Augmentation:
     padding: int
     horizontal_flip: bool
 
-    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """Return `pixels` [B, 3, H, W], each image shifted and mirrored on its own."""
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return how far each of so many images is shifted, [2, B], and, if some are, which are mirrored, [B, 1, 1, 1].
+
+        On the CPU, so that they are the same wherever the images lie.
+        """
+        shifts = torch.randint(2 * self.padding + 1, (2, count), generator=generator)
+        return (shifts, torch.rand(count, 1, 1, 1, generator=generator) < 0.5) if self.horizontal_flip else (shifts,)
+
+    def __call__(self, pixels: Tensor, shifts: Tensor, mirrored: Tensor | None = None) -> Tensor:
+        """Return `pixels` [B, 3, H, W], each image shifted and mirrored on its own, as `draw` has drawn."""
         count, _, height, width = pixels.shape
         windows = functional.pad(pixels, (self.padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-        # Drawn on the CPU, so that images are the same wherever they lie.
-        down, right = torch.randint(2 * self.padding + 1, (2, count), generator=generator).to(pixels.device)
+        down, right = shifts
         cropped = windows[torch.arange(count, device=pixels.device), :, down, right]
-        if not self.horizontal_flip:
-            return cropped
-        mirrored = (torch.rand(count, 1, 1, 1, generator=generator) < 0.5).to(pixels.device)
-        return torch.where(mirrored, cropped.flip(3), cropped)
+        return cropped if mirrored is None else torch.where(mirrored, cropped.flip(3), cropped)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +120,20 @@ class Split:
         Raises:
             ExperimentError: A file that is streamed cannot be read.
         """
+        for parts in self.parts(batch_size, augment=augment, seed=seed):
+            yield self.made(parts, augment)
+
+    def parts(
+        self, batch_size: int, *, augment: Augmentation | None = None, seed: int | None = None
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield what `made` makes the same batches of: tensors, on the device, of the same shapes for each full batch.
+
+        They are pixels, uint8 [B, 3, h, w], or the places [B] of images that lie on the device; labels, int64 [B]; and
+        what the augmentation draws.
+
+        Raises:
+            ExperimentError: A file that is streamed cannot be read.
+        """
         assert augment is None or seed is not None, "augmentation needs a seed"
         generator = torch.Generator()
         order = np.arange(len(self))
@@ -122,19 +142,26 @@ class Split:
             if len(self) % batch_size == 1:
                 order = order[:-1]
         groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        for group, pixels in zip(groups, self._pixels(groups), strict=True):
-            sized = _resize(pixels, self.image_size)
-            augmented = augment(sized, generator) if augment else sized
-            yield normalise(augmented), self._here(torch.from_numpy(self.labels[group]))
+        for group, source in zip(groups, self._sources(groups), strict=True):
+            drawn = augment.draw(len(group), generator) if augment else ()
+            parts = (torch.from_numpy(source), torch.from_numpy(self.labels[group]), *drawn)
+            yield tuple(self._here(part) for part in parts)
 
-    def _pixels(self, groups: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+    def made(self, parts: Sequence[Tensor], augment: Augmentation | None) -> tuple[Tensor, Tensor]:
+        """Return the batch, images and labels, that `parts` tells of; nothing in here waits for the device."""
+        source, labels, *drawn = parts
+        pixels = self.images[source] if isinstance(self.images, Tensor) else source
+        sized = _resize(pixels, self.image_size)
+        return normalise(augment(sized, *drawn) if augment else sized), labels
+
+    def _sources(self, groups: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[Any]]:
         images = self.images
         if isinstance(images, tuple):
-            return (self._here(torch.from_numpy(pixels)) for pixels in self._decoded(images, groups))
+            return self._decoded(images, groups)
         if isinstance(images, Tensor):
-            return (images[self._here(torch.from_numpy(group))] for group in groups)
+            return iter(groups)
         # Indexing copies: what comes out of Ray's object store is read-only, which torch warns about.
-        return (self._here(torch.from_numpy(images[group])) for group in groups)
+        return (images[group] for group in groups)
 
     def _here(self, values: Tensor) -> Tensor:
         """Return values on the device, sent while the CPU goes on."""
@@ -153,8 +180,16 @@ class Split:
 
 def normalise(pixels: Tensor) -> Tensor:
     """Return uint8 `pixels` [B, 3, H, W] as the float32 that networks are fed."""
-    mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = _mean_and_std(pixels.device)
     return (pixels / 255).sub_(mean).div_(std)
+
+
+@cache
+def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return MEAN and STD on a device, [3, 1, 1]; made once, because sending them there waits for it."""
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+    return mean, std
 
 
 def decode_groups(groups: Iterable[Sequence[str]], image_size: int, threads: int) -> Iterator[Decoded]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_tune.errors import RetrainingError
-from edge_tune.experiment import USUAL_MOMENTUM, Retraining, settled
+from edge_tune.experiment import Retraining, settled
 from edge_tune.networks.averaging import Average
+from edge_tune.networks.captured import CudaGraph, Graph, Repeated
 from edge_tune.networks.compute import CPU, Compute, enough_memory
 from edge_tune.networks.images import Augmentation, Split
+from edge_tune.networks.optimisers import load_state, make_optimiser, set_rate
+from edge_tune.waiting import EVERY_S
+from edge_tune.wording import duration
 
 STATISTICS_IMAGES = 1024
 """At least so many training images, in whole batches, give the batch-norm statistics after each epoch."""
@@ -32,6 +36,7 @@ class Epoch:
         lr: Of the last step.
         train_loss: Mean of the recipe's loss over the pass, nats: cross-entropy, where nothing else is asked.
         images_per_s: Images of the split over the seconds, which the batch-norm statistics are part of.
+        steps_ran: How a GPU ran the steps, "captured", or "eager: " and why; None on a CPU.
     """
 
     epoch: int
@@ -39,6 +44,7 @@ class Epoch:
     train_loss: float
     seconds: float
     images_per_s: float
+    steps_ran: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,12 @@ class State:
     optimiser: torch.optim.Optimizer
     average: Average | None
 
+    def begin_step(self, lr: float) -> None:
+        """Make ready for a step at this rate."""
+        set_rate(self.optimiser, lr)
+        if self.average:
+            self.average.count()
+
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` takes."""
         average = self.average.state_dict() if self.average else None
@@ -59,7 +71,7 @@ class State:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where another state of the same recipe and an equal network was."""
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_state(self.optimiser, state["optimiser"])
         if self.average:
             self.average.load_state_dict(state["average"])
 
@@ -70,18 +82,8 @@ def make_state(model: nn.Module, recipe: Retraining) -> State:
     return State(make_optimiser(model.parameters(), recipe), average)
 
 
-def make_optimiser(parameters: Iterable[Tensor], recipe: Retraining) -> torch.optim.Optimizer:
-    """Return the optimiser of a recipe."""
-    lr, weight_decay = settled(recipe.lr), settled(recipe.weight_decay)
-    if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=lr,
-        momentum=USUAL_MOMENTUM if recipe.momentum is None else settled(recipe.momentum),
-        weight_decay=weight_decay,
-        nesterov=recipe.nesterov,
-    )
+def _graph_of(compute: Compute) -> Graph | None:
+    return CudaGraph() if compute.device == "cuda" else None
 
 
 def retrain(
@@ -95,6 +97,8 @@ def retrain(
     state: State | None = None,
     epochs_done: int = 0,
     compute: Compute = CPU,
+    graph: Callable[[Compute], Graph | None] = _graph_of,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place and yield after each epoch; evaluate it in between as you like.
 
@@ -107,11 +111,15 @@ def retrain(
     behind the weights; after few steps at a high rate a network that has recovered looks collapsed by them
     (docs/decisions.md has the figures).
 
+    On a GPU, the step is captured as a CUDA graph if that computes the same, and `Epoch.steps_ran` says so.
+
     Args:
         teacher: The unpruned network, where the recipe distils; it is put into eval mode and not trained.
         state: As `make_state` makes it; None makes one. Give it to keep it.
         epochs_done: Epochs of the recipe that `model` and `state` have behind them.
         compute: Where `model` and `state` are, and the images come.
+        graph: Captures the step.
+        say: Receives a line on how far an epoch is, each EVERY_S seconds of one.
 
     Raises:
         ComputeError: A GPU has too little memory.
@@ -122,7 +130,8 @@ def retrain(
     """
     compute.network(model)
     state = state or make_state(model, recipe)
-    loss_of = _Loss(recipe, teacher, compute)
+    step = _Step(model, state, split, augmentation, _Loss(recipe, teacher, compute))
+    repeated = Repeated(step, graph(compute))
     batch_size = int(settled(recipe.batch_size))
     for epoch in range(epochs_done, recipe.epochs):
         started = time.perf_counter()
@@ -131,9 +140,9 @@ def retrain(
             state.average.swap()
         steps = split.steps(batch_size)
         rates = [recipe.lr_at(epoch, step, steps) for step in range(steps)]
-        batches = split.batches(batch_size, augment=augmentation, seed=seed + epoch)
+        batches = split.parts(batch_size, augment=augmentation, seed=seed + epoch)
         with enough_memory("retraining"):
-            loss = _one_pass(model, state, batches, rates, loss_of)
+            loss = _one_pass(step, repeated, _told(batches, split, f"epoch {epoch + 1}/{recipe.epochs}", say), rates)
         if not math.isfinite(loss):
             raise RetrainingError(
                 f"epoch {epoch + 1}: the training loss must be finite, but got {loss} at lr {max(rates):g}; "
@@ -143,9 +152,10 @@ def retrain(
             state.average.swap()
         again = split.batches(batch_size, augment=augmentation, seed=seed + epoch)
         some = islice(again, math.ceil(STATISTICS_IMAGES / batch_size))
-        estimate_statistics(model, some, loss_of.use_bf16, compute)
+        estimate_statistics(model, some, step.loss_of.use_bf16, compute)
+        compute.wait()
         seconds = time.perf_counter() - started
-        yield Epoch(epoch + 1, rates[-1], loss, seconds, len(split) / seconds)
+        yield Epoch(epoch + 1, rates[-1], loss, seconds, len(split) / seconds, repeated.ran)
 
 
 def estimate_statistics(
@@ -161,10 +171,11 @@ def estimate_statistics(
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # PyTorch's word for a plain average over the batches
     model.train()
     with torch.no_grad(), compute.autocast(use_bf16):
-        for images, _ in batches:
+        for number, (images, _) in enumerate(batches, 1):
+            for norm in norms:
+                norm.momentum = 1 / number  # makes a plain average; None would, too, but fetch the number from a GPU
             model(images.contiguous(memory_format=torch.channels_last))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -216,26 +227,68 @@ class _Loss:
         return distilled(loss, logits, taught, weight=weight, temperature=temperature)
 
 
-def _one_pass(
-    model: nn.Module,
-    state: State,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    rates: Sequence[float],
-    loss_of: _Loss,
-) -> float:
-    """Train on each batch at its rate; return the mean loss."""
-    model.train()
-    optimiser = state.optimiser
-    total, images_seen = torch.zeros((), dtype=torch.float64, device=loss_of.compute.device), 0
-    for (images, labels), lr in zip(batches, rates, strict=True):
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        loss = loss_of(model, images.contiguous(memory_format=torch.channels_last), labels)
-        optimiser.zero_grad(set_to_none=True)
+class _Step:
+    """What a step does with a batch. All that it changes keeps its place in memory, so that it can be captured.
+
+    Attributes:
+        loss: Sum over the images since it was last set to zero, nats.
+    """
+
+    def __init__(
+        self, model: nn.Module, state: State, split: Split, augmentation: Augmentation | None, loss_of: _Loss
+    ) -> None:
+        self.model, self.state, self.split, self.augmentation, self.loss_of = model, state, split, augmentation, loss_of
+        self.loss = torch.zeros((), dtype=torch.float64, device=loss_of.compute.device)
+
+    def __call__(self, *parts: Tensor) -> None:
+        """Train on the batch of these parts; a GPU is not waited for."""
+        images, labels = self.split.made(parts, self.augmentation)
+        loss = self.loss_of(self.model, images.contiguous(memory_format=torch.channels_last), labels)
+        self.state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if state.average:
-            state.average.add()
-        total += loss.detach().double() * len(labels)  # a GPU is not waited for
-        images_seen += len(labels)
-    return total.item() / images_seen
+        self.state.optimiser.step()
+        if self.state.average:
+            self.state.average.add()
+        self.loss += loss.detach().double() * len(labels)
+
+    def changes(self) -> dict[str, list[Tensor]]:
+        """Return kind -> the tensors that a step changes."""
+        optimiser = self.state.optimiser
+        kept = [optimiser.state.get(weight, {}) for group in optimiser.param_groups for weight in group["params"]]
+        return {
+            "weights": list(self.model.parameters()),
+            "buffers": list(self.model.buffers()),
+            "optimiser": [value for one in kept for value in one.values() if isinstance(value, Tensor)],
+            "average": self.state.average.kept if self.state.average else [],
+            "loss": [self.loss],
+        }
+
+
+def _told(
+    batches: Iterator[tuple[Tensor, ...]], split: Split, what: str, say: Callable[[str], None] | None
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield batches, and say now and then how far `what` is."""
+    began = spoke = time.perf_counter()
+    seen = 0
+    for parts in batches:
+        yield parts
+        seen += len(parts[0])
+        now = time.perf_counter()
+        if say and now - spoke >= EVERY_S:
+            spoke, rate = now, seen / (now - began)
+            say(
+                f"  {what}: {seen:,} of {len(split):,} images, {rate:,.0f} a second, "
+                f"about {duration((len(split) - seen) / rate)} left"
+            )
+
+
+def _one_pass(step: _Step, repeated: Repeated, batches: Iterator[tuple[Tensor, ...]], rates: Sequence[float]) -> float:
+    """Train on each batch, which comes in parts, at its rate; return the mean loss."""
+    step.model.train()
+    step.loss.zero_()
+    images_seen = 0
+    for parts, lr in zip(batches, rates, strict=True):
+        step.state.begin_step(lr)
+        repeated(*parts)
+        images_seen += len(parts[0])
+    return step.loss.item() / images_seen

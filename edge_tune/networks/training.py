@@ -20,10 +20,12 @@ from edge_tune.errors import ExperimentError, ExportError, RetrainingError
 from edge_tune.experiment import Cosine, Experiment, Retraining, settled
 from edge_tune.files import write_atomically
 from edge_tune.networks import datasets, models, onnx_export, stored
-from edge_tune.networks.compute import CPU
+from edge_tune.networks.compute import CPU, Compute, enough_memory, take
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate
-from edge_tune.networks.retraining import STATISTICS_IMAGES, make_optimiser, retrain
+from edge_tune.networks.images import Augmentation, Split
+from edge_tune.networks.optimisers import make_optimiser
+from edge_tune.networks.retraining import STATISTICS_IMAGES, retrain
 from edge_tune.networks.tracing import Shape
 from edge_tune.networks.weights import Pretrained, load_weights, not_finite, read_weights
 from edge_tune.wording import counted, listed
@@ -39,6 +41,10 @@ FINE_TUNING = Retraining(epochs=10, lr=0.01, decay=Cosine(), batch_size=64)
 
 CLASSIFIER_STEPS = 200
 """So many steps at least, in whole passes, a new classifier is trained alone."""
+
+Say = Callable[[str], None]
+Train = Callable[[Experiment, Dataset, Say, Pretrained | None], bytes]
+"""What `train` does."""
 
 
 def training_recipe(experiment: Experiment, pretrained: Pretrained | None = None) -> Retraining:
@@ -60,7 +66,11 @@ def weights_file(experiment: Experiment, dataset: Dataset, pretrained: Pretraine
 
 
 def trained_weights(
-    experiment: Experiment, dataset: Dataset, say: Callable[[str], None], pretrained: Pretrained | None = None
+    experiment: Experiment,
+    dataset: Dataset,
+    say: Say,
+    pretrained: Pretrained | None = None,
+    train_by: Train | None = None,
 ) -> dict[str, Tensor]:
     """Return the weights kept from an earlier training, or train now and keep them.
 
@@ -69,8 +79,9 @@ def trained_weights(
     by the recipe: the experiment's `training`, or FINE_TUNING if that is None.
 
     Args:
-        say: Receives a line an epoch.
+        say: Receives a line an epoch, and one now and then while an epoch takes long.
         pretrained: What the network has learned of other classes; None trains it from nothing.
+        train_by: Trains somewhere else; None: this process does, on its CPUs.
 
     Raises:
         ExperimentError: There is no place to keep them.
@@ -81,7 +92,7 @@ def trained_weights(
         _check_writable(file.parent)
         what = f"Training {experiment.model} with its new classifier" if pretrained else ""
         say(f"{what or f'No weights were given: training {experiment.model}'} on {dataset.name} once.")
-        write_atomically(file, _train(experiment, dataset, say, pretrained))
+        write_atomically(file, (train_by or train)(experiment, dataset, say, pretrained))
     say(f"Unpruned weights: {file}")
     return read_weights(str(file))
 
@@ -111,16 +122,42 @@ def checked_onnx(network: nn.Module, input_shape: Shape) -> bytes:
         raise ExperimentError(f"model: {error}") from error
 
 
-def _train(
-    experiment: Experiment, dataset: Dataset, say: Callable[[str], None], pretrained: Pretrained | None
+def train_with(
+    threads: int, gpus: float, experiment: Experiment, dataset: Dataset, pretrained: Pretrained | None, say: Say
 ) -> bytes:
+    """Train as `train` does, in a process that has so many threads and so much of a GPU.
+
+    Raises:
+        ComputeError: PyTorch cannot use the GPU, or it has too little memory.
+        RetrainingError: The training diverged.
+    """
+    compute = take(threads, gpus)
+    say(f"  on {compute.name}")
+    return train(experiment, dataset, say, pretrained, compute)
+
+
+def train(
+    experiment: Experiment, dataset: Dataset, say: Say, pretrained: Pretrained | None, compute: Compute = CPU
+) -> bytes:
+    """Return the trained network as the bytes of a file.
+
+    Raises:
+        ComputeError: A GPU has too little memory.
+        RetrainingError: The training diverged.
+    """
     recipe, seed = training_recipe(experiment, pretrained), experiment.search.seed
     torch.manual_seed(seed)
     network = models.build(experiment.model, dataset.num_classes)
     if pretrained:
         load_weights(network, {**network.state_dict(), **pretrained.body}, "the given weights")
-        _train_classifier(network, pretrained.classifier, dataset, recipe, seed, say)
-    for epoch in retrain(network, dataset.train, recipe, augmentation=dataset.augmentation, seed=seed):
+    images = compute.images(dataset.train)
+    compute.network(network)
+    if pretrained:
+        with enough_memory("training the new classifier"):
+            _train_classifier(network, pretrained.classifier, images, dataset.augmentation, recipe, seed, say, compute)
+    for epoch in retrain(
+        network, images, recipe, augmentation=dataset.augmentation, seed=seed, compute=compute, say=say
+    ):
         say(
             f"  epoch {epoch.epoch}/{recipe.epochs}: training loss {epoch.train_loss:.3f}, "
             f"lr {epoch.lr:.4f}, {epoch.seconds:.1f} s"
@@ -130,7 +167,7 @@ def _train(
             f"after epoch {recipe.epochs}: the trained weights must be finite numbers, but {listed(infinite)} hold NaN "
             f"or infinity; lower the learning rate, {recipe.lr:g}."
         )
-    evaluation = evaluate(network, dataset.validation)
+    evaluation = evaluate(network, compute.images(dataset.validation), compute=compute)
     say(f"  val_top1 {evaluation.top1:.2f} on {evaluation.images} images")
     return stored.to_bytes(network)
 
@@ -138,10 +175,12 @@ def _train(
 def _train_classifier(
     network: nn.Module,
     classifier: tuple[str, ...],
-    dataset: Dataset,
+    images: Split,
+    augmentation: Augmentation,
     recipe: Retraining,
     seed: int,
-    say: Callable[[str], None],
+    say: Say,
+    compute: Compute,
 ) -> None:
     """Train these parameters of a network alone, in place; its batch norms and dropouts compute as in inference.
 
@@ -150,17 +189,17 @@ def _train_classifier(
     """
     started = time.perf_counter()
     batch_size = int(settled(recipe.batch_size))
-    passes = math.ceil(CLASSIFIER_STEPS / math.ceil(len(dataset.train) / batch_size))
+    passes = math.ceil(CLASSIFIER_STEPS / math.ceil(len(images) / batch_size))
     was_trained = {parameter: parameter.requires_grad for parameter in network.parameters()}
-    network.eval().to(memory_format=torch.channels_last).requires_grad_(False)
+    network.eval().requires_grad_(False)
     own = [network.get_parameter(name).requires_grad_() for name in classifier]
     optimiser = make_optimiser(own, recipe)
     loss = math.nan
     for number in range(passes):
         total, seen = 0.0, 0
-        for images, labels in dataset.train.batches(batch_size, augment=dataset.augmentation, seed=seed + number):
-            with CPU.autocast(CPU.computes_in_bf16(recipe.precision)):
-                outputs = network(images.contiguous(memory_format=torch.channels_last))
+        for batch, labels in images.batches(batch_size, augment=augmentation, seed=seed + number):
+            with compute.autocast(compute.computes_in_bf16(recipe.precision)):
+                outputs = network(batch.contiguous(memory_format=torch.channels_last))
                 of_batch = functional.cross_entropy(outputs, labels)
             optimiser.zero_grad(set_to_none=True)
             of_batch.backward()  # type: ignore[no-untyped-call]

@@ -228,6 +228,7 @@ class EpochEntry:
     Attributes:
         lr: Of its last step.
         train_loss: Mean of the recipe's loss over the pass, nats.
+        steps_ran: How a GPU ran the steps, "captured", or "eager: " and why; None on a CPU.
         metrics: What was found after it: accuracy and loss on the validation split, what was measured.
     """
 
@@ -236,6 +237,7 @@ class EpochEntry:
     train_loss: float
     seconds: float
     images_per_s: float | None = None
+    steps_ran: str | None = None
     metrics: Metrics = field(default_factory=dict)
 
 

@@ -10,11 +10,13 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
 import ray
@@ -23,10 +25,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from edge_tune.benchmark.cores import training_cpus, usable_cpus
 from edge_tune.command import ASKED_TO_END
-from edge_tune.errors import ExperimentError
+from edge_tune.errors import ExperimentError, StudyError
 from edge_tune.experiment import Benchmark
 from edge_tune.networks.compute import Gpus, gpus_here
 from edge_tune.records.entries import ClusterEntry, NodeEntry
+from edge_tune.waiting import told
 from edge_tune.wording import counted, listed
 
 NAMESPACE = "edge_tune"
@@ -213,6 +216,31 @@ class Cluster:
         _result(next(call))
         return cast(Result, _result(next(call)))
 
+    def as_a_trial(
+        self, cpus: int, gpus: float, function: Callable[..., Result], *arguments: Any, say: Callable[[str], None]
+    ) -> Result:
+        """Return what `function(*arguments, say)` returns in a process that has as much of a node as a trial.
+
+        Args:
+            say: Receives here what the function says there.
+
+        Raises:
+            StudyError: The process was lost.
+        """
+        options = {"num_cpus": cpus, "num_gpus": gpus, "num_returns": "streaming", "max_retries": 0}
+        calls = iter(_remote(_speaking).options(**options).remote(function, *arguments))
+        try:
+            with told(say, "a node with room for it"):
+                _result(next(calls))
+            while isinstance(said := _result(next(calls)), str):
+                say(said)
+        except RayError as error:
+            raise StudyError(
+                f"a process on another node was lost: {_last_line(error)}; run the study again."
+            ) from error
+        (result,) = said
+        return cast(Result, result)
+
     def on_each_node(self, function: Callable[..., Result], *arguments: Any) -> list[tuple[Node, Result]]:
         """Return each node and what a function returns there; a node that is lost meanwhile is left out.
 
@@ -394,6 +422,18 @@ def _announced(function: Callable[..., Result], *arguments: Any) -> Iterator[Res
     """Yield once when this begins, so that waiting for a device is told from using it; then what a function returns."""
     yield None
     yield function(*arguments)
+
+
+def _speaking(function: Callable[..., Result], *arguments: Any) -> Iterator[str | tuple[Result]]:
+    """Yield once when this begins, then what a function says, as it comes, and in the end what it returns, alone."""
+    said: SimpleQueue[str | None] = SimpleQueue()
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(function, *arguments, said.put)
+        work.add_done_callback(lambda _: said.put(None))
+        yield ""
+        while (line := said.get()) is not None:
+            yield line
+        yield (work.result(),)
 
 
 def _remote(function: Callable[..., Result]) -> Any:

@@ -19,9 +19,10 @@ from edge_tune.errors import BenchmarkError, EdgeTuneError, ExperimentError, Stu
 from edge_tune.experiment import AUTO, Asha, Benchmark, Experiment
 from edge_tune.files import write_atomically
 from edge_tune.loading import as_json, identity, parameters_as_json
+from edge_tune.networks import training
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
-from edge_tune.networks.training import training_recipe
+from edge_tune.networks.weights import Pretrained
 from edge_tune.parameters import Point
 from edge_tune.records.entries import FORM, DeviceEntry, Effect, Run, Session
 from edge_tune.records.ranking import Standing
@@ -120,7 +121,12 @@ def _run(
             if loaded is None:
                 work = Simulation(experiment, simulated_epoch_s or 0.0)
             else:
-                study = prepare(loaded, say, lambda settings: here.on_device_node(measure_granularity, settings))
+                study = prepare(
+                    loaded,
+                    say,
+                    lambda settings: here.on_device_node(measure_granularity, settings),
+                    _train_on(here, experiment.search.cpus_per_trial, gpus) if gpus else None,
+                )
                 _check_images(here, study)
                 work = _Pruning(study, loaded.dataset)
             check_same(results, {"weights and images": work.digest})
@@ -167,6 +173,16 @@ def _check_device(here: Cluster, settings: Benchmark, loaded: Loaded | None) -> 
         return here.on_device_node(check_device, settings, *((loaded.onnx, loaded.image) if loaded else ()))
     except BenchmarkError as error:
         raise ExperimentError(f"benchmark: {error}") from error
+
+
+def _train_on(here: Cluster, cpus: int, gpus: float) -> training.Train:
+    """Return what trains a network without weights where the trials are trained, with as much of a GPU."""
+
+    def train(experiment: Experiment, dataset: Dataset, say: Say, pretrained: Pretrained | None) -> bytes:
+        untested = replace(dataset, test=dataset.validation)  # the test stays here
+        return here.as_a_trial(cpus, gpus, training.train_with, cpus, gpus, experiment, untested, pretrained, say=say)
+
+    return train
 
 
 def _check_images(here: Cluster, study: Study) -> None:
@@ -511,7 +527,7 @@ def _remedy(experiment: Experiment) -> str:
             f"normalised by mean {MEAN} and std {STD}; where a new classifier was trained, train longer or at another "
             f"rate (in the experiment file: training=et.Retraining(...))."
         )
-    recipe = training_recipe(experiment)
+    recipe = training.training_recipe(experiment)
     return (
         f"It was trained for {counted(recipe.epochs, 'epoch')} from lr {recipe.lr_at(0):g}: train it longer, at "
         f"another rate or on more images (in the experiment file: training=et.Retraining(...)), or give weights."

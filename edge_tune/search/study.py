@@ -173,21 +173,26 @@ def _found(group: Group) -> str:
 
 
 def prepare(
-    loaded: Loaded, say: Say, measure_granularity: MeasureGranularity = granularity.measure_granularity
+    loaded: Loaded,
+    say: Say,
+    measure_granularity: MeasureGranularity = granularity.measure_granularity,
+    train_by: training.Train | None = None,
 ) -> Study:
     """Train the network if it has no weights or a new classifier; measure and take what its plans follow from.
 
     Args:
         measure_granularity: Measures on the host that has the device.
+        train_by: Trains the network; None: this process does, on its CPUs.
 
     Raises:
+        ComputeError: What trains has no GPU that PyTorch can use, or one with too little memory.
         RetrainingError: The training diverged.
         ExperimentError: Gradients that are asked for cannot be taken.
         BenchmarkError: The device cannot be measured.
     """
     experiment, dataset, network = loaded.experiment, loaded.dataset, loaded.network
     if loaded.pretrained or not experiment.weights:
-        trained = training.trained_weights(experiment, dataset, say, loaded.pretrained)
+        trained = training.trained_weights(experiment, dataset, say, loaded.pretrained, train_by)
         load_weights(network, trained, "the trained baseline")
     effects = _effects(experiment, network, dataset, say)
     orders = {label: sorted(group.blocks, key=list(effects).index) for label, group in _unordered(experiment).items()}
