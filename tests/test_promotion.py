@@ -22,8 +22,8 @@ from tests.networks import experiment as make
 experiment = make(
     target="front of latency_ratio and top1",
     retraining=et.Retraining(epochs={EPOCHS}, lr=0.05),
-    stopping=[et.Asha(audit=0.2), et.Predicted(audit=0.2)],
-    search=et.Search("random", epochs=40, seed=1, max_concurrent_trials=1),
+    stopping=[et.Asha(audit=0.1), et.Predicted()],
+    search=et.Search("random", epochs=40, seed=0, max_concurrent_trials=1),
 )
 """
 
@@ -71,9 +71,8 @@ def test_study_that_is_killed_decides_as_one_that_is_not_and_continues_what_it_p
 
     capsys.readouterr()
     assert main(["study.py", "--simulate=0", "--results=whole", "--resume", "--promote=1"]) == 0
-    said = re.search(
-        r"(trial_\d+), paused after \d epochs?, is continued: .* it promises most\.", capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    said = re.search(r"(trial_\d+), paused after \d epochs?, is continued: .* it promises most\.", out)
     assert said
     after = {record.name: record for record in Results(Path("whole")).trials()}
     before = {record.name: record for record in whole}
@@ -109,3 +108,40 @@ def test_what_cannot_be_continued_or_afforded_is_told(
         code = int(str(end))
     assert code == 2
     assert said in capsys.readouterr().err
+
+
+REAL = """
+import edge_tune as et
+from tests.networks import experiment as make
+
+experiment = make(
+    target="maximise top1",
+    retraining=et.Retraining(epochs=3, lr=0.05, batch_size=32, precision="f32", average=et.Ema(0.9)),
+    stopping={stopping},
+    search=et.Search("random", trials=4, seed=1, max_concurrent_trials=1),
+    baselines={{}},
+)
+"""
+
+
+@pytest.mark.timeout(900)
+def test_paused_trial_that_is_continued_comes_to_the_figures_of_one_that_never_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Really trained; the points of a random search do not depend on what came of others."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path / "cache"))
+    for name, stopping in (("paused", "[et.Asha(reduction_factor=4)]"), ("whole", "[]")):
+        Path(f"{name}.py").write_text(REAL.format(stopping=stopping))
+        assert main([f"{name}.py", f"--results={name}"]) == 0
+    before = {record.trial: record for record in Results(Path("paused")).trials()}
+    assert main(["paused.py", "--results=paused", "--resume", "--promote=1"]) == 0
+    (one,) = (record for record in Results(Path("paused")).trials() if record.paused)
+    assert (before[one.trial].status, before[one.trial].epoch) == ("stopped", 1)
+    (other,) = (record for record in Results(Path("whole")).trials() if record.trial == one.trial)
+    assert one.status == other.status == "finished"
+    assert one.point == other.point
+    accuracies = ("top1", "top5", "loss")
+    assert [entry.metrics["loss"] for entry in one.curve] == [entry.metrics["loss"] for entry in other.curve]
+    assert [one.metrics[name] for name in accuracies] == [other.metrics[name] for name in accuracies]

@@ -7,6 +7,7 @@ Source of the interval: Wilson, JASA 22 (1927), 95 %.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,8 +27,9 @@ class Account:
     """What came of a rule.
 
     Attributes:
-        ended: How many trials it ended.
-        epochs_saved: How many epochs of retraining that saved, of those trials that were not continued.
+        ended: How many trials it ended, but for those that were continued later.
+        epochs_saved: How many epochs of retraining that saved.
+        continued: How many trials that it had paused were continued.
         audited: How many it would have ended besides; they were trained all the same, and came to an end.
         won: How many of these would have won.
     """
@@ -35,6 +37,7 @@ class Account:
     rule: str
     ended: Count = 0
     epochs_saved: Count = 0
+    continued: Count = 0
     audited: Count = 0
     won: Count = 0
 
@@ -50,6 +53,8 @@ class Account:
     def text(self) -> str:
         """It in a sentence."""
         saved = f"{counted(self.ended, 'trial')} {ending_text(self.rule)}, {counted(self.epochs_saved, 'epoch')} saved"
+        if self.continued:
+            saved += f", {self.continued} more continued later"
         if not self.audited:
             return f"{saved}; none was audited, so what that cost is not known."
         were = verb(self.audited, "was", "were")
@@ -68,16 +73,18 @@ def accounts(objective: Objective, baselines: Iterable[Record], trials: Sequence
     own = [record for record in trials if record.same_as is None]
     winners = _winners(objective, baselines, own)
     rules = dict.fromkeys([*RULES, *(record.stopped_by for record in own if record.stopped_by)])
+    paused_by = Counter(stop.rule for record in own for stop in record.paused)
     found = []
     for rule in rules:
         ended = [record for record in own if record.stopped_by == rule]
         audited = [record for record in own if record.audit and record.audit.rule == rule and record.status != "failed"]
-        if ended or audited:
+        if ended or audited or paused_by[rule]:
             found.append(
                 Account(
                     rule=rule,
                     ended=len(ended),
                     epochs_saved=sum(max(0, epochs - record.epoch) for record in ended),
+                    continued=paused_by[rule],
                     audited=len(audited),
                     won=sum(record.trial in winners for record in audited),
                 )
@@ -99,6 +106,6 @@ def _winners(objective: Objective, baselines: Iterable[Record], trials: Iterable
     found = set()
     for record in sorted(trials, key=lambda record: (record.ended_at, record.trial)):
         standing.add(record)
-        if record is standing.best or record in standing.front:
+        if record.trial in {one.trial for one in (standing.best, *standing.front) if one}:
             found.add(record.trial)
     return found

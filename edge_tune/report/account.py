@@ -25,17 +25,27 @@ def stops(study: StudyData) -> list[Block]:
             escape(ending_text(account.rule)),
             f"{account.ended}",
             f"{account.epochs_saved:,}",
+            f"{account.continued}",
             exact if account.rule == GATE else f"{account.audited}",
             f"{account.won}" if account.audited else "",
             escape(account.false_rejects),
         ]
         for account in found
     ]
-    head = ["trials", "how many", "epochs saved", "audited besides", "of these would have won", "false rejects"]
+    head = [
+        "trials",
+        "how many",
+        "epochs saved",
+        "continued later",
+        "audited besides",
+        "of these would have won",
+        "false rejects",
+    ]
     caption = (
-        "An audited trial is one that the rule would have ended, and that was drawn to be trained all the same. It "
-        "would have won if it was the best so far, or on the front, when it ended. In brackets, the 95 % interval "
-        "(Wilson) of the share of the rule's trials that would have."
+        "Of the trials that a rule has paused, those that were continued later are counted apart. An audited trial is "
+        "one that the rule would have ended, and that was drawn to be trained all the same. It would have won if it "
+        "was the best so far, or on the front, when it ended. In brackets, the 95 % interval (Wilson) of the share of "
+        "the rule's trials that would have."
     )
     return [Table("What stopping early saved and cost", caption, head, rows)]
 
