@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--train-images", type=int, default=3000)
     parser.add_argument("--validation-fraction", type=float, default=0.02)
-    parser.add_argument("--lr", type=float, default=0.03)
+    parser.add_argument("--lr", type=float, default=0.01)
     given = parser.parse_args()
     given.results.mkdir(parents=True, exist_ok=True)
     options = {key: value for key, value in vars(given).items() if key != "results"}

@@ -24,7 +24,8 @@ from edge_tune.records.results import Record, Results
 from edge_tune.search import session
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_no_retraining.py"
-STAGES = ("plan", "prune", "evaluate", "export", "queue", "compile", "measure")
+STAGES = ("plan", "prune", "evaluate", "export", "queue", "measure")
+"""The device measures while a trial classifies; of "queue" and "measure", what is waited for after that counts."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +63,7 @@ def print_stages(results: Results) -> None:
     trials = [record for record in results.trials() if record.status != "failed"]
     device = results.run().sessions[0].device
     print(f"{platform.processor() or platform.machine()}, {device.device_name}, n = {len(trials)} trials")
-    medians = {stage: statistics.median(seconds(record, stage) for record in trials) for stage in STAGES}
+    medians = {stage: statistics.median(record.seconds[stage] for record in trials) for stage in STAGES}
     for stage, median in medians.items():
         print(f"{stage:>10} {median:7.2f} s  {100 * median / sum(medians.values()):5.1f} %")
     wall = _time(trials[-1]) - _time(trials[0])
@@ -70,14 +71,6 @@ def print_stages(results: Results) -> None:
     print(f"{'a trial':>10} {wall / (len(trials) - 1):7.2f} s  of wall clock (mean), one after another")
     driver = (wall - in_stages) / (len(trials) - 1)
     print(f"{'driver':>10} {driver:7.2f} s  {100 * (1 - in_stages / wall):5.1f} % overhead")
-
-
-def seconds(record: Record, stage: str) -> float:
-    """Return the seconds of a stage; the device's own notes tell compiling from measuring."""
-    compiling = record.measurements["pruned"].seconds.get("compile", 0.0)
-    if stage == "compile":
-        return compiling
-    return record.seconds[stage] - (compiling if stage == "measure" else 0.0)
 
 
 def _time(record: Record) -> float:

@@ -6,7 +6,7 @@ mended once. Knows neither torch nor ray: an experiment can be read and checked 
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -839,16 +839,6 @@ class Experiment:
             for name, parameter in self.parameters.items()
         }
 
-    def inactive(self, left_out: Collection[str]) -> frozenset[str]:
-        """Return the parameters that make no difference without these blocks, which hold all that they speak of."""
-        prefixes = tuple(f"{block}." for block in left_out)
-        return frozenset(
-            f"{label}.{name}"
-            for label, group in self.pruners.items()
-            if prefixes and all(weight.startswith(prefixes) for weight in group.weights)
-            for name in group.parameters()
-        )
-
     @property
     def baseline_names(self) -> tuple[str, ...]:
         """The baselines that are retrained, in the order of their numbers, from 1.
@@ -976,7 +966,7 @@ class Experiment:
                 continue
             yield from _within(place, group.problems())
             noun, names = ("weight", group.weights) if isinstance(group, PrunerGroup) else ("block", group.blocks)
-            if not isinstance(names, tuple):
+            if not (isinstance(names, tuple) and all(isinstance(name, str) for name in names)):
                 continue
             for name in names:
                 if name in owner:
@@ -1080,7 +1070,7 @@ def _is_share(value: object) -> bool:
     """Tell whether a number is 0, 1 or 1/n, as near as a decimal fraction may come to it."""
     if not (is_number(value) and 0 <= value <= 1):  # type: ignore[operator]
         return False
-    return not value or abs(value - 1 / round(1 / value)) <= 0.01  # type: ignore[operator]
+    return not value or (value >= 0.001 and abs(value - 1 / round(1 / value)) <= 0.01)  # type: ignore[operator]
 
 
 def settled(value: float | Parameter) -> float:

@@ -177,6 +177,25 @@ def test_block_whose_removal_computes_something_else_is_refused_each_time() -> N
         pruning.prune(network, (cut,), couplings(network, SHAPE))
 
 
+class Drawing(nn.Module):
+    """A block in a network that draws random numbers while it infers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.fc = Scaled(nn.Conv2d(3, 3, 1)), nn.Linear(3, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.block(images)
+        return self.fc((features + torch.rand_like(features)).mean((2, 3)))
+
+
+def test_block_of_a_network_that_draws_is_refused_for_that_reason() -> None:
+    network = Drawing().eval()
+    assert blocks.removable(network, SHAPE) == ["block"]
+    with pytest.raises(PruningError, match=r"blocks block: .* but it draws random numbers while it infers"):
+        blocks.check(network, blocks.without(network, ["block"]), ["block"], SHAPE)
+
+
 @pytest.mark.parametrize(
     ("group", "sentence"),
     [
@@ -204,6 +223,7 @@ def test_check_groups_refuses_what_is_no_block(group: et.BlockGroup, sentence: s
         (lambda: et.BlockGroup(STAGE, keep=et.Choice([1.5])), "keep must offer whole numbers"),
         (lambda: et.BlockGroup(STAGE, keep=3), "keep must be an Integer or a Choice, but got 3"),  # type: ignore[arg-type]
         (lambda: et.BlockGroup(STAGE, keep=et.Integer(0, 4), order=STAGE[:2]), "order must list each of blocks once"),
+        (lambda: et.BlockGroup([["stage1.0"]], keep=et.Integer(0, 1)), "blocks must be a list of names"),
         (lambda: et.BlockGroup([*STAGE, STAGE[0]], keep=et.Integer(0, 4)), "a block must be in one group only"),
     ],
 )
@@ -257,8 +277,66 @@ def test_order_is_measured_once_and_kept(cache: Path) -> None:
 
 def test_parameters_of_what_was_left_out_are_inactive() -> None:
     one = unordered()
-    assert one.inactive(STAGE) == {"inner.sparsity", "inner.structure", "inner.importance"}
-    assert one.inactive(STAGE[:3]) == one.inactive([]) == frozenset()
+    plan = Planner(study.prepare(study.load(one), lambda _: None))
+    inner = {"inner.sparsity", "inner.structure", "inner.importance"}
+    assert plan(point(0, 1, 0.5), is_baseline=False).inactive == inner
+    assert plan(point(1, 0, 0.5), is_baseline=False).inactive == frozenset()
+
+
+def test_a_set_loses_as_much_when_the_block_that_names_it_is_left_out() -> None:
+    network = deep_network()
+    groups = {
+        "stream": et.PrunerGroup("filters", ["stage1.0.conv2.weight"], sparsity=et.Uniform(0.0, 0.5)),
+        "stage1": replace(GROUPS["stage1"], order=STAGE),  # type: ignore[arg-type]
+    }
+    coupled = checking.check_groups(network, groups, SHAPE)
+    for keep in (4, 3):
+        asked: Point = {
+            "stream.sparsity": 0.5,
+            "stream.structure": "filters",
+            "stream.importance": "l1",
+            "stage1.keep": keep,
+        }
+        pruned = pruning.prune(network, pruning.make_plan(network, groups, asked, coupled), coupled)
+        assert pruned.stem[0].out_channels == 4
+
+
+class PreActivated(nn.Module):
+    """A residual network whose norms are all inside its blocks, so that a stem's filters pass through none without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.block = Added(nn.Sequential(nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.block(self.stem(images)).mean((2, 3)))
+
+
+class Added(nn.Module):
+    """x + f(x)."""
+
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.inside(features)
+
+
+def test_criterion_that_fails_without_blocks_is_refused_before_anything_starts() -> None:
+    groups = {
+        "stem": et.PrunerGroup(
+            "filters", ["stem.weight"], sparsity=et.Uniform(0.2, 0.5), importance=["l1", "batch_norm"]
+        ),
+        "blocks": et.BlockGroup(["block"], keep=et.Integer(0, 1), order=["block"]),
+    }
+    network = PreActivated().eval()
+    with pytest.raises(ExperimentError, match=r"with as few blocks as may stay: .*'batch_norm' must find a batch norm"):
+        checking.check_groups(network, groups, SHAPE)
+    stays = {**groups, "blocks": replace(groups["blocks"], keep=et.Integer(1, 1))}  # type: ignore[arg-type]
+    checking.check_groups(network, stays, SHAPE)
 
 
 def test_planner_tells_networks_apart_by_blocks_and_what_is_left(cache: Path) -> None:

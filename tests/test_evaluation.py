@@ -1,5 +1,7 @@
+import gc
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -55,10 +57,17 @@ def many_images(count: int = evaluation.WORTH_COMPILING + 7) -> Split:
 def test_many_images_are_classified_by_openvino_as_by_pytorch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network = oracle.made_up(models.build(name, 10), (3, 32, 32), rising=True)
     split = many_images()
-    compiled = []
-    monkeypatch.setattr(evaluation, "Compiled", lambda *given: compiled.append(Compiled(*given)) or compiled[-1])
+    classified = []
+
+    class Counts(Compiled):
+        def __call__(self, images: Iterable[torch.Tensor]) -> torch.Tensor:
+            logits = super().__call__(images)
+            classified.append(len(logits))
+            return logits
+
+    monkeypatch.setattr(evaluation, "Compiled", Counts)
     by_openvino = evaluate(network, split)
-    assert len(compiled) == 1
+    assert classified == [evaluation.COMPARED_IMAGES, len(split)]
     with torch.no_grad():
         plain = score(torch.cat([network(images) for images, _ in split.batches(250)]), torch.from_numpy(split.labels))
     assert by_openvino.predicted == plain.predicted
@@ -77,6 +86,15 @@ class ByValue(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits = self.fc(images.mean(dim=(2, 3)))
         return logits if images.mean() > 0 else -logits
+
+
+def test_compiled_networks_are_given_back() -> None:
+    compiled = Compiled(models.build("resnet20_cifar", 10).eval(), (3, 32, 32))
+    compiled([torch.zeros(2, 3, 32, 32)])
+    gone = weakref.ref(compiled)
+    del compiled
+    gc.collect()
+    assert gone() is None
 
 
 def test_network_that_looks_at_values_is_classified_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:

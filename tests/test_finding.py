@@ -140,7 +140,7 @@ def test_a_gate_that_is_called_attention_is_no_transformer_and_nothing_of_the_ne
     before = {name: value.clone() for name, value in model.state_dict().items()}
     groups = finding.groups(model, (3, 8, 8))
     assert {label: group.weights for label, group in groups.items()} == {
-        "gate_1": ("2.narrow.weight",),
+        "pooled_1": ("2.narrow.weight",),
         "inner_8": ("0.weight", "2.wide.weight"),
         "inner_6": ("3.weight",),
     }

@@ -61,9 +61,11 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("granularity", [1, 4])
+@pytest.mark.parametrize(("granularity", "is_baseline"), [(1, False), (4, False), (4, True)])
 @pytest.mark.parametrize(("keep", "sparsity"), [(4, 0.0), (3, 0.3), (1, 0.6), (0, 0.9)])
-def test_costs_are_those_of_the_network_that_pruning_makes(keep: int, sparsity: float, granularity: int) -> None:
+def test_costs_are_those_of_the_network_that_pruning_makes(
+    keep: int, sparsity: float, granularity: int, is_baseline: bool
+) -> None:
     groups = {**GROUPS, "widths": replace(GROUPS["widths"], structure="channels")}
     one = experiment(model="tests.networks:deep", pruner_groups=groups, baselines={})
     model = deep(10).eval()
@@ -75,10 +77,11 @@ def test_costs_are_those_of_the_network_that_pruning_makes(keep: int, sparsity: 
         "widths.sparsity": sparsity,
         "second.sparsity": 0.5,
     }
-    pruned = pruning.prune(model, pruning.make_plan(model, one.groups, point, coupled, granularity), coupled)
+    step = 1 if is_baseline else granularity
+    pruned = pruning.prune(model, pruning.make_plan(model, one.groups, point, coupled, step), coupled)
     left = network_shape(pruned, {}, couplings(pruned, SHAPE))
     coding = Coding(one, one.parameters, whole)
-    costs = coding.costs(coding.columns([point]))
+    costs = coding.costs(coding.columns([point], [is_baseline]))
     for metric in ("macs", "parameters"):
         total, stays = (sum(getattr(layer, metric) for layer in shape.layers) for shape in (whole, left))
         assert getattr(costs, metric)[0] == pytest.approx(stays / total)
@@ -101,7 +104,7 @@ def test_points_go_to_the_unit_cube_and_back() -> None:
     assert all(point[name] in parameter for point in points for name, parameter in space.items())
     assert {type(point["c.keep"]) for point in points} == {int}
     assert {point["d.structure"] for point in points} == {"filters", "channels"}
-    again = coding.columns(points)
+    again = coding.columns(points, [False] * 50)
     assert all(np.allclose(again[name], columns[name]) for name in space)
     assert np.allclose(coding.units(again)[:, :2], units[:, :2])
     assert coding.inputs(columns).shape == (50, 6)  # a text is as many inputs as there are
@@ -176,6 +179,20 @@ def test_surrogate_follows_what_was_seen_and_is_unsure_elsewhere(monkeypatch: py
     few = Surrogate(inputs[:40], figures[:40])
     assert len(few._process.X_train_) == 20
     assert figures[:40].max() in few._lifted[few._rows(20)]
+
+
+def test_throughput_is_expected_to_rise_as_networks_shrink() -> None:
+    one = study(trials=20, method="latency_aware", target="maximise throughput_fps where top1 >= 60", baselines={})
+    searcher = searching(one, [replace(UNPRUNED, metrics={**UNPRUNED.metrics, "throughput_fps": 1000.0})])
+    for number in range(8):
+        config = searcher.suggest(str(number))
+        assert isinstance(config, dict)
+        record = ran(config["trial"], config["point"], one)
+        fps = 1000 / record.metrics["latency_ratio"]
+        searcher.end(replace(record, metrics={**record.metrics, "throughput_fps": fps}))
+    models = searcher.suggester._models()  # type: ignore[attr-defined]
+    expected = models.models["throughput_fps"].predict(models.costs)
+    assert expected == pytest.approx([one.metrics["throughput_fps"] for one in models.known], rel=0.1)
 
 
 UNPRUNED = Record(

@@ -43,7 +43,7 @@ from edge_tune.inspect.proposal import Proposal, left_out_text, propose
 from edge_tune.loading import without_secrets
 from edge_tune.networks import checking, datasets, finding, models, training
 from edge_tune.networks.couplings import couplings
-from edge_tune.networks.weights import load_weights, read_weights
+from edge_tune.networks.weights import load_pretrained, load_weights, read_weights
 from edge_tune.objective import Maximise
 from edge_tune.records.entries import DeviceEntry
 from edge_tune.records.kept import Kept
@@ -77,13 +77,17 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--weights",
         type=given_text,
         metavar="FILE|URL",
-        help="trained weights (state_dict); without any, the network is trained first, as by edge_tune.train",
+        help="trained weights (state_dict); without any, the network is trained first, as by edge_tune.train; "
+        "weights of other classes are a start",
     )
     parser.add_argument(
         "--image-size", type=int, default=Data("digits").image_size, metavar="N", help="pixels (default: %(default)s)"
     )
     parser.add_argument(
         "--device", default=Benchmark().device, type=given_text, metavar="NAME", help="that measures (default: CPU)"
+    )
+    parser.add_argument(
+        "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
     )
     parser.add_argument(
         "--output", type=given_path, metavar="FILE", help="experiment file to write (default: MODEL_on_DATA.py)"
@@ -107,7 +111,7 @@ def _main(words: Sequence[str], program: str) -> int:
         target=TARGET,
         retraining=RECIPE,
         stopping=[Asha(Maximise("top1"), grace_epochs=5), Hopeless()],
-        benchmark=Benchmark(device=given.device),
+        benchmark=Benchmark(device=given.device, python=given.device_python),
         search=Search("hyperopt", trials=FEWEST_TRIALS),
     )
     try:
@@ -138,8 +142,10 @@ def _inspect(experiment: Experiment) -> tuple[Measured, Proposal]:
     models.check_output(network, shape, num_classes)
     finding.check_kind(network)
     training.checked_onnx(network, shape)
+    pretrained = None
     if experiment.weights:
-        load_weights(network, read_weights(experiment.weights, say), without_secrets(experiment.weights))
+        given = read_weights(experiment.weights, say)
+        pretrained = load_pretrained(network, given, num_classes, without_secrets(experiment.weights), say)
     with told(say, f"{experiment.benchmark.device} to answer"):
         device = require_device(experiment.benchmark)
     try:
@@ -156,8 +162,8 @@ def _inspect(experiment: Experiment) -> tuple[Measured, Proposal]:
         )
     say(_found(found, device))
     dataset = datasets.load(data, seed=experiment.search.seed, say=say)
-    if not experiment.weights:
-        load_weights(network, training.trained_weights(experiment, dataset, say), "the trained baseline")
+    if pretrained or not experiment.weights:
+        load_weights(network, training.trained_weights(experiment, dataset, say, pretrained), "the trained baseline")
     measured = measure(network.eval(), found, coupled, dataset, experiment.benchmark, device, say)
     proposal = propose(measured, num_classes)
     if proposal.groups:

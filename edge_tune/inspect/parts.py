@@ -8,9 +8,9 @@ parts overlap and add up to more than 1. What a removal saves is measured, not t
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from edge_tune.networks import blocks, finding, pruning
 from edge_tune.networks.couplings import Couplings, Side
 from edge_tune.networks.finding import CoupledSet
 from edge_tune.networks.structures import structure
-from edge_tune.networks.tracing import Shape, hookable, in_mode, is_depthwise, mixes
+from edge_tune.networks.tracing import Shape, each_call, is_depthwise, mixes
 from edge_tune.parameters import Point
 from edge_tune.records.entries import LayerEntry
 from edge_tune.wording import counted, listed
@@ -231,21 +231,12 @@ def _run(model: nn.Module, input_shape: Shape) -> dict[str, _Layer]:
     """Return what each module that turns one tensor into another does with one image."""
     found: dict[str, _Layer] = {}
 
-    def note(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
-        def hook(layer: nn.Module, given: tuple[object, ...], output: object) -> None:
-            if given and isinstance(given[0], Tensor) and isinstance(output, Tensor):
-                before = found.get(name, _Layer((tuple(given[0].shape), tuple(output.shape)), 0))
-                found[name] = _Layer(before.shapes, before.macs + _macs(layer, given[0], output))
+    def note(name: str, layer: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> None:
+        if given and isinstance(given[0], Tensor) and isinstance(output, Tensor):
+            before = found.get(name, _Layer((tuple(given[0].shape), tuple(output.shape)), 0))
+            found[name] = _Layer(before.shapes, before.macs + _macs(layer, given[0], output))
 
-        return hook
-
-    handles = [layer.register_forward_hook(note(name)) for name, layer in model.named_modules() if hookable(layer)]
-    try:
-        with torch.no_grad(), in_mode(model, training=False):
-            model(torch.zeros(1, *input_shape))
-    finally:
-        for handle in handles:
-            handle.remove()
+    each_call(model, torch.zeros(1, *input_shape), note)
     return found
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from edge_tune.experiment import BlockGroup, Group, PrunerGroup
 from edge_tune.inspect.measuring import Measured, Removal
 from edge_tune.inspect.parts import SHARES, Part
-from edge_tune.networks.finding import MOST, Run, runs
+from edge_tune.networks.finding import MOST, Run, least_blocks, runs
 from edge_tune.parameters import Integer, Uniform
 from edge_tune.wording import counted, listed, verb
 
@@ -253,7 +253,7 @@ def _block_groups(
             left_out.append(LeftOut(_names(fragile), _too_sensitive(fragile, sensitivity)))
         order = sorted(sturdy, key=sensitivity.loss)
         lost = list(accumulate(sensitivity.lost(block, 1.0) for block in order))
-        most = sum(one <= 1 for one in lost)
+        most = min(sum(one <= 1 for one in lost), len(order) - least_blocks(len(order)))
         gain = sensitivity.gain(order[:most], 1.0)
         if sturdy and gain.is_nothing:
             left_out.append(LeftOut(_names(sturdy), _saves_nothing(gain)))
@@ -276,7 +276,7 @@ def _why_sets(members: Sequence[Part], end: float, gain: Gain, sensitivity: _Sen
     what = {
         "stream": "what layers add to each other and every block reads",
         "inner": "what one layer puts out",
-        "gate": "what has one value a channel, as a gate has",
+        "pooled": "what has one value a channel, as after a pooling of whole maps, such as in a gate",
         "linear": "what linear layers put out",
     }
     lost = sum(sensitivity.lost(part, end) for part in members)

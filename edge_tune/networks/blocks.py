@@ -6,15 +6,16 @@ ReLU has put out as well.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edge_tune.errors import PruningError
 from edge_tune.networks import oracle
-from edge_tune.networks.tracing import Shape, hookable, in_mode
+from edge_tune.networks.tracing import Shape, each_call, in_mode
 from edge_tune.wording import listed
 
 IMAGES = 2
@@ -89,19 +90,30 @@ def check(model: nn.Module, smaller: nn.Module, blocks: Sequence[str], input_sha
     """Compare a network without these blocks with one in which all their parameters are zero, on made-up images.
 
     Raises:
-        PruningError: They compute different things.
+        PruningError: They compute different things, or the network draws random numbers.
     """
     zeroed = copy.deepcopy(model)
     for block in blocks:
         _zero(zeroed.get_submodule(block))
     images = _images(input_shape)
-    with torch.no_grad(), in_mode(zeroed, training=False), in_mode(smaller, training=False):
-        right, got = zeroed(images), smaller(images)
+    right, again, got = (_output(network, images, seed) for network, seed in ((zeroed, 0), (zeroed, 1), (smaller, 0)))
+    if not torch.equal(right, again):
+        raise PruningError(
+            f"blocks {listed(blocks)}: what the network computes without them must be checked, but it draws random "
+            f"numbers while it infers, so that it computes something else each time; remove the blocks from the group."
+        )
     if right.shape != got.shape or not torch.equal(right, got):
         raise PruningError(
             f"blocks {listed(blocks)}: the network without them must compute what it computes with their parameters "
             f"set to zero, but it computes something else; remove them from the group."
         )
+
+
+def _output(network: nn.Module, images: Tensor, seed: int) -> Tensor:
+    with torch.no_grad(), in_mode(network, training=False), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        output: Tensor = network(images)
+    return output
 
 
 def _images(input_shape: Shape) -> Tensor:
@@ -113,27 +125,16 @@ def _inputs(model: nn.Module, input_shape: Shape) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     calls: dict[str, int] = {}
 
-    def note(name: str) -> Callable[[nn.Module, tuple[object, ...], Mapping[str, object], object], None]:
-        def hook(module: nn.Module, given: tuple[object, ...], named: Mapping[str, object], output: object) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            if named or len(given) != 1 or not isinstance(given[0], Tensor) or not isinstance(output, Tensor):
-                return
-            if given[0].shape == output.shape:
-                found[name] = given[0].clone()
+    def note(name: str, module: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> None:
+        if not name or next(module.parameters(), None) is None:
+            return
+        calls[name] = calls.get(name, 0) + 1
+        if named or len(given) != 1 or not isinstance(given[0], Tensor) or not isinstance(output, Tensor):
+            return
+        if given[0].shape == output.shape:
+            found[name] = given[0].clone()
 
-        return hook
-
-    handles = [
-        module.register_forward_hook(note(name), with_kwargs=True)
-        for name, module in model.named_modules()
-        if name and next(module.parameters(), None) is not None and hookable(module)
-    ]
-    try:
-        with torch.no_grad(), in_mode(model, training=False), torch.random.fork_rng(devices=[]):
-            model(_images(input_shape))
-    finally:
-        for handle in handles:
-            handle.remove()
+    each_call(model, _images(input_shape), note)
     return {name: features for name, features in found.items() if calls[name] == 1}
 
 

@@ -72,7 +72,7 @@ def check_groups(model: nn.Module, groups: Mapping[str, Group], input_shape: Sha
     ExperimentError.raise_if(_removal_problems(model, pruners, coupled))
     if block_groups := {label: group for label, group in groups.items() if isinstance(group, BlockGroup)}:
         ExperimentError.raise_if(_block_problems(own, block_groups, coupled))
-        ExperimentError.raise_if(_problems_without_blocks(model, pruners, block_groups, coupled))
+        ExperimentError.raise_if(_problems_without_blocks(model, groups, coupled))
     return coupled
 
 
@@ -82,22 +82,28 @@ def _block_problems(model: nn.Module, groups: Mapping[str, BlockGroup], coupled:
         yield from (f"pruner_groups[{label!r}]: {problem}" for problem in blocks.problems(model, group.blocks, known))
 
 
-def _problems_without_blocks(
-    model: nn.Module, pruners: Mapping[str, PrunerGroup], groups: Mapping[str, BlockGroup], coupled: Couplings
-) -> Iterator[str]:
-    """Yield what is wrong when all blocks go that may go, alone and together with all that is pruned."""
-    names = [block for group in groups.values() for block in group.blocks]
-    network = oracle.made_up(model, coupled.input_shape, rising=True)
-    try:
-        shorter = blocks.without(network, names)
-        blocks.check(network, shorter, names, coupled.input_shape)
-        left = couplings(shorter, coupled.input_shape)
-    except PruningError as error:
-        yield f"pruner_groups, all blocks: {error}"
+def _problems_without_blocks(model: nn.Module, groups: Mapping[str, Group], coupled: Couplings) -> Iterator[str]:
+    """Yield what is wrong when all blocks go that may go: they alone, with all groups, with each criterion."""
+    networks = [oracle.made_up(model, coupled.input_shape, rising=True)]
+    gone: dict[str, Mapping[str, Value]] = {
+        label: {"keep": min(map(int, group.keep.values))}
+        for label, group in groups.items()
+        if isinstance(group, BlockGroup)
+    }
+    if problem := _removal_problem(networks, groups, gone, coupled):
+        yield f"pruner_groups, all blocks: {problem}"
         return
+    pruners = {label: group for label, group in groups.items() if isinstance(group, PrunerGroup)}
     first = {label: _first(group) for label, group in pruners.items()}
-    if problem := _removal_problem([shorter], pruners, first, left):
-        yield f"pruner_groups, all at once, without any of their blocks: {problem}"
+    if problem := _removal_problem(networks, groups, {**gone, **first}, coupled):
+        yield f"pruner_groups, all at once, with as few of their blocks as may stay: {problem}"
+        return
+    for label, group in pruners.items():
+        for asked in _each(group):
+            if asked != first[label] and (
+                problem := _removal_problem(networks, groups, {**gone, label: asked}, coupled)
+            ):
+                yield f"pruner_groups[{label!r}], {asked['structure']}, with as few blocks as may stay: {problem}"
 
 
 def _part_problems(model: nn.Module, groups: Mapping[str, PrunerGroup]) -> Iterator[str]:
@@ -285,7 +291,7 @@ def _first(group: PrunerGroup) -> dict[str, Value]:
 
 
 def _removal_problem(
-    networks: Sequence[nn.Module], groups: Mapping[str, PrunerGroup], asked: Asked, coupled: Couplings
+    networks: Sequence[nn.Module], groups: Mapping[str, Group], asked: Asked, coupled: Couplings
 ) -> str | None:
     """Return why these cannot be removed from the networks in the middle and at the end of their ranges."""
     try:
@@ -293,10 +299,10 @@ def _removal_problem(
             # Made up, too: by these, "taylor" ranks as the L2 norm does.
             basis = Basis({name: parameter.detach() for name, parameter in network.named_parameters()})
             for place in (0, 1):
-                point = {
-                    **{f"{label}.{name}": value for label, values in asked.items() for name, value in values.items()},
-                    **{f"{label}.sparsity": groups[label].sparsity.middle_and_end()[place] for label in asked},
-                }
+                point = {f"{label}.{name}": value for label, its in asked.items() for name, value in its.items()}
+                for label in asked:
+                    if isinstance(group := groups[label], PrunerGroup):
+                        point[f"{label}.sparsity"] = group.sparsity.middle_and_end()[place]
                 plan = make_plan(network, groups, point, coupled, basis=basis)
                 if own_names(groups) and make_plan(network, groups, point, coupled, basis=basis) != plan:
                     return (

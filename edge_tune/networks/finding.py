@@ -1,9 +1,9 @@
 """What can be removed from a network, without being named: every set of filters that belong together, every block."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from edge_tune.networks import blocks, checking
 from edge_tune.networks.couplings import Couplings, Side, couplings
 from edge_tune.networks.pruning import make_plan, tied
 from edge_tune.networks.structures import structure
-from edge_tune.networks.tracing import Shape, hookable, in_mode
+from edge_tune.networks.tracing import Shape, each_call
 from edge_tune.parameters import Integer, Point, Uniform
 
 INNER, STREAM = Uniform(0.0, 0.9), Uniform(0.0, 0.5)
@@ -143,9 +143,14 @@ def _places(model: nn.Module, input_shape: Shape, names: Sequence[str]) -> list[
     return [(name, heights[name]) for name in names]
 
 
+def least_blocks(count: int) -> int:
+    """Return how many of a group's blocks stay at least."""
+    return math.floor(LEAST_BLOCKS * count)
+
+
 def _group(role: str, parts: Sequence[str]) -> Group:
     if role == BLOCKS:
-        return BlockGroup(parts, keep=Integer(math.floor(LEAST_BLOCKS * len(parts)), len(parts)))
+        return BlockGroup(parts, keep=Integer(least_blocks(len(parts)), len(parts)))
     return PrunerGroup("filters", parts, sparsity=STREAM if role == "stream" else INNER)
 
 
@@ -201,11 +206,11 @@ def runs(members: Iterable[tuple[str, int, Member]], most: int) -> list[Run[Memb
 
 
 def _role(heights: Sequence[int]) -> str:
-    """Return what the layers of a set do, by the heights of what they put out; a gate has one value a channel."""
+    """Return what the layers of a set do, by the heights of what they put out; "pooled": one value a channel."""
     if not max(heights):
         return "linear"
     if max(heights) == 1:
-        return "gate"
+        return "pooled"
     return "inner" if sum(height > 1 for height in heights) == 1 else "stream"
 
 
@@ -213,17 +218,8 @@ def _resolutions(model: nn.Module, input_shape: Shape) -> dict[str, int]:
     """Return module -> the height of what it puts out; 0 for what has none."""
     found: dict[str, int] = {}
 
-    def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(module: nn.Module, given: object, output: object) -> None:
-            found[name] = output.shape[2] if isinstance(output, Tensor) and output.dim() == 4 else 0
+    def note(name: str, module: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> None:
+        found[name] = output.shape[2] if isinstance(output, Tensor) and output.dim() == 4 else 0
 
-        return hook
-
-    handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if hookable(module)]
-    try:
-        with torch.no_grad(), in_mode(model, training=False):
-            model(torch.zeros(1, *input_shape))
-    finally:
-        for handle in handles:
-            handle.remove()
+    each_call(model, torch.zeros(1, *input_shape), note)
     return found

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +63,13 @@ def kept_count(sparsity: float, slices: int, granularity: int = 1) -> int:
     return narrower if narrower and kept - narrower < wider - kept else wider
 
 
+class Traced(NamedTuple):
+    """A network, and what must be removed together in it."""
+
+    model: nn.Module
+    coupled: Couplings
+
+
 def make_plan(
     model: nn.Module,
     groups: Mapping[str, Group],
@@ -81,8 +89,8 @@ def make_plan(
         PruningError: A weight is tied to what must stay, or to a weight of another group.
     """
     chosen = plan_blocks(groups, point)
-    shorter, coupled = shortened(model, chosen, coupled)
-    return (*chosen, *plan_slices(shorter, groups, point, coupled, granularity, basis))
+    unpruned = Traced(model, coupled)
+    return (*chosen, *plan_slices(unpruned, shortened(unpruned, chosen), groups, point, granularity, basis))
 
 
 def plan_blocks(groups: Mapping[str, Group], point: Point) -> Plan:
@@ -100,26 +108,27 @@ def plan_blocks(groups: Mapping[str, Group], point: Point) -> Plan:
     return tuple(cuts)
 
 
-def shortened(model: nn.Module, plan: Plan, coupled: Couplings) -> tuple[nn.Module, Couplings]:
-    """Return the network without the blocks that a plan leaves out, and what must be removed together in it.
+def shortened(unpruned: Traced, plan: Plan) -> Traced:
+    """Return the network without the blocks that a plan leaves out.
 
-    What it computes is compared with `model`, in which the parameters of these blocks are zero.
+    What it computes is compared with the unpruned one, in which the parameters of these blocks are zero.
 
     Raises:
         PruningError: The network has no such blocks, or computes something else without them.
     """
     if not (gone := left_out(plan)):
-        return model, coupled
+        return unpruned
+    model, coupled = unpruned
     shorter = blocks.without(model, gone)
     blocks.check(model, shorter, gone, coupled.input_shape)
-    return shorter, couplings(shorter, coupled.input_shape)
+    return Traced(shorter, couplings(shorter, coupled.input_shape))
 
 
 def plan_slices(
-    model: nn.Module,
+    unpruned: Traced,
+    left: Traced,
     groups: Mapping[str, Group],
     point: Point,
-    coupled: Couplings,
     granularity: int = 1,
     basis: Basis = NOTHING_ELSE,
 ) -> Plan:
@@ -127,10 +136,11 @@ def plan_slices(
 
     Weights that are tied to each other lose the same slices, ranked by the sum of their importance. Where a layer
     counts its slices in groups, or some tied weights have only a part of the others' slices, each part loses the same
-    share. Weights that the network does not have are those of blocks that were left out of it.
+    share.
 
     Args:
-        coupled: What must be removed together in `model`.
+        unpruned: In which a group has the weights that it names, and those that are tied to them.
+        left: What is left of it without the blocks that go. The weights of these are no longer there.
         granularity: Kept counts are multiples of it, as `kept_count` has it.
         basis: What slices are ranked by besides their weights.
 
@@ -140,7 +150,7 @@ def plan_slices(
     Source: Li et al., ICLR 2017, arXiv:1608.08710, section 3.1; ranks are taken once, before any removal.
     """
     try:
-        return _planned(model, groups, point, coupled, granularity, basis)
+        return _planned(unpruned, left, groups, point, granularity, basis)
     except EdgeTuneError:
         raise
     except Exception as error:
@@ -161,18 +171,20 @@ def own_names(groups: Mapping[str, Group]) -> list[str]:
 
 
 def _planned(
-    model: nn.Module,
+    unpruned: Traced,
+    left: Traced,
     groups: Mapping[str, Group],
     point: Point,
-    coupled: Couplings,
     granularity: int,
     basis: Basis,
 ) -> Plan:
+    model, coupled = left
     cuts = [
         cut
         for label, group in groups.items()
         if isinstance(group, PrunerGroup) and (asked := of_part(point, label))
-        for cut in whole(model, group, asked, coupled)
+        for cut in whole(unpruned.model, group, asked, unpruned.coupled)
+        if _side(cut) in coupled.atoms
     ]
     removed = np.array(
         [atom for family in families(cuts, coupled) for atom in _lowest(model, family, coupled, granularity, basis)],
@@ -185,8 +197,7 @@ def whole(model: nn.Module, group: PrunerGroup, asked: Mapping[str, Value], coup
     """Yield what is asked of each weight of a group and of those tied to them, of which all slices stay as yet."""
     name, importance = str(asked["structure"]), str(asked["importance"])
     kind = structure(name)
-    there = [weight for weight in group.weights if kind.side(weight) in coupled.atoms]
-    for weight in tied(model, kind, there, coupled):
+    for weight in tied(model, kind, group.weights, coupled):
         before = len(coupled.atoms[kind.side(weight)])
         yield Cut(weight, name, kind.kind, importance, float(asked["sparsity"]), before, tuple(range(before)))
 
@@ -221,7 +232,7 @@ def prune(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:
     Raises:
         PruningError: The plan does not fit the network, or what is left does not compute the same.
     """
-    model, coupled = shortened(model, plan, coupled)
+    model, coupled = shortened(Traced(model, coupled), plan)
     plan = [cut for cut in plan if cut.kind != "block"]
     removed = _removed(plan, coupled)
     stays = coupled.stays(removed)

@@ -195,7 +195,7 @@ def _watched(model: nn.Module) -> Iterator[_UnderWay]:
     handles = [
         module.register_forward_hook(leaving(name), always_call=True)
         for name, module in model.named_modules()
-        if not isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
+        if hookable(module)
     ]
     try:
         yield under_way
@@ -262,6 +262,27 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, was_training in before.items():
             module.training = was_training
+
+
+Note = Callable[[str, nn.Module, tuple[Any, ...], Mapping[str, Any], Any], None]
+"""Is told of a call: the module's name and itself, its arguments by place and by name, its output."""
+
+
+def each_call(model: nn.Module, images: Tensor, note: Note) -> None:
+    """Run a network on images, [B, C, H, W], as in inference, and tell `note` of each call of a module.
+
+    A module comes after those inside it. What the network draws does not change the random numbers of others.
+    """
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda module, given, named, output: note(name, module, given, named, output)
+
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if hookable(module):
+                hooks.callback(module.register_forward_hook(hook(name), with_kwargs=True).remove)
+        with torch.no_grad(), in_mode(model, training=False), torch.random.fork_rng(devices=[]):
+            model(images)
 
 
 def _recorded_small(model: nn.Module, input_shape: Shape, under_way: _UnderWay) -> "_Recording":

@@ -91,7 +91,8 @@ class Record:
         plan: What was asked and done to each weight.
         measurements: Stage -> the device's evidence for its figures.
         layers: Of the last measurement.
-        seconds: Stage -> seconds spent in it.
+        seconds: Stage -> seconds spent in it. A trial classifies while the device measures its pruned network: of
+            "queue" and "measure" only what it waits for after that counts, so that the stages add up to its time.
     """
 
     trial: Count
@@ -228,10 +229,12 @@ class Planned:
     Attributes:
         digest: Equal for points that give the same network.
         plan: What is asked and done to each weight, as records hold it.
+        inactive: Parameters that make no difference, because the blocks with all that they speak of are left out.
     """
 
     digest: str
     plan: tuple[Cut, ...]
+    inactive: frozenset[str] = frozenset()
 
 
 class Results:

@@ -267,7 +267,7 @@ def best_over_time(studies: Sequence[StudyData], first_rows: Sequence[int]) -> g
         len(studies),
         2,
         shared_xaxes=True,
-        shared_yaxes="all" if len({study.target for study in studies}) == 1 else "rows",
+        shared_yaxes="all" if len({study.target.text for study in studies}) == 1 else "rows",
         horizontal_spacing=0.03,
         vertical_spacing=0.25 / len(studies),
     )

@@ -1,6 +1,7 @@
 """Points as numbers, many at a time: in a unit cube, as what a surrogate looks at, and as what layers cost.
 
-A *column* holds one parameter of many points: its numbers, or the places of its texts in their list.
+A *column* holds one parameter of many points: its numbers, or the places of its texts in their list. One more,
+AS_ASKED, may tell which networks keep just as much as is asked, as baselines do, whatever kept counts are aligned to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from edge_tune.records.shapes import LayerShape, NetworkShape, Width
 
 Floats = npt.NDArray[np.float64]
 Columns = Mapping[str, Floats]
+
+AS_ASKED = "as asked"
 
 STEPS = (1, 8, 16)
 """Widths in whose multiples the time of a layer may rise."""
@@ -53,11 +56,14 @@ class Coding:
         self.sizes = [name for name in self.searched if name.endswith((".sparsity", ".keep"))]
         self.kinds = list(dict.fromkeys(layer.kind for layer in shape.layers)) if shape else []
 
-    def columns(self, points: Sequence[Point]) -> Columns:
+    def columns(self, points: Sequence[Point], as_asked: Sequence[bool]) -> Columns:
         """Return points as columns."""
         return {
-            name: np.array([_number(parameter, point[name]) for point in points], dtype=np.float64)
-            for name, parameter in self.parameters.items()
+            AS_ASKED: np.array(as_asked, dtype=np.float64),
+            **{
+                name: np.array([_number(parameter, point[name]) for point in points], dtype=np.float64)
+                for name, parameter in self.parameters.items()
+            },
         }
 
     def from_units(self, units: Floats) -> Columns:
@@ -164,7 +170,10 @@ class Coding:
         """Return how many channels stay on a side of a layer."""
         kept = np.full(len(next(iter(columns.values()))), float(width.slices))
         for label, kind in width.cuts:
-            asked = kept_counts(columns[f"{label}.sparsity"], width.slices, self.shape.granularity if self.shape else 1)
+            sparsity = columns[f"{label}.sparsity"]
+            asked = kept_counts(sparsity, width.slices, self.shape.granularity if self.shape else 1)
+            if AS_ASKED in columns:
+                asked = np.where(columns[AS_ASKED], kept_counts(sparsity, width.slices), asked)
             kept = np.where(self._removes(label, kind, columns), np.minimum(kept, asked), kept)
         return kept
 

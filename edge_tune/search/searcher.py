@@ -381,9 +381,15 @@ class Searcher(RaySearcher):
                 is_baseline=record.baseline is not None,
                 record=record,
                 score=score,
-                inactive=self.experiment.inactive(left_out(record.plan)),
+                inactive=self._inactive(record),
             ),
         )
+
+    def _inactive(self, record: Record) -> frozenset[str]:
+        """Return the parameters that made no difference to a trial."""
+        if not left_out(record.plan):
+            return frozenset()
+        return self.planner(record.point, is_baseline=record.baseline is not None).inactive
 
     def _tell_scores(self) -> None:
         """Tell the method of search the scores that have changed because other trials ended: those of a front."""

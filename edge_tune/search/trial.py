@@ -6,6 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from edge_tune.benchmark import layers
-from edge_tune.benchmark.measurement import Device
+from edge_tune.benchmark.measurement import Device, Measured
 from edge_tune.errors import PruningError, RetrainingError
 from edge_tune.experiment import RETRAINING, Experiment, Hopeless
 from edge_tune.networks import onnx_export, pruning, stored
@@ -24,7 +25,7 @@ from edge_tune.networks.layer_shapes import network_shape
 from edge_tune.networks.pruning import Plan
 from edge_tune.networks.retraining import Epoch, State, make_state, retrain
 from edge_tune.parameters import Point, Value, of_part
-from edge_tune.records.entries import Computed, EpochEntry
+from edge_tune.records.entries import Computed, EpochEntry, left_out
 from edge_tune.records.results import Planned, Record, Report, now
 from edge_tune.records.shapes import NetworkShape
 from edge_tune.search.checkpoint import Checkpoint
@@ -99,20 +100,23 @@ class Planner:
         self.study, self.network = study, study.network()
         self.groups = study.experiment.groups
         self._part = lru_cache(PARTS)(self._make_part)
-        self._shortened = lru_cache(SHORTENED)(lambda blocks: pruning.shortened(self.network, blocks, study.coupled))
+        self.unpruned = pruning.Traced(self.network, study.coupled)
+        self._shortened = lru_cache(SHORTENED)(lambda blocks: pruning.shortened(self.unpruned, blocks))
 
     def __call__(self, point: Point, *, is_baseline: bool) -> Planned:
         """Return what the network of a point is. One that has no plan is its own; its trial then says why."""
         blocks = pruning.plan_blocks(self.groups, point)
         try:
-            parts = [
-                self._part(blocks, label, *of_part(point, label).items(), is_baseline=is_baseline)
+            parts = {
+                label: self._part(blocks, label, *of_part(point, label).items(), is_baseline=is_baseline)
                 for label in self.study.experiment.pruners
-            ]
+            }
         except PruningError:
             return Planned(json.dumps(dict(point), sort_keys=True), ())
-        plan = tuple(itertools.chain(blocks, *parts))
-        return Planned(_digest(plan, point), tuple(plan))
+        plan = tuple(itertools.chain(blocks, *parts.values()))
+        gone = [label for label, part in parts.items() if left_out(blocks) and not part]
+        inactive = frozenset(f"{label}.{name}" for label in gone for name in self.groups[label].parameters())
+        return Planned(_digest(plan, point), plan, inactive)
 
     def digest(self, record: Record) -> str:
         """Return the digest of the network of a trial that has ended; its record holds the plan, once it was made."""
@@ -157,9 +161,9 @@ class Planner:
     def _make_part(self, blocks: Plan, label: str, *asked: tuple[str, Value], is_baseline: bool) -> Plan:
         """Return the plan of one group of weights without some blocks; other such groups have nothing to do with it."""
         point = {f"{label}.{name}": value for name, value in asked}
-        network, coupled = self._shortened(blocks)
+        left = self._shortened(blocks)
         granularity = _granularity(self.study, is_baseline=is_baseline)
-        return pruning.plan_slices(network, self.groups, point, coupled, granularity, self.study.basis)
+        return pruning.plan_slices(self.unpruned, left, self.groups, point, granularity, self.study.basis)
 
 
 def _digest(plan: Plan, point: Point) -> str:
@@ -217,8 +221,7 @@ def run_trial(
     if checkpoint:
         run.go_on(Checkpoint.from_bytes(checkpoint))  # which was reported
     else:
-        run.evaluate()
-        run.measure("pruned", remember=pruning.digest(plan))
+        run.evaluate_and_measure(pruning.digest(plan))
         run.decide()
         if not run.is_over:
             yield run.report()
@@ -306,13 +309,34 @@ class _UnderWay:
             entry = EpochEntry(**asdict(epoch), metrics=_accuracy(evaluation))
             self.record = replace(self.record, epoch=epoch.epoch, curve=(*self.record.curve, entry))
 
-    def measure(self, stage: str, remember: str | None = None) -> None:
-        """Export the network and have it measured on the device."""
+    def evaluate_and_measure(self, remember: str) -> None:
+        """Classify with the pruned network while the device, which is not this process's, measures it."""
+        onnx = self._export()
+        with ThreadPoolExecutor(1) as elsewhere:
+            asked = elsewhere.submit(self.device.measure, onnx, remember)
+            started = time.perf_counter()
+            self.evaluate()
+            meanwhile_s = time.perf_counter() - started
+            answer = asked.result()
+        self._note("pruned", onnx, answer, meanwhile_s)
+
+    def measure(self, stage: str) -> None:
+        """Have the network measured on the device."""
+        onnx = self._export()
+        self._note(stage, onnx, self.device.measure(onnx))
+
+    def _export(self) -> bytes:
         with self.clock.stage("export"):
-            onnx = onnx_export.to_onnx(self.network, self.study.input_shape)
-        answer = self.device.measure(onnx, remember)
-        self.clock.spend("queue", answer.queue_s)
-        self.clock.spend("measure", answer.measure_s)
+            return onnx_export.to_onnx(self.network, self.study.input_shape)
+
+    def _note(self, stage: str, onnx: bytes, answer: Measured, meanwhile_s: float = 0.0) -> None:
+        """Record what the device says of the network.
+
+        Args:
+            meanwhile_s: Seconds for which the trial did something else than wait for it.
+        """
+        self.clock.spend("queue", max(0.0, answer.queue_s - meanwhile_s))
+        self.clock.spend("measure", max(0.0, answer.measure_s - max(0.0, meanwhile_s - answer.queue_s)))
         measurement = answer.measurement
         if self.is_unpruned and self.record.trial:
             measurement = measurement.of_reference()  # its layers are those of the unpruned network, trained or not

@@ -74,6 +74,7 @@ def test_a_network_is_inspected_and_the_proposed_experiment_runs_to_a_table(
         (["resnet57_cifar", *DATA], "model: must be one of resnet20_cifar"),
         ([RESIDUAL, "--data=nowhere"], "nowhere: "),
         ([RESIDUAL, *DATA, "--device=NOPE"], "'NOPE'"),
+        ([RESIDUAL, *DATA, "--device-python=nowhere"], "nowhere"),
         ([RESIDUAL, *DATA, "--weights=nowhere.pt"], "nowhere.pt: weights must be a file or a URL"),
         (["tests.inspect.networks:attends", *DATA], "transformers cannot be pruned so"),
         (["tests.inspect.networks:linear", *DATA], "model: something of the network must be removable, but nothing"),
@@ -109,7 +110,8 @@ def test_a_network_that_guesses_is_refused(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_formula_in_place_of_a_device_is_inspected_and_has_no_layers(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([RESIDUAL, *DATA, "--device=fake"]) == 0
+    assert main([RESIDUAL, *DATA, "--device=fake", f"--device-python={sys.executable}"]) == 0
     said = capsys.readouterr().out
     assert "Written: residual_on_digits.py" in said
-    assert load_experiment(Path("residual_on_digits.py")).benchmark.device == "fake"
+    settings = load_experiment(Path("residual_on_digits.py")).benchmark
+    assert (settings.device, settings.python) == ("fake", sys.executable)

@@ -52,6 +52,23 @@ def test_main_leaves_the_study_its_own_page_when_it_is_asked_for_another_objecti
     assert "maximise top1" in Path(study, "report_by_objective.html").read_text()
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "front of latency_ratio and top1 where top1 >= unpruned - 20",
+        "0.6 * latency_ratio + 0.4 * top1",
+        "minimise latency_ratio where top1 >= unpruned - 20",
+    ],
+)
+def test_main_reports_a_study_of_any_kind_of_target(study: str, target: str) -> None:
+    run = json.loads(Path(study, "run.json").read_text())
+    run["identity"]["target"] = target
+    Path(study, "run.json").write_text(json.dumps(run))
+    assert main([study]) == 0
+    assert target.replace(">", "&gt;") in Path(study, "report.html").read_text()
+    assert main([study, "--objective=front of parameters and top1"]) == 0
+
+
 def test_main_says_that_a_study_was_simulated(study: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = json.loads(Path(study, "run.json").read_text())
     Path(study, "run.json").write_text(json.dumps({**run, "simulated": True}))

@@ -18,7 +18,7 @@ from edge_tune.parameters import Parameter, Point
 from edge_tune.records.endings import GATE
 from edge_tune.records.fronts import front_numbers
 from edge_tune.records.results import Record
-from edge_tune.search.coding import Coding, Costs, Floats
+from edge_tune.search.coding import Coding, Columns, Costs, Floats
 from edge_tune.search.latency_model import CostModel, Observed, fit
 from edge_tune.search.suggesters.protocol import Outcome, Problem
 from edge_tune.search.surrogate import Surrogate, area_improvement, improvement
@@ -55,6 +55,7 @@ class _Told:
 
     point: Point
     metrics: Mapping[str, float]
+    is_baseline: bool = False
     trained: bool = False
     diverged: bool = False
     is_met: bool = False
@@ -97,7 +98,7 @@ class LatencyAware:
             self.suggested.add(outcome.trial)
         record = outcome.record
         if record is None:
-            self.told.setdefault(outcome.trial, _Told(dict(point), {}))
+            self.told.setdefault(outcome.trial, _Told(dict(point), {}, is_baseline=outcome.is_baseline))
             return
         before = self.told.get(outcome.trial)
         if outcome.has_failed:
@@ -109,6 +110,7 @@ class LatencyAware:
             self.told[outcome.trial] = _Told(
                 dict(point),
                 metrics,
+                is_baseline=outcome.is_baseline,
                 trained=record.status == "finished" or record.stopped_by == "hopeless" or _was_trained(record),
                 diverged=record.diverged,
                 is_met=outcome.score is not None and outcome.score.rank == 0,
@@ -166,6 +168,10 @@ def _changed(units: Floats, generator: np.random.Generator) -> Floats:
     return np.where(which, np.where(generator.random(units.shape) < 0.1, anew, moved), units)
 
 
+def _columns(coding: Coding, told: Sequence[_Told]) -> Columns:
+    return coding.columns([one.point for one in told], [one.is_baseline for one in told])
+
+
 class _Models:
     """What is expected of points, from the trials that have ended; what runs is believed to come as expected."""
 
@@ -180,7 +186,7 @@ class _Models:
         self.coding, self.objective = coding, problem.experiment.objective
         self.baselines = problem.scorer.baselines
         self.known, self.learned = known, learned
-        columns = coding.columns([one.point for one in known])
+        columns = _columns(coding, known)
         self.units, self.inputs = coding.units(columns), coding.inputs(columns)
         self.costs = coding.costs(columns)
         self.surrogates = {
@@ -190,7 +196,7 @@ class _Models:
         self.met = [dict(one.metrics) for one in known if one.is_met]
         self.taken = {tuple(row) for row in np.round(self.inputs, 6)}
         if running:
-            self._believe(coding.columns([one.point for one in running]))
+            self._believe(_columns(coding, running))
 
     @property
     def terms(self) -> str:
@@ -223,7 +229,7 @@ class _Models:
             order.sort(key=lambda place: (not self.known[place].is_met, numbers[place]))
         return self.units[order[:most]]
 
-    def _believe(self, columns: Mapping[str, Floats]) -> None:
+    def _believe(self, columns: Columns) -> None:
         """Take what runs for what is expected of it, so that others are tried beside it."""
         inputs = self.coding.inputs(columns)
         expected = self._expected(inputs, self.coding.costs(columns))
@@ -246,6 +252,10 @@ class _Models:
         values = np.array([one.metrics[metric] for one in self.known])
         ratio = RATIO_OF.get(metric, metric)
         unpruned = self.baselines.get(UNPRUNED, {})
+        if metric in LARGER_IS_BETTER:  # images a second: what an image takes follows from what stays
+            own = unpruned.get(metric)
+            model = fit(Observed(self.costs, 1 / values, unpruned=1 / own if own else None))
+            return replace(model, predict=lambda costs: 1 / np.maximum(model.predict(costs), 1e-12))
         if ratio == metric or ratio not in unpruned or any(ratio not in one.metrics for one in self.known):
             counters = None
             if metric == "latency_ratio":
