@@ -78,7 +78,7 @@ class Record:
         stopped_by: The rule that stopped it: "hopeless", "asha", "predicted", "time_limit", "gate"; a newer version may
             know others.
         audit: What would have ended it, had it not been drawn to be trained all the same.
-        paused: What had paused it each time before it was continued; `attempts` counts from the last time on.
+        paused: What had paused it each time before it was continued; `attempts` leaves these beginnings out.
         same_as: The trial whose network this one's point gives, and whose record it took over; None if it ran itself.
         attempts: How often it began: more than once if its process, or the study, was lost meanwhile.
         reason: Why it was stopped or failed, for a person.

@@ -19,6 +19,7 @@ from edge_tune.errors import BenchmarkError, EdgeTuneError, ExperimentError, Stu
 from edge_tune.experiment import AUTO, Asha, Benchmark, Experiment, Predicted
 from edge_tune.files import write_atomically
 from edge_tune.loading import as_json, identity, parameters_as_json
+from edge_tune.metrics import TRAINED
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
 from edge_tune.networks.training import training_recipe
@@ -513,6 +514,8 @@ class _Session:
                 f"Of the trials that ASHA or the prediction pauses, the {KEPT} that promise most keep their "
                 f"checkpoint: --resume --promote N continues N of them."
             )
+        if experiment.rule(Predicted) and not TRAINED & set(experiment.objective.metrics):
+            self.say("The prediction pauses nothing: the target speaks of no figure that retraining changes.")
         asha = experiment.rule(Asha)
         if asha and asha.grace_epochs >= experiment.retraining.epochs:
             self.say(
