@@ -485,26 +485,64 @@ def _number_problems(name: str, value: object) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Asha:
-    """Stop a trial whose `goal` is outside the best 1/reduction_factor at its rung.
+    """Stop a trial that is outside the best 1/reduction_factor of those that came to its rung.
 
     Rungs stand at grace_epochs * reduction_factor ** k epochs of retraining.
+
+    Attributes:
+        goal: What trials of a rung are compared by. None: the study's objective, as the trials are at that epoch, or,
+            once enough have finished, as they are expected to end: first those that meet the conditions, by the goal,
+            then the others by how far they miss them. Of a front, those that no other one beats in both metrics come
+            first, and of these those that add most area to it.
+        audit: The share of the trials that it would stop, drawn by their numbers, which are trained to their end all
+            the same, so that the report can say what stopping the others has cost. 0 <= audit < 1.
 
     Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934.
     """
 
-    goal: Goal
+    goal: Goal | None = None
     _: KW_ONLY
     grace_epochs: int = 1
     reduction_factor: int = 3
+    audit: float = 0.0
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with this rule."""
         if isinstance(self.goal, Goal):
             yield from self.goal.problems()
-        else:
-            yield f"goal must be Minimise(metric) or Maximise(metric), but got {self.goal!r}."
+        elif self.goal is not None:
+            yield f"goal must be Minimise(metric), Maximise(metric) or None, but got {self.goal!r}."
         yield from _at_least("grace_epochs", self.grace_epochs, 1)
         yield from _at_least("reduction_factor", self.reduction_factor, 2)
+        yield from _audit_problems(self.audit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """Pause a trial that is predicted not to reach the objective.
+
+    The accuracy that it will end with is predicted from what is known of it, right after pruning and after each epoch,
+    by a regression over the study's own finished trials; nothing is predicted before 10 have finished. A trial is
+    paused if even the most that it can end with, by this confidence, breaks a condition, or is no better than the best
+    so far, or than the front.
+
+    Attributes:
+        confidence: With which the final accuracy lies below the bound that a trial is judged by, 0.5 <= confidence < 1.
+            A confidence above 0.9 takes more than 10 finished trials: n / (n + 1) of n can be had.
+        audit: The share of the trials that it would pause, drawn by their numbers, which are trained to their end all
+            the same: by them the report says how often the prediction was wrong. 0 <= audit < 1.
+
+    Source: edge_tune/search/prediction.py.
+    """
+
+    confidence: float = 0.9
+    audit: float = 0.1
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with this rule."""
+        if not (is_number(self.confidence) and 0.5 <= self.confidence < 1):
+            yield f"confidence must hold 0.5 <= confidence < 1, but got {self.confidence!r}."
+        yield from _audit_problems(self.audit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -587,7 +625,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Search:
-    """How the next point is chosen, and how many.
+    """How the next point is chosen, how many, and what they may cost.
 
     Attributes:
         method: "hyperopt" (tree-structured Parzen estimators), "random", "grid" (the product of all values; each
@@ -595,7 +633,10 @@ class Search:
             Gaussian process, and that point is tried of which most is expected), or a sampler of your own as
             "package.module:name".
         trials: Networks to try, besides the baselines. A point that gives a network which was tried takes its record
-            over, and is not counted.
+            over, and is not counted. None: as many as the epochs afford.
+        epochs: Of retraining that all trials may take together, besides the baselines, over all sessions: another
+            trial begins only if it can come to its end. What is left when there is no other to begin is spent on
+            paused trials, those first that promise most. None: no limit.
         seed: Of the suggestions, the validation split and the retraining.
         max_concurrent_trials: At most so many at once; None: as many as the CPUs allow.
         cpus_per_trial: Cores, and threads, of one trial.
@@ -611,7 +652,8 @@ class Search:
 
     method: str
     _: KW_ONLY
-    trials: int = field(metadata=MAY_CHANGE)
+    trials: int | None = field(default=None, metadata=MAY_CHANGE)
+    epochs: int | None = field(default=None, metadata=MAY_CHANGE)
     seed: int = 0
     max_concurrent_trials: int | None = field(default=None, metadata=MAY_CHANGE)
     cpus_per_trial: int = field(default=1, metadata=MAY_CHANGE)
@@ -624,7 +666,11 @@ class Search:
         """Yield what is wrong with this search."""
         if not (isinstance(self.method, str) and (self.method in METHODS or IMPORTABLE.fullmatch(self.method))):
             yield f"method must be one of {list(METHODS)} or 'package.module:name', but got {self.method!r}."
-        yield from _at_least("trials", self.trials, 1)
+        if self.trials is None and self.epochs is None:
+            yield "trials or epochs must say how long to search, but got neither; give one of them."
+        for name in ("trials", "epochs"):
+            if getattr(self, name) is not None:
+                yield from _at_least(name, getattr(self, name), 1)
         yield from _at_least("seed", self.seed, 0)
         if isinstance(self.seed, int) and self.seed > MAX_SEED:
             yield f"seed must be at most {MAX_SEED}, but got {self.seed}."
@@ -682,8 +728,8 @@ class Data:
             yield f"horizontal_flip must be True, False or None, but got {self.horizontal_flip!r}."
 
 
-StoppingRule = Asha | Hopeless
-Rule = TypeVar("Rule", Asha, Hopeless)
+StoppingRule = Asha | Hopeless | Predicted
+Rule = TypeVar("Rule", Asha, Hopeless, Predicted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -806,6 +852,13 @@ class Experiment:
         return self.point(self.baselines[name]) if name in self.baselines else {}
 
     @property
+    def planned_trials(self) -> int:
+        """How many networks a study tries besides the baselines, if each is trained to its end."""
+        search, a_trial = self.search, self.retraining.epochs
+        afforded = max(1, search.epochs // a_trial) if search.epochs and a_trial else None
+        return min(number for number in (search.trials, afforded) if number is not None)
+
+    @property
     def _has_one_recipe(self) -> bool:
         recipe = self.retraining
         return isinstance(recipe, Retraining) and recipe.epochs != 0 and not recipe.parameters()
@@ -848,10 +901,11 @@ class Experiment:
                 )
         elif self.training is not None:
             yield f"training: must be a Retraining or None, but got {self.training!r}."
+        yield from self._budget_problems()
         if isinstance(self.stopping, tuple):
             yield from self._stopping_problems()
         else:
-            yield f"stopping: must be a list of Asha and Hopeless rules, but got {self.stopping!r}."
+            yield f"stopping: must be a list of Asha, Hopeless and Predicted rules, but got {self.stopping!r}."
         if not isinstance(self.baselines, Mapping):
             yield f"baselines: must be a dict of name -> label -> sparsity, but got {self.baselines!r}."
         sound = isinstance(self.retraining, Retraining) and not any(self.retraining.problems())
@@ -860,6 +914,16 @@ class Experiment:
         if isinstance(self.baselines, Mapping) and isinstance(self.pruner_groups, Mapping):
             yield from self._baseline_problems()
         yield from _one_of("keep_weights", self.keep_weights, get_args(KeepWeights))
+
+    def _budget_problems(self) -> Iterator[str]:
+        if not (isinstance(self.search, Search) and isinstance(self.retraining, Retraining)):
+            return
+        budget, a_trial = self.search.epochs, self.retraining.epochs
+        if isinstance(budget, int) and isinstance(a_trial, int) and budget >= 1 and not 0 < a_trial <= budget:
+            if a_trial:
+                yield f"search: epochs must be those of one trial at least, {a_trial}, but got {budget}."
+            else:
+                yield f"search: epochs must be left out where nothing is retrained, but got {budget}; give trials."
 
     def _target_problems(self) -> Iterator[str]:
         if not isinstance(self.target, Goal | str):
@@ -925,10 +989,10 @@ class Experiment:
 
     def _stopping_problems(self) -> Iterator[str]:
         for rule in self.stopping:
-            if isinstance(rule, Asha | Hopeless):
+            if isinstance(rule, StoppingRule):
                 yield from _within(f"stopping, {type(rule).__name__}", rule.problems())
             else:
-                yield f"stopping: must list Asha and Hopeless rules, but got {rule!r}."
+                yield f"stopping: must list Asha, Hopeless and Predicted rules, but got {rule!r}."
         if len({type(rule) for rule in self.stopping}) < len(self.stopping):
             yield f"stopping: must hold at most one rule of a kind, but got {list(self.stopping)!r}."
 
@@ -1043,6 +1107,11 @@ def _names(name: str, value: object, known: Sequence[str]) -> Iterator[str]:
 def _text(name: str, value: object, what: str) -> Iterator[str]:
     if not (isinstance(value, str) and value):
         yield f"{name} must be {what}, but got {'an empty text' if value == '' else repr(value)}."
+
+
+def _audit_problems(audit: object) -> Iterator[str]:
+    if not (is_number(audit) and 0 <= audit < 1):  # type: ignore[operator]
+        yield f"audit must hold 0 <= audit < 1, but got {audit!r}."
 
 
 def _gamma_problems(gamma: object) -> Iterator[str]:

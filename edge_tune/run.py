@@ -63,6 +63,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="trained weights (state_dict); without any, the network is trained first",
     )
     parser.add_argument("--trials", type=int, metavar="N", help="networks to try, besides the baselines")
+    parser.add_argument(
+        "--epoch-budget",
+        type=int,
+        metavar="N",
+        help="epochs of retraining that all trials may take together, over all sessions; what is left when there is no "
+        "other to begin continues paused ones",
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of retraining of each trial; 0 for none")
     parser.add_argument(
         "--device",
@@ -125,12 +132,20 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="resume the study in --results, or the newest of this name"
     )
+    parser.add_argument(
+        "--promote",
+        type=_positive,
+        metavar="N",
+        help="with --resume: continue the N trials that promise most of those that ASHA or the prediction has paused",
+    )
     return parser
 
 
 def _main(words: Sequence[str], program: str) -> int:
     given = _parser(program).parse_args(words)
     experiment = _with_options(load_experiment(given.experiment), given)
+    if given.promote and not given.resume:
+        raise ExperimentError("--promote: continues trials of a study that was run before; give --resume as well.")
     results = Results(_results_folder(given))
     _check_folder(results, resume=given.resume)
     # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
@@ -157,7 +172,7 @@ def _run(words: Sequence[str], given: argparse.Namespace, experiment: Experiment
 
     about = replace(_about(words, given, experiment), versions=versions())
     source = _without_secrets(given.experiment.read_bytes(), experiment)
-    verdict = session.run(experiment, results, about, source, say, given.simulate)
+    verdict = session.run(experiment, results, about, source, say, given.simulate, given.promote)
     say("")
     say(console.verdict_table(verdict))
     for line in (*console.verdict_lines(verdict), *_places(results)):
@@ -189,6 +204,7 @@ def _with_options(experiment: Experiment, given: argparse.Namespace) -> Experime
         "search": _replaced(
             experiment.search,
             trials=given.trials,
+            epochs=given.epoch_budget,
             seed=given.seed,
             gpus_per_trial=given.gpus_per_trial,
             time_budget_s=given.time_budget,
@@ -212,6 +228,14 @@ def _seconds(text: str) -> float:
     if unit not in UNITS_S or not number.replace(".", "", 1).isdigit() or not float(number):
         raise argparse.ArgumentTypeError(f"must be a time such as 8h, 90m or 300s, but got {text!r}")
     return float(number) * UNITS_S[unit]
+
+
+def _positive(text: str) -> int:
+    """Return a whole number of at least 1."""
+    with suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text!r}")
 
 
 def _epoch_seconds(text: str) -> float:
@@ -304,7 +328,7 @@ def _tool(name: str) -> str:
 
 
 def _is_option(name: str, value: object) -> bool:
-    return value is not None and name not in ("experiment", "results", "resume")
+    return value is not None and name not in ("experiment", "results", "resume", "promote")
 
 
 def _places(results: Results) -> list[str]:

@@ -286,7 +286,7 @@ def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> Non
             r"0 < gamma <= 1, but got 'x'",
         ),
         ({"training": 3}, r"training: must be a Retraining or None, but got 3"),
-        ({"stopping": None}, r"stopping: must be a list of Asha and Hopeless rules, but got None"),
+        ({"stopping": None}, r"stopping: must be a list of Asha, Hopeless and Predicted rules, but got None"),
         (
             {"search": et.Search("random", trials=3, seed=2**32)},
             r"search: seed must be at most 4294967295, but got 4294967296",

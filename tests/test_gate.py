@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.tune.schedulers import FIFOScheduler
 
 from edge_tune.objective_text import parse
 from edge_tune.records.endings import GATE
@@ -17,7 +16,8 @@ from edge_tune.records.results import Record, Report, Results
 from edge_tune.records.scoring import Scorer
 from edge_tune.run import main
 from edge_tune.search.gate import Gate
-from edge_tune.search.stopping import GateStopper, StudyLimits
+from edge_tune.search.rules import Rules
+from edge_tune.search.stopping import StudyLimits
 from edge_tune.search.trainable import as_result
 from edge_tune.search.tune import Recorder
 from tests.searching import searching, study
@@ -133,8 +133,8 @@ class Hearing(Heard):
 
 def test_trial_that_is_ended_leaves_a_record_with_the_rule_and_the_reason() -> None:
     one = study(target="minimise latency_ratio where top1 >= 80", baselines={})
-    stopper, heard, searcher = GateStopper(Gate(one.objective)), Hearing(), searching(one)
-    recorder = Recorder(one, searcher, FIFOScheduler(), stopper, StudyLimits(None, 10), heard)
+    rules, heard, searcher = Rules(one), Hearing(), searching(one)
+    recorder = Recorder(one, searcher, rules, StudyLimits(None, 10), heard)
     stops = []
     for name, ratio, top1 in (("a", 0.5, 70.0), ("b", 0.6, 90.0), ("c", 0.7, 90.0), ("d", 0.55, 90.0)):
         config: Any = searcher.suggest(name)
@@ -142,7 +142,7 @@ def test_trial_that_is_ended_leaves_a_record_with_the_rule_and_the_reason() -> N
         begun = record(config["trial"], ratio, top1, status="running", point=config["point"])
         for report in (begun, replace(begun, status="finished", epoch=1)):
             result = as_result(Report(report))
-            stops.append(stopper(name, result))
+            stops.append(rules.gate(name, result))
             recorder.on_trial_result(1, [trial], trial, result)
             if stops[-1]:
                 break

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError
-from ray.tune.schedulers import FIFOScheduler
 
 import edge_tune as et
 from edge_tune.errors import BenchmarkError, RetrainingError
 from edge_tune.records.results import Record, Report
 from edge_tune.search import trainable
-from edge_tune.search.gate import Gate
-from edge_tune.search.stopping import GateStopper, StudyLimits
+from edge_tune.search.rules import Rules
+from edge_tune.search.stopping import StudyLimits
 from edge_tune.search.tune import Recorder
 from tests.asked import asked
 from tests.networks import experiment
@@ -48,11 +47,6 @@ class Heard:
         self.ends.append(f"{record.status}: {record.reason}")
 
 
-def ungated(one: et.Experiment) -> GateStopper:
-    """A gate that knows of no trial."""
-    return GateStopper(Gate(one.objective))
-
-
 LOST = ObjectLostError("ab", None, "")
 NO_STICK = BenchmarkError("no stick.")
 
@@ -80,9 +74,7 @@ def test_what_ray_lost_is_run_again_and_what_a_trial_raised_is_its_end(
     config = searcher.suggest("ray")
     (tmp_path / "error.pkl").write_bytes(cloudpickle.dumps(error))
     trial: Any = SimpleNamespace(trial_id="ray", config=config, pickled_error_file=str(tmp_path / "error.pkl"))
-    Recorder(one, searcher, FIFOScheduler(), ungated(one), StudyLimits(None, 10), heard).on_trial_error(
-        1, [trial], trial
-    )
+    Recorder(one, searcher, Rules(one), StudyLimits(None, 10), heard).on_trial_error(1, [trial], trial)
     assert heard.ends == [end]
     following = searcher.suggest("next")
     assert isinstance(following, dict)
@@ -96,7 +88,7 @@ def test_trials_that_diverge_end_no_study_whose_recipe_is_searched_once_another_
     lr = et.LogUniform(0.01, 100.0) if searched else 0.1
     one, heard = study(baselines={}, retraining=et.Retraining(epochs=1, lr=lr)), Heard()
     searcher, limits = searching(one), StudyLimits(None, 10)
-    recorder = Recorder(one, searcher, FIFOScheduler(), ungated(one), limits, heard)
+    recorder = Recorder(one, searcher, Rules(one), limits, heard)
     (tmp_path / "error.pkl").write_bytes(cloudpickle.dumps(raised(RetrainingError("the loss is nan."))))
 
     def fail() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from edge_tune.display import console
 from edge_tune.loading import objective_from_json
 from edge_tune.parameters import Choice, Parameter, from_json
-from edge_tune.records.entries import GroupEntry, Run
+from edge_tune.records.entries import GroupEntry, Run, SearchEntry
 from edge_tune.records.verdict import Verdict
 from edge_tune.wording import counted
 
@@ -22,7 +22,7 @@ def study_card(name: str, run: Run, verdict: Verdict | None) -> str:
         [console.SIMULATED] if run.simulated else [],
         [
             f"{what.model} on {what.dataset.name}: {objective_from_json(what.target).text}, "
-            f"{counted(search.trials, 'trial')} ({search.method}), "
+            f"{_how_many(search)} ({search.method}), "
             f"{counted(what.retraining.epochs, 'epoch')} of retraining."
         ],
         _table(*zip(*console.verdict_cells(verdict), strict=True))
@@ -34,6 +34,14 @@ def study_card(name: str, run: Run, verdict: Verdict | None) -> str:
         list(_again(run)),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _how_many(search: SearchEntry) -> str:
+    limits = [
+        *([counted(search.trials, "trial")] if search.trials else []),
+        *([f"{counted(search.epochs, 'epoch')} in all"] if search.epochs else []),
+    ]
+    return " or ".join(limits) or "trials"
 
 
 def _groups(groups: Mapping[str, GroupEntry]) -> list[str]:

@@ -7,7 +7,7 @@ from edge_tune.experiment import Experiment
 from edge_tune.metrics import WITHOUT_DEVICE
 from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED, Objective
 from edge_tune.parameters import Point, of_part
-from edge_tune.records.endings import GATE, REPEAT
+from edge_tune.records.endings import GATE, PREDICTED, REPEAT
 from edge_tune.records.ranking import Standing, last_measurement
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Row, Verdict
@@ -91,14 +91,30 @@ def _ending(record: Record, objective: Objective) -> str:
     return f"{ending}: {figures}"
 
 
-def progress_line(standing: Standing, *, total: int, running: int, seconds_left: float | None) -> str:
-    """Return one line on how far the study is."""
-    parts = [f"[{standing.ended}/{total} done, {running} running, {standing.hopeless} hopeless"]
+def progress_line(
+    standing: Standing,
+    *,
+    total: int | None,
+    running: int,
+    seconds_left: float | None,
+    epochs_left: tuple[int, int] | None = None,
+) -> str:
+    """Return one line on how far the study is.
+
+    Args:
+        total: Trials in all, if that is known.
+        epochs_left: Of the study's budget, and that budget.
+    """
+    done = f"{standing.ended}" if total is None else f"{standing.ended}/{total}"
+    parts = [f"[{done} done, {running} running, {standing.hopeless} hopeless"]
     if standing.gated:
         parts.append(f"{standing.gated} not trained")
     if standing.repeats:
         parts.append(f"{standing.repeats} repeated")
     parts.append(_best_so_far(standing))
+    if epochs_left is not None:
+        left, budget = epochs_left
+        parts.append(f"{left:,} of {budget:,} epochs left")
     if seconds_left is not None:
         parts.append(f"about {duration(seconds_left)} left")
     return ", ".join(parts) + "]"
@@ -140,11 +156,13 @@ def verdict_lines(verdict: Verdict) -> list[str]:
             lines.append(f"{len(better)} of {trials} {beat} {name} in both latency and val_top1.")
     lines += cost_line(verdict)
     counts = verdict.endings
+    paused = f"{counts[PREDICTED]} paused by the prediction, " if counts.get(PREDICTED) else ""
     late = f"{counts['time_limit']} stopped by their time limit, " if counts.get("time_limit") else ""
     lines.append(
         f"Trials: {counts['finished']} finished, {counts['hopeless']} stopped as hopeless, "
-        f"{counts['asha']} stopped by ASHA, {late}{counts['failed']} failed."
+        f"{counts['asha']} stopped by ASHA, {paused}{late}{counts['failed']} failed."
     )
+    lines += [account.text for account in verdict.accounts if account.rule != GATE]
     lines += gate_line(counts.get(GATE, 0), verdict.epochs_saved)
     lines += repeats_line(counts.get(REPEAT, 0))
     lines += failure_lines(verdict)

@@ -7,6 +7,7 @@ IN_WORDS = {
     "collapsed": "finished, but no better than chance",
     "hopeless": "stopped as hopeless",
     "asha": "stopped by ASHA",
+    "predicted": "paused by the prediction",
     "time_limit": "stopped by its time limit",
     "gate": "not trained, since it could not become the best",
     "failed": "failed",
@@ -16,7 +17,13 @@ IN_WORDS = {
 GATE = "gate"
 """The rule that ends a trial which cannot become the best, whatever its training does."""
 
-RULES = ("hopeless", "asha", "time_limit", GATE)
+PREDICTED = "predicted"
+"""The rule that pauses a trial which is predicted not to reach the objective."""
+
+PAUSES = ("asha", PREDICTED)
+"""The rules that pause trials: these may be continued later."""
+
+RULES = ("hopeless", "asha", PREDICTED, "time_limit", GATE)
 """Those of the ways that are rules which stop a trial, as `Record.stopped_by` has them."""
 
 REPEAT = "repeat"

@@ -349,7 +349,8 @@ class SearchEntry:
     """How points are chosen, and how many."""
 
     method: str = ""
-    trials: Count = 0
+    trials: Count | None = None
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,6 @@ class Standing:
     """What a study has come to so far. What adding a record costs does not grow with the study.
 
     Attributes:
-        ended: Networks whose trials have ended, baselines included but for the unpruned network.
         hopeless: How many of them were stopped as hopeless.
         gated: How many of them the gate did not train.
         repeats: Trials that took the record of an equal network over.
@@ -97,7 +96,8 @@ class Standing:
     def __init__(self, objective: Objective, records: Iterable[Record] = (), keep: KeepWeights = "front") -> None:
         self.scorer = Scorer(objective)
         self.keep = keep
-        self.ended = self.hopeless = self.gated = self.repeats = 0
+        self.hopeless = self.gated = self.repeats = 0
+        self._ended: set[int] = set()
         self.best: Record | None = None
         self.nearest: Record | None = None
         self._baselines: list[Record] = []
@@ -108,6 +108,11 @@ class Standing:
         self._front = Front(self._own_front or FRONT)
         for record in records:
             self.add(record)
+
+    @property
+    def ended(self) -> int:
+        """How many networks' trials have ended, baselines included but for the unpruned network."""
+        return len(self._ended)
 
     def add(self, record: Record) -> list[Record]:
         """Take a record into account. Returns those whose weights are not kept from now on; itself, if its are not."""
@@ -154,7 +159,8 @@ class Standing:
         if record.same_as is not None:
             self.repeats += 1
             return
-        self.ended += record.trial > 0
+        if record.trial > 0:
+            self._ended.add(record.trial)  # again, if it was continued
         self.hopeless += record.stopped_by == "hopeless"
         self.gated += record.stopped_by == GATE
 

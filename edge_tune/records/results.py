@@ -3,6 +3,7 @@
 trials.jsonl      one finished, stopped or failed trial a line
 baselines.jsonl   the unpruned network and the known schedules, same form
 started.jsonl     the points that trials began with, so that a resumed study runs them again
+promoted.jsonl    the paused trials that were continued; each has another line in trials.jsonl then, which counts
 run.json          what was run: experiment, versions, device, seed, commit, command
 networks/         weights of the finished trials worth keeping
 checkpoints/      what the trials under way go on from if they are interrupted
@@ -17,7 +18,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,7 @@ OWN = frozenset(
         "trials.jsonl",
         "baselines.jsonl",
         "started.jsonl",
+        "promoted.jsonl",
         "summary.json",
         "experiment.py",
         "unpruned.onnx",
@@ -56,6 +58,15 @@ OWN = frozenset(
 Status = Literal["running", "finished", "stopped", "failed"]
 
 
+@dataclass(frozen=True)
+class Stop:
+    """That a rule would end a trial, or has paused it: after which epoch, and why, for a person."""
+
+    rule: str
+    epoch: Count
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """What is known of one trial.
@@ -64,8 +75,10 @@ class Record:
         trial: Number in the study; 0 is the unpruned network.
         baseline: Name of the known schedule this is, or None for a trial of the search.
         status: "running" only in what a trial reports on its way; never in a file.
-        stopped_by: The rule that stopped it: "hopeless", "asha", "time_limit", "gate"; a newer version may know
-            others.
+        stopped_by: The rule that stopped it: "hopeless", "asha", "predicted", "time_limit", "gate"; a newer version may
+            know others.
+        audit: What would have ended it, had it not been drawn to be trained all the same.
+        paused: What had paused it each time before it was continued; `attempts` leaves these beginnings out.
         same_as: The trial whose network this one's point gives, and whose record it took over; None if it ran itself.
         attempts: How often it began: more than once if its process, or the study, was lost meanwhile.
         reason: Why it was stopped or failed, for a person.
@@ -103,6 +116,8 @@ class Record:
     ended_at: str = ""
     attempts: Count = 1
     same_as: Count | None = None
+    audit: Stop | None = None
+    paused: Sequence[Stop] = ()
 
     @property
     def name(self) -> str:
@@ -124,6 +139,19 @@ class Record:
     def to_json(self) -> str:
         """Return one line of JSON; a metric that is not finite is refused."""
         return to_json(self)
+
+    def as_of(self, epoch: int) -> "Record":
+        """Return what was known of the trial after `epoch` epochs, at most those that it had.
+
+        Not every epoch measures everything: a metric is what it was last, and after the last epoch the record's own.
+        """
+        curve = [entry for entry in self.curve if entry.epoch <= epoch]
+        known: dict[str, Number] = dict(self.pruned)
+        for entry in curve:
+            known |= entry.metrics
+        if len(curve) == len(self.curve):
+            known |= self.metrics
+        return replace(self, epoch=curve[-1].epoch if curve else 0, curve=curve, metrics=known)
 
     @classmethod
     def from_entry(cls, entry: object) -> "Record":
@@ -155,6 +183,22 @@ class Started:
 
     @classmethod
     def from_entry(cls, entry: object) -> "Started":
+        """Return what a parsed line says.
+
+        Raises:
+            DamageError: It is another one.
+        """
+        return converted(entry, cls)
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """A line of promoted.jsonl: a paused trial is continued."""
+
+    trial: Count
+
+    @classmethod
+    def from_entry(cls, entry: object) -> "Promoted":
         """Return what a parsed line says.
 
         Raises:
@@ -374,6 +418,15 @@ class Results:
         """Note that a trial begins."""
         _append(self.folder / "started.jsonl", to_json(Started(trial, point)))
 
+    def add_promoted(self, trial: int) -> None:
+        """Note that a paused trial is continued: it is under way again until another record of it is added."""
+        _append(self.folder / "promoted.jsonl", to_json(Promoted(trial)))
+
+    def promoted(self) -> dict[int, Record]:
+        """Return number -> record of the paused trials that are under way again, as they were when they were paused."""
+        times = Counter(entry.trial for entry in self._promoted().parts)
+        return {record.trial: record for record in self.trials() if times[record.trial] > len(record.paused)}
+
     def trials(self) -> list[Record]:
         """Return the trials of the search that came to an end, by number."""
         return _by_number(self._records("trials.jsonl"))
@@ -384,12 +437,12 @@ class Results:
 
     def problems(self) -> list[str]:
         """Return a sentence for each line that is damaged, such as one that a crash left unfinished."""
-        files = (self._records("baselines.jsonl"), self._records("trials.jsonl"), self._started())
+        files = (self._records("baselines.jsonl"), self._records("trials.jsonl"), self._started(), self._promoted())
         return [problem for lines in files for problem in lines.problems]
 
     def unfinished(self) -> dict[int, Point]:
-        """Return number -> point of the trials that began and left no record."""
-        ended = {record.trial for record in (*self.trials(), *self.baselines())}
+        """Return number -> point of the trials that began and left no record, or none since they were continued."""
+        ended = {record.trial for record in (*self.trials(), *self.baselines())} - self.promoted().keys()
         return {entry.trial: dict(entry.point) for entry in self._started().parts if entry.trial not in ended}
 
     def attempts(self) -> dict[int, int]:
@@ -401,6 +454,9 @@ class Results:
 
     def _started(self) -> Lines[Started]:
         return read_lines(self.folder / "started.jsonl", Started.from_entry)
+
+    def _promoted(self) -> Lines[Promoted]:
+        return read_lines(self.folder / "promoted.jsonl", Promoted.from_entry)
 
     def checkpoint_file(self, trial: int) -> Path:
         """Return where the checkpoint of a trial is while it is under way."""

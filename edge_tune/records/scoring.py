@@ -94,6 +94,20 @@ class Scorer:
             found |= {record.trial: Score(0, place) for record, place in zip(able, ranked, strict=True)}
         return found
 
+    def order(self, metrics: Sequence[Metrics]) -> list[tuple[int, float]]:
+        """Return how networks with these metrics compare by the objective, the smaller the better, each as a key.
+
+        First come those that meet the conditions, by the objective's loss, or by their places on the front; then the
+        others, by how far they miss them. The scorer must be ready.
+        """
+        missed = [self.objective.shortfall(one, self.baselines) for one in metrics]
+        losses = [self.objective.loss(one, self.baselines) for one in metrics]
+        if isinstance(goal := self.objective.goal, FrontOf):
+            able = [nth for nth, shortfall in enumerate(missed) if not shortfall]
+            for nth, place in zip(able, places([goal.losses(metrics[nth]) for nth in able]), strict=True):
+                losses[nth] = place
+        return [(1, miss) if miss else (0, loss) for miss, loss in zip(missed, losses, strict=True)]
+
     def shown(self, metrics: Mapping[str, float]) -> float:
         """Return the figure that the objective looks at, in its own direction: a metric, or a hybrid's score."""
         return self.objective.figure(self.objective.loss(metrics, self.baselines))

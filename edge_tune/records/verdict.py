@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED
+from edge_tune.records.audit import Account, accounts
 from edge_tune.records.choosing import Ranking, ranking_line
 from edge_tune.records.endings import REPEAT
 from edge_tune.records.entries import Count, Evidence, Metrics, Ratio
@@ -55,6 +56,7 @@ class Verdict:
         endings: As `ranking.endings` counts them.
         front: The trials of the front that an objective asks for, as `Ranking.front` has them.
         epochs_saved: How many epochs of retraining the gate has saved.
+        accounts: What each rule that ends trials early has saved and cost.
         imprecise: A warning about the measurements, if one is due.
         failures: Reason -> how many trials failed for it, the most frequent first.
         objective: What came of an objective that is more than one metric, in a sentence.
@@ -67,6 +69,7 @@ class Verdict:
     endings: Mapping[str, int]
     front: Sequence[int] = ()
     epochs_saved: int = 0
+    accounts: Sequence[Account] = ()
     imprecise: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
     objective: str | None = None
@@ -119,6 +122,7 @@ def verdict_of(
         endings=endings(trials),
         front=[record.trial for record in ranking.front],
         epochs_saved=epochs_saved(trials, epochs),
+        accounts=accounts(ranking.objective, baselines, trials, epochs),
         imprecise=imprecise_line([*baselines, *trials]),
         failures=failures(trials),
         objective=None if ranking.objective.is_a_metric else ranking_line(ranking),

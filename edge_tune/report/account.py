@@ -1,13 +1,53 @@
-"""The sections on how it went: where the time went, in the study and in the network, every trial, how it was run."""
+"""The sections on how it went: what stopping early saved and cost, where the time went, every trial, how it was run."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 
+from edge_tune.records.audit import accounts
+from edge_tune.records.endings import GATE, ending_text
 from edge_tune.report import bars
 from edge_tune.report.blocks import Block, Html, Note, Plot, Table, Text
 from edge_tune.report.data import StudyData, number
 from edge_tune.report.timeline import IDLE, seconds_by_node, stages_of
+
+
+def stops(study: StudyData) -> list[Block]:
+    """Return what each rule that ends trials early has saved, and what that cost as far as trials were audited."""
+    if not study.scorer.is_ready:
+        return [Note("Left out: the baselines that the target compares with have not come to an end.")]
+    found = accounts(study.target, study.baselines, study.trials, study.settings.retraining.epochs)
+    if not found:
+        return [Note("Left out: no rule has ended a trial.")]
+    exact = "<small>none is needed: it is exact</small>"
+    rows = [
+        [
+            escape(ending_text(account.rule)),
+            f"{account.ended}",
+            f"{account.epochs_saved:,}",
+            f"{account.continued}",
+            exact if account.rule == GATE else f"{account.audited}",
+            f"{account.won}" if account.audited else "",
+            escape(account.false_rejects),
+        ]
+        for account in found
+    ]
+    head = [
+        "trials",
+        "how many",
+        "epochs saved",
+        "continued later",
+        "audited besides",
+        "of these would have won",
+        "false rejects",
+    ]
+    caption = (
+        "Of the trials that a rule has paused, those that were continued later are counted apart. An audited trial is "
+        "one that the rule would have ended, and that was drawn to be trained all the same. It would have won if it "
+        "was the best so far, or on the front, when it ended. In brackets, the 95 % interval (Wilson) of the share of "
+        "the rule's trials that would have."
+    )
+    return [Table("What stopping early saved and cost", caption, head, rows)]
 
 
 def time(study: StudyData) -> list[Block]:

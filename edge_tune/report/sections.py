@@ -51,6 +51,7 @@ def study_sections(study: StudyData, axes: Axes, first: int, place: int) -> list
         ("importance", "Which parameter matters", findings.importance(study)),
         ("retraining", "Before and after retraining", findings.retraining(study, axes, first)),
         ("ruined", "Ruined networks", findings.ruined(study)),
+        ("stops", "Stopped early", account.stops(study)),
         ("time", "Where the time went", account.time(study)),
         ("layers", "Time of each layer", account.layers(study)),
         ("trials", "All trials", account.trials(study, place)),

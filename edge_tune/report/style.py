@@ -80,6 +80,7 @@ ENDING_COLORS = {
     "collapsed": "muted",
     "hopeless": "muted",
     "asha": "faint",
+    "predicted": "faint",
     "time_limit": "grid",
     "gate": "grid",
     "failed": "ink",
@@ -93,6 +94,7 @@ MARKS = {  # of every way to end with figures; a trial that failed has none
     "collapsed": Mark("no better than chance", "x-thin-open", LIGHT["muted"]),
     "hopeless": Mark("stopped as hopeless", "x-thin-open", LIGHT["muted"]),
     "asha": Mark("stopped by ASHA", "circle-open", LIGHT["muted"]),
+    "predicted": Mark("paused", "diamond-open", LIGHT["muted"]),
     "time_limit": Mark("stopped by its time limit", OTHER_RULE, LIGHT["muted"]),
     "gate": Mark("not trained", "circle-open-dot", LIGHT["faint"]),
 }

@@ -59,6 +59,7 @@ class Networks:
     def end(self, record: Record) -> list[Repeat]:
         """Note how a trial ended. Returns those that waited for it."""
         digest = self._under_way.pop(record.trial)
+        self._ended.pop((digest, record.baseline is not None), None)  # as it was before it was continued
         self.know(record, digest)
         return self.waiting.pop(digest, [])
 

@@ -5,7 +5,7 @@ Records are the only state: a searcher that is given those of an earlier session
 
 import random
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,8 @@ from edge_tune.records.entries import left_out
 from edge_tune.records.results import Planned, Record
 from edge_tune.records.scoring import Score, Scorer
 from edge_tune.search import suggesters
+from edge_tune.search.budget import Budget
+from edge_tune.search.paused import Paused
 from edge_tune.search.points import count_points, random_point
 from edge_tune.search.repeats import Networks, Repeat
 from edge_tune.search.suggesters.protocol import Outcome, Problem
@@ -36,13 +38,20 @@ SKIPPED = 10_000
 """So many points in a row of a method that suggests each once, all of networks that were tried, end the search."""
 
 
-def count_trials(experiment: Experiment) -> int:
-    """Return how many networks a study tries, baselines included; a grid may have fewer points than asked."""
+def count_trials(experiment: Experiment) -> int | None:
+    """Return how many networks a study tries, baselines included; a grid may have fewer points than asked.
+
+    None: as many as its epochs afford.
+    """
+    if experiment.search.trials is None:
+        return None
     return len(experiment.baseline_names) + _count_searched(experiment)
 
 
 def _count_searched(experiment: Experiment) -> int:
-    trials = experiment.search.trials
+    """Return how many networks are tried at most: one for each epoch where the epochs alone are limited."""
+    trials = experiment.search.trials or experiment.search.epochs
+    assert trials is not None  # the experiment was checked
     if experiment.search.method == "grid":
         return min(trials, count_points(experiment.parameters) or trials)
     return trials
@@ -65,6 +74,8 @@ class Searcher(RaySearcher):
             compare with, too.
         unfinished: Number -> point of the trials that an earlier session began and did not end.
         attempts: Number -> how often an earlier session began the trial.
+        continued: Those of the unfinished that were paused, and are to be trained to their end.
+        paused: What may be continued if epochs are left that no other trial can take; None: nothing.
 
     Attributes:
         exhausted: Why there is no other network to try, or None.
@@ -78,8 +89,13 @@ class Searcher(RaySearcher):
         ended: Sequence[Record] = (),
         unfinished: Mapping[int, Point] | None = None,
         attempts: Mapping[int, int] | None = None,
+        continued: Collection[int] = (),
+        paused: Paused | None = None,
     ) -> None:
         super().__init__()
+        self.continued, self.paused = set(continued), paused
+        self.budget = Budget(experiment, ended)
+        self.promotions: list[Record] = []
         self.experiment, self.planner = experiment, planner
         self.networks = Networks()
         self.repeats: list[Record] = []
@@ -128,6 +144,8 @@ class Searcher(RaySearcher):
                 self.attempts[number] += 1
                 self.names[number] = trial_id
                 self.running.add(trial_id)
+                if not self._is_baseline(number):
+                    self.budget.begin(number)
                 return {"trial": number, "attempt": self.attempts[number], "point": dict(point)}
         return None if self.running else self.FINISHED
 
@@ -144,6 +162,7 @@ class Searcher(RaySearcher):
     def end(self, record: Record) -> None:
         """Learn from a trial that ended; have its record taken over by those that wait for it and by those to come."""
         self.running.discard(self.names.pop(record.trial))
+        self.budget.know(record)
         self._learn(record)
         for repeat in self.networks.end(record):
             self._take_over(repeat, record)
@@ -164,6 +183,11 @@ class Searcher(RaySearcher):
         self.waits, self.repeats = [], []
         return news
 
+    def take_promotions(self) -> list[Record]:
+        """Return the paused trials that are continued from now on, as they were paused, each once."""
+        taken, self.promotions = self.promotions, []
+        return taken
+
     def take_notes(self) -> list[str]:
         """Return the sentences for the user that the method of search has left, each once; most leave none."""
         notes: list[str] = getattr(self.suggester, "notes", [])
@@ -179,14 +203,29 @@ class Searcher(RaySearcher):
                 self.lost.discard(number)
                 return number, point
         else:
-            if self.begun >= _count_searched(self.experiment) or self._is_exhausted():
-                return None
-            if (new := self._new_point()) is None:
-                return None
+            if (new := self._next()) is None:
+                return self._promotion()
             number, point = self.next_number, new
             self.next_number += 1
         self._tell_begun(number, point)
         return number, point
+
+    def _next(self) -> Point | None:
+        """Return the point of another trial, if the study has one to try and can afford it."""
+        if self.begun >= _count_searched(self.experiment) or not self.budget.affords(self.budget.of_a_trial):
+            return None
+        return None if self._is_exhausted() else self._new_point()
+
+    def _promotion(self) -> tuple[int, Point] | None:
+        """Return the paused trial that is continued next, with the epochs that are left; its outcome is told anew."""
+        if self.budget.epochs is None or self.paused is None:
+            return None
+        if (record := self.paused.best(self.budget.affords)) is None:
+            return None
+        self.paused.forget(record.trial)
+        self.promotions.append(record)
+        self.continued.add(record.trial)
+        return record.trial, record.point
 
     def _new_point(self) -> Point | None:
         if not self.suggester.is_exhaustive and self.repeats_in_a_row >= ASKED:
@@ -260,7 +299,10 @@ class Searcher(RaySearcher):
             return True
         is_baseline = self._is_baseline(number)
         planned = self.planner(point, is_baseline=is_baseline)
-        if not is_baseline and self._repeats(number, point, planned):
+        if number in self.continued:
+            if planned.digest not in self.networks.searched:
+                self._count(planned.digest, repeats=False)
+        elif not is_baseline and self._repeats(number, point, planned):
             return False
         self.networks.begin(number, planned.digest)
         return True

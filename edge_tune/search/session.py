@@ -16,9 +16,10 @@ from edge_tune.display import console
 from edge_tune.display.card import study_card
 from edge_tune.display.tensorboard import TensorBoard
 from edge_tune.errors import BenchmarkError, EdgeTuneError, ExperimentError, StudyError
-from edge_tune.experiment import AUTO, Asha, Benchmark, Experiment
+from edge_tune.experiment import AUTO, Asha, Benchmark, Experiment, Predicted
 from edge_tune.files import write_atomically
 from edge_tune.loading import as_json, identity, parameters_as_json
+from edge_tune.metrics import TRAINED
 from edge_tune.networks import training
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
@@ -29,7 +30,10 @@ from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record, Report, Results
 from edge_tune.records.verdict import Verdict
 from edge_tune.search import cluster, conclusion, suggesters, tune
+from edge_tune.search.budget import Budget
 from edge_tune.search.cluster import Cluster
+from edge_tune.search.paused import KEPT, Paused, is_paused
+from edge_tune.search.prediction import Outlook
 from edge_tune.search.searcher import count_trials
 from edge_tune.search.simulation import Simulation
 from edge_tune.search.stopping import StudyLimits
@@ -52,6 +56,7 @@ def run(
     source: bytes,
     say: Say,
     simulated_epoch_s: float | None = None,
+    promote: int | None = None,
 ) -> Verdict:
     """Prepare, measure the unpruned network, search, conclude.
 
@@ -61,6 +66,7 @@ def run(
         about: What else run.json is to hold: command, versions, commit.
         source: The experiment file as it is, which is kept beside the results.
         simulated_epoch_s: Seconds an epoch, to simulate the trials; None: they are real.
+        promote: So many paused trials are continued first, those that promise most, whatever the budget of epochs is.
 
     Raises:
         ExperimentError: Something that the experiment names does not fit; nothing was started.
@@ -71,6 +77,7 @@ def run(
         KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
     _check_kind(results, simulated=simulated_epoch_s is not None)
+    _check_paused(results, promote)
     experiment = experiment.ordered(_known_orders(results))
     found_later = {"pruner_groups"} if experiment.pruner_groups == AUTO else set()
     check_same(results, {key: value for key, value in identity(experiment).items() if key not in found_later})
@@ -85,7 +92,7 @@ def run(
         results.check_networks(Standing(experiment.objective, records, "best").kept)
     results.create()
     with results.held():
-        return _run(experiment, results, about, source, say, simulated_epoch_s)
+        return _run(experiment, results, about, source, say, simulated_epoch_s, promote)
 
 
 def _run(
@@ -95,6 +102,7 @@ def _run(
     source: bytes,
     say: Say,
     simulated_epoch_s: float | None,
+    promote: int | None,
 ) -> Verdict:
     try:
         loaded = None
@@ -138,7 +146,7 @@ def _run(
                 write_atomically(results.folder / "unpruned.onnx", reference)
                 write_atomically(results.folder / "experiment.py", source)
                 _write_run(results, work, replace(about, cluster=here.entry(), device=device.describe()))
-                return _Session(work, results, here, device, say, gpus).run(unpruned)
+                return _Session(work, results, here, device, say, gpus).run(unpruned, promote)
     except (EdgeTuneError, KeyboardInterrupt):
         results.discard_if_empty()
         raise
@@ -160,11 +168,12 @@ def _as_simulated(say: Say) -> Say:
 def recorded(experiment: Experiment, results: Results) -> str:
     """Return how far a study has come, as its files tell."""
     ended = sum(record.trial > 0 for record in (*results.baselines(), *results.trials()))
-    return _recorded(ended, max(count_trials(experiment), ended), results)
+    return _recorded(ended, count_trials(experiment), results)
 
 
-def _recorded(ended: int, total: int, results: Results) -> str:
-    return f"{ended} of {counted(total, 'trial')} {verb(ended, 'is', 'are')} recorded in {results.folder}"
+def _recorded(ended: int, total: int | None, results: Results) -> str:
+    trials = counted(ended, "trial") if total is None else f"{ended} of {counted(max(total, ended), 'trial')}"
+    return f"{trials} {verb(ended, 'is', 'are')} recorded in {results.folder}"
 
 
 def _check_device(here: Cluster, settings: Benchmark, loaded: Loaded | None) -> DeviceEntry:
@@ -250,6 +259,19 @@ def _check_kind(results: Results, *, simulated: bool) -> None:
         )
 
 
+def _check_paused(results: Results, promote: int | None) -> None:
+    """Check that there is a paused trial if some are to be continued.
+
+    Raises:
+        ExperimentError: There is none.
+    """
+    if promote and not any(map(is_paused, results.trials())):
+        raise ExperimentError(
+            f"{results.folder}: --promote continues trials that ASHA or the prediction has paused, but there is none; "
+            f"resume it without."
+        )
+
+
 def _keys(value: object) -> list[str]:
     """Return the keys of a mapping in their order: it numbers the baselines and shuffles a grid."""
     return list(value) if isinstance(value, Mapping) else []
@@ -327,7 +349,7 @@ class _Session:
     say: Say
     gpus: float
 
-    def run(self, unpruned: Report | None) -> Verdict:
+    def run(self, unpruned: Report | None, promote: int | None) -> Verdict:
         """Search and conclude; `unpruned` is the report on the unpruned network unless it is recorded."""
         experiment = self.work.experiment
         self.tensorboard = TensorBoard(self.results.folder / "tensorboard", experiment.parameters)
@@ -340,12 +362,16 @@ class _Session:
         self.ended_before = self.standing.ended
         self.running: set[int] = set()
         self.began = self.spoke = time.monotonic()
-        self.total = max(count_trials(experiment), self.ended_before)
+        total = count_trials(experiment)
+        self.total = None if total is None else max(total, self.ended_before)
+        self.budget = Budget(experiment, records)
+        if promote:
+            self._promote(records, promote)
         limits = StudyLimits(experiment.search.time_budget_s, experiment.search.max_failed_trials)
         under_way = self._checkpoints()
         self._say_what_is_ahead(under_way)
         exhausted = None
-        if self.standing.ended < self.total:
+        if self._is_there_more():
             exhausted = tune.run_search(
                 self.work.trials,
                 self.results,
@@ -375,6 +401,16 @@ class _Session:
         """Note the point, so that a resumed study runs it again if it does not end."""
         self.results.add_started(trial, point)
         self.running.add(trial)
+
+    def on_promoted(self, record: Record) -> None:
+        """Note that a paused trial is continued, so that a resumed study goes on with it."""
+        self.results.add_promoted(record.trial)
+        done = counted(record.epoch, "epoch")
+        self.say(f"{record.name}, paused after {done}, is continued: of the paused trials, it promises most.")
+
+    def on_let_go(self, trial: int) -> None:
+        """Delete the checkpoint of a paused trial that others promise more than."""
+        self.results.checkpoint_file(trial).unlink(missing_ok=True)
 
     def on_note(self, note: str) -> None:
         """Say what the method of search says of itself."""
@@ -417,6 +453,21 @@ class _Session:
             write_atomically(self.results.network_file(record), weights.read_bytes())
         self._keep(record)
         self.say(console.repeat_line(record, original.name, self.work.experiment))
+
+    def _promote(self, records: Sequence[Record], most: int) -> None:
+        """Have the paused trials that promise most continued."""
+        experiment = self.work.experiment
+        continued = self.results.promoted()
+        known = [record for record in records if record.trial not in continued]
+        outlook = Outlook(experiment.objective, experiment.retraining.epochs, known)
+        for record in Paused(outlook, known).ordered()[:most]:
+            self.on_promoted(record)
+
+    def _is_there_more(self) -> bool:
+        """Tell whether there is anything to run, as far as one can tell before the search."""
+        if self.total is None or self.standing.ended < self.total or self.results.unfinished():
+            return True
+        return self.work.experiment.search.epochs is not None
 
     def _name(self, trial: int) -> str:
         return Record(trial=trial, baseline=baseline_name(self.work.experiment, trial)).name
@@ -464,11 +515,23 @@ class _Session:
             )
         for problem in self.results.problems():
             self.say(problem)
-        self.say(
-            f"{self.total - self.ended_before} of {counted(self.total, 'trial')} to run "
-            f"(baselines: {len(experiment.baseline_names)}), "
-            f"{self._at_once()} at a time."
-        )
+        baselines = f"(baselines: {len(experiment.baseline_names)}), {self._at_once()} at a time."
+        if self.total is None:
+            self.say(f"As many trials to run as the epochs afford {baselines}")
+        else:
+            self.say(f"{self.total - self.ended_before} of {counted(self.total, 'trial')} to run {baselines}")
+        if self.budget.epochs is not None:
+            self.say(
+                f"{self.budget.left:,} of {self.budget.epochs:,} epochs of retraining are left: "
+                f"{self.budget.of_a_trial} for each trial that comes to its end, what remains then for paused ones."
+            )
+        if experiment.rule(Asha) or experiment.rule(Predicted):
+            self.say(
+                f"Of the trials that ASHA or the prediction pauses, the {KEPT} that promise most keep their "
+                f"checkpoint: --resume --promote N continues N of them."
+            )
+        if experiment.rule(Predicted) and not TRAINED & set(experiment.objective.metrics):
+            self.say("The prediction pauses nothing: the target speaks of no figure that retraining changes.")
         asha = experiment.rule(Asha)
         if asha and asha.grace_epochs >= experiment.retraining.epochs:
             self.say(
@@ -481,11 +544,13 @@ class _Session:
         if weights:
             write_atomically(self.results.network_file(record), weights)
         self._keep(record)
-        self.results.checkpoint_file(record.trial).unlink(missing_ok=True)
+        if not is_paused(record):
+            self.results.checkpoint_file(record.trial).unlink(missing_ok=True)
         self.tensorboard.add(record)
 
     def _keep(self, record: Record) -> None:
         self.results.add(record)
+        self.budget.know(record)
         dropped = self.standing.add(record)
         self.results.keep_networks([] if record in dropped else [record], among=dropped)
 
@@ -495,10 +560,16 @@ class _Session:
     def _say_progress(self) -> None:
         self.spoke = time.monotonic()
         done_now = self.standing.ended - self.ended_before
-        left = self.total - self.standing.ended
-        seconds_left = (self.spoke - self.began) / done_now * left if done_now and left else None
+        left = (self.total or 0) - self.standing.ended
+        seconds_left = (self.spoke - self.began) / done_now * left if done_now > 0 and left > 0 else None
         self.say(
-            console.progress_line(self.standing, total=self.total, running=len(self.running), seconds_left=seconds_left)
+            console.progress_line(
+                self.standing,
+                total=self.total,
+                running=len(self.running),
+                seconds_left=seconds_left,
+                epochs_left=None if self.budget.epochs is None else (self.budget.left, self.budget.epochs),
+            )
         )
 
 

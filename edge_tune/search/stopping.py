@@ -4,6 +4,7 @@ The rules speak of one network; ASHA compares a network with the others of its r
 """
 
 import json
+import random
 import time
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -14,10 +15,13 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from scipy.special import bdtrc
 
-from edge_tune.experiment import Asha, Hopeless
+from edge_tune.experiment import Asha, Hopeless, Predicted
 from edge_tune.objective import Maximise
-from edge_tune.records.results import Record
+from edge_tune.records.endings import PREDICTED
+from edge_tune.records.results import Record, Stop
 from edge_tune.search.gate import Gate
+from edge_tune.search.prediction import Outlook
+from edge_tune.search.rungs import Rungs
 from edge_tune.wording import counted
 
 if TYPE_CHECKING:
@@ -124,6 +128,65 @@ class GateStopper(Stopper):
         return False
 
 
+class Audits:
+    """The trials that a rule would have ended and that were drawn to be trained all the same. No rule ends them then.
+
+    Whether a trial is drawn follows from its number and the study's seed.
+
+    Attributes:
+        stops: Trial -> what would have ended it.
+        continued: Trials that were paused before and are continued: no rule ends these either.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.continued: set[int] = set()
+        self.stops: dict[int, Stop] = {}
+
+    def spare(self, trial: int, stop: Stop, share: float) -> bool:
+        """Tell whether a trial that a rule would end is trained all the same, a `share` of those being drawn."""
+        if trial not in self.stops and random.Random(f"audit {self.seed} {trial}").random() < share:
+            self.stops[trial] = stop
+        return trial in self.stops
+
+    def unless_spared(self, record: Record, stop: Stop | None, share: float) -> Stop | None:
+        """Return the stop of a trial; None if there is none, or if it is a baseline, continued, or audited."""
+        if stop is None or record.baseline is not None or record.trial in self.continued:
+            return None
+        return None if self.spare(record.trial, stop, share) else stop
+
+
+class PredictedStopper(Stopper):
+    """Pauses a trial, after any of its reports, that is predicted not to reach the objective.
+
+    Attributes:
+        reasons: Trial -> why it was paused.
+    """
+
+    def __init__(self, rule: Predicted, outlook: Outlook, audits: Audits) -> None:
+        self.rule, self.outlook, self.audits = rule, outlook, audits
+        self.reasons: dict[int, str] = {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Tell Ray whether a trial is to end here."""
+        if result["done"]:
+            return False
+        record = Record.from_entry(json.loads(result["record"]))
+        if stop := self.stop_of(record):
+            self.reasons[record.trial] = stop.reason
+        return stop is not None
+
+    def stop_of(self, record: Record) -> Stop | None:
+        """Say why a trial is paused here; None if it goes on, because it may reach the objective or is audited."""
+        reason = self.outlook.why_not(record, self.rule.confidence)
+        stop = Stop(PREDICTED, record.epoch, reason) if reason else None
+        return self.audits.unless_spared(record, stop, self.rule.audit)
+
+    def stop_all(self) -> bool:
+        """Leave the study to its own limits."""
+        return False
+
+
 class InOrder(FIFOScheduler):
     """First come, first served, as Ray's own, but what it looks at are the trials that have not ended, not all."""
 
@@ -134,64 +197,121 @@ class InOrder(FIFOScheduler):
 
 
 class AshaScheduler(InOrder, AsyncHyperBandScheduler):
-    """Ray's ASHA, which also gives the reason for each stop, never stops a baseline, and knows earlier sessions.
+    """Ray's ASHA by one metric, which gives the reason for each stop, ends no baseline, and knows earlier sessions.
 
     Each rung keeps the results by the numbers of the trials. A trial that is run again after its process was lost
     keeps its number, and so it counts once in each rung.
     """
 
-    def __init__(self, rule: Asha, epochs: int) -> None:
+    def __init__(self, rule: Asha, epochs: int, audits: Audits | None = None) -> None:
+        assert rule.goal is not None
+        self.goal = rule.goal
         super().__init__(
             time_attr="epoch",
-            metric=rule.goal.metric,
-            mode="max" if isinstance(rule.goal, Maximise) else "min",
+            metric=self.goal.metric,
+            mode="max" if isinstance(self.goal, Maximise) else "min",
             grace_period=rule.grace_epochs,
             reduction_factor=rule.reduction_factor,
             max_t=epochs + 1,  # ASHA stops at max_t, but the last epoch is the trial's to report
         )
-        self.rule = rule
+        self.rule, self.audits = rule, audits or Audits(0)
         self.reasons: dict[str, str] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide as Ray does, but let a baseline run to its end."""
-        decision = self._enter(result["trial"], result["epoch"], result[self.rule.goal.metric])
-        if decision == TrialScheduler.STOP:
-            if result["baseline"]:
-                return TrialScheduler.CONTINUE
-            metric = self.rule.goal.metric
-            self.reasons[trial.trial_id] = (
-                f"asha: {metric} {result[metric]:.4g} at epoch {result['epoch']} is outside the best "
-                f"1/{self.rule.reduction_factor} of the trials that came so far"
-            )
-        return decision
+        """Decide as Ray does, but let a baseline run to its end, and a trial that is audited."""
+        number, epoch, value = result["trial"], result["epoch"], result[self.goal.metric]
+        stop = self._enter(number, epoch, value)
+        is_free = result["baseline"] or number in self.audits.continued
+        if stop is None or is_free or self.audits.spare(number, stop, self.rule.audit):
+            return TrialScheduler.CONTINUE
+        self.reasons[trial.trial_id] = stop.reason
+        return TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Enter the last result of a trial."""
-        self._enter(result["trial"], result["epoch"], result[self.rule.goal.metric])
+        self._enter(result["trial"], result["epoch"], result[self.goal.metric])
 
     def remember(self, records: Iterable[Record]) -> None:
-        """Enter the epochs of trials into the rungs, as they were before a resume; a record taken over is in none.
-
-        Not every epoch measures everything: a metric is what it was last, and after the last epoch the record's own.
-        """
-        metric = self.rule.goal.metric
+        """Enter the epochs of trials into the rungs, as they were before a resume; a record taken over is in none."""
         for record in (record for record in records if record.same_as is None):
-            known: dict[str, float] = dict(record.pruned)
             for entry in record.curve:
-                known |= {**entry.metrics, **(record.metrics if entry is record.curve[-1] else {})}
-                if metric in known:
-                    self._enter(record.trial, entry.epoch, known[metric])
+                self.look(record.as_of(entry.epoch))
 
-    def _enter(self, trial: int, epoch: float, value: float) -> str:
+    def look(self, record: Record) -> Stop | None:
+        """Enter a trial as it is after an epoch; say why it is outside the best of its rung, if it is."""
+        if self.goal.metric not in record.metrics:
+            return None
+        return self._enter(record.trial, record.epoch, record.metrics[self.goal.metric])
+
+    def stop_of(self, record: Record) -> Stop | None:
+        """Enter a trial; say why it ends there. None: it goes on, as a baseline does, and one that is audited."""
+        return self.audits.unless_spared(record, self.look(record), self.rule.audit)
+
+    def _enter(self, trial: int, epoch: int, value: float) -> Stop | None:
         bracket: Any = self._brackets[0]
-        decision: str = bracket.on_result(SimpleNamespace(trial_id=trial), epoch, -self.rule.goal.loss(value))
-        return decision
+        decision = bracket.on_result(SimpleNamespace(trial_id=trial), epoch, -self.goal.loss(value))
+        if decision != TrialScheduler.STOP:
+            return None
+        return Stop(
+            "asha",
+            epoch,
+            f"asha: {self.goal.metric} {value:.4g} at epoch {epoch} is outside the best "
+            f"1/{self.rule.reduction_factor} of the trials that came so far",
+        )
 
 
-def make_scheduler(rule: Asha | None, epochs: int, earlier: Iterable[Record]) -> AshaScheduler | InOrder:
-    """Return ASHA with the rungs of the trials of `earlier` sessions, or plain first come first served."""
+class AshaByObjective(InOrder):
+    """ASHA whose rungs compare by the study's objective; it ends no baseline, and knows earlier sessions."""
+
+    def __init__(self, rule: Asha, epochs: int, outlook: Outlook, audits: Audits) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.rule, self.audits = rule, audits
+        self.rungs = Rungs(rule, epochs, outlook)
+        self.reasons: dict[str, str] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide whether a trial stays among the best of its rung; let a baseline go on, and one that is audited."""
+        stop = self.stop_of(Record.from_entry(json.loads(result["record"])))
+        if stop is None:
+            return TrialScheduler.CONTINUE
+        self.reasons[trial.trial_id] = stop.reason
+        return TrialScheduler.STOP
+
+    def remember(self, records: Iterable[Record]) -> None:
+        """Enter the epochs of trials into the rungs, as they were before a resume; a record taken over is in none."""
+        for record in (record for record in records if record.same_as is None):
+            for entry in record.curve:
+                self.look(record.as_of(entry.epoch))
+
+    def look(self, record: Record) -> Stop | None:
+        """Enter a trial as it is after an epoch; say why it is outside the best of its rung, if it is."""
+        return self.rungs.enter(record)
+
+    def stop_of(self, record: Record) -> Stop | None:
+        """Enter a trial; say why it ends there. None: it goes on, as a baseline does, and one that is audited."""
+        return self.audits.unless_spared(record, self.look(record), self.rule.audit)
+
+
+def make_scheduler(
+    rule: Asha | None,
+    epochs: int,
+    earlier: Iterable[Record],
+    outlook: Outlook | None = None,
+    audits: Audits | None = None,
+) -> AshaScheduler | AshaByObjective | InOrder:
+    """Return ASHA with the rungs of the trials of `earlier` sessions, or plain first come first served.
+
+    Args:
+        outlook: What an ASHA by the study's objective compares by; another one needs none.
+    """
     if rule is None or rule.grace_epochs >= epochs:
         return InOrder()  # type: ignore[no-untyped-call]
-    scheduler = AshaScheduler(rule, epochs)
+    audits = audits or Audits(0)
+    scheduler: AshaScheduler | AshaByObjective
+    if rule.goal is None:
+        assert outlook is not None
+        scheduler = AshaByObjective(rule, epochs, outlook, audits)
+    else:
+        scheduler = AshaScheduler(rule, epochs, audits)
     scheduler.remember(earlier)
     return scheduler

@@ -23,13 +23,12 @@ from ray.tune.stopper import CombinedStopper
 
 from edge_tune.benchmark.measurement import Device
 from edge_tune.errors import StudyError
-from edge_tune.experiment import Asha, Experiment
+from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
-from edge_tune.records.endings import GATE
 from edge_tune.records.results import Record, Report, Results, now
-from edge_tune.search.gate import Gate
+from edge_tune.search.rules import Rules
 from edge_tune.search.searcher import Searcher
-from edge_tune.search.stopping import AshaScheduler, GateStopper, StudyLimits, make_scheduler
+from edge_tune.search.stopping import StudyLimits
 from edge_tune.search.trainable import (
     Checkpoints,
     PrunedTrial,
@@ -52,6 +51,12 @@ class Listener(Protocol):
 
     def on_note(self, note: str) -> None:
         """Learn what the method of search says of itself."""
+
+    def on_promoted(self, record: Record) -> None:
+        """Learn that a paused trial is continued, whose record this is."""
+
+    def on_let_go(self, trial: int) -> None:
+        """Learn that a paused trial need not keep its checkpoint."""
 
     def on_wait(self, trial: int, point: Point, other: int) -> None:
         """Learn that a trial gives the network that another one tries now, and waits for its record."""
@@ -79,12 +84,11 @@ class Recorder(tune.Callback):
         self,
         experiment: Experiment,
         searcher: Searcher,
-        scheduler: Any,
-        gate: GateStopper,
+        rules: Rules,
         limits: StudyLimits,
         listener: Listener,
     ) -> None:
-        self.experiment, self.searcher, self.scheduler, self.gate = experiment, searcher, scheduler, gate
+        self.experiment, self.searcher, self.rules = experiment, searcher, rules
         self.limits, self.listener = limits, listener
         self.latest: dict[str, Report] = {}
         self.losses: dict[int, _Losses] = {}
@@ -95,6 +99,9 @@ class Recorder(tune.Callback):
         for note in self.searcher.take_notes():
             self.listener.on_note(note)
         with self._writing():
+            for record in self.searcher.take_promotions():
+                self.rules.go_on(record)
+                self.listener.on_promoted(record)
             self.listener.on_start(trial.config["trial"], trial.config["point"])
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -119,12 +126,7 @@ class Recorder(tune.Callback):
         report = self.latest.pop(trial.trial_id, None)
         if report is None:
             return
-        record = report.record
-        if reason := self.gate.reasons.pop(record.trial, None):
-            record = replace(record, status="stopped", stopped_by=GATE, reason=reason)
-        elif record.status == "running" and isinstance(self.scheduler, AshaScheduler):
-            reason = self.scheduler.reasons.pop(trial.trial_id, None)
-            record = replace(record, status="stopped", stopped_by="asha", reason=reason) if reason else record
+        record = self.rules.judged(report.record, trial.trial_id)
         if record.status != "running":  # else the study itself was interrupted
             self._end(record, report.weights)
 
@@ -155,9 +157,12 @@ class Recorder(tune.Callback):
 
     def _end(self, record: Record, weights: bytes | None) -> None:
         self.losses.pop(record.trial, None)
-        self.gate.gate.know(record)
+        record = self.rules.marked(record)
+        self.rules.know(record)
         with self._writing():
             self.listener.on_end(replace(record, ended_at=record.ended_at or now()), weights)
+            for trial in self.rules.paused.let_go():
+                self.listener.on_let_go(trial)
         try:
             self.searcher.end(record)
         except StudyError as error:  # of a method of search of one's own
@@ -170,7 +175,7 @@ class Recorder(tune.Callback):
             for wait in waits:
                 self.listener.on_wait(wait.trial, wait.point, wait.of)
             for record in repeats:
-                self.gate.gate.know(record)
+                self.rules.know(record)
                 self.listener.on_repeat(record)
 
     @contextmanager
@@ -232,11 +237,18 @@ def run_search(
         KeyboardInterrupt: The search was interrupted.
     """
     experiment = trials.experiment
-    ended = [*results.baselines(), *results.trials()]
-    searcher = Searcher(experiment, trials.planner(), ended, results.unfinished(), results.attempts())
-    earlier = (record for record in (*ended, *under_way) if record.trial)  # the unpruned network is no trial
-    scheduler = make_scheduler(experiment.rule(Asha), experiment.retraining.epochs, earlier)
-    gate = GateStopper(Gate(experiment.objective, ended))
+    continued = results.promoted()
+    ended = [*results.baselines(), *(record for record in results.trials() if record.trial not in continued)]
+    rules = Rules(experiment, ended, under_way, continued)
+    searcher = Searcher(
+        experiment,
+        trials.planner(),
+        ended,
+        results.unfinished(),
+        results.attempts(),
+        continued=continued,
+        paused=rules.paused,
+    )
     del ended  # of a long study, they are large
     checkpoints = Checkpoints(ray.get_runtime_context().get_node_id(), results.folder.absolute())
     trainable = tune.with_parameters(
@@ -252,7 +264,7 @@ def run_search(
             tune.with_resources(trainable, {"cpu": experiment.search.cpus_per_trial, "gpu": gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=scheduler,
+                scheduler=rules.scheduler,
                 num_samples=-1,  # the searcher knows when there are enough
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
@@ -261,9 +273,9 @@ def run_search(
                 name="edge_tune",
                 storage_path=scratch,
                 verbose=0,
-                stop=CombinedStopper(limits, gate),
+                stop=CombinedStopper(limits, *rules.stoppers),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Recorder(experiment, searcher, scheduler, gate, limits, listener)],
+                callbacks=[Recorder(experiment, searcher, rules, limits, listener)],
             ),
         )
         try:

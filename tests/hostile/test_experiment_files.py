@@ -82,8 +82,8 @@ FIELDS = [
     ("search=et.Search('random', trials='3')", "search: trials must be a whole number of at least 1, but got '3'"),
     ("search=et.Search('random', trials=3, seed=-1)", "search: seed must be a whole number of at least 0, but got -1"),
     ("search=et.Search('random', trials=3, time_budget_s='8h')", "time_budget_s must be a number above 0, .* got '8h'"),
-    ("stopping=et.Hopeless()", "stopping: must be a list of Asha and Hopeless rules, but got Hopeless"),
-    ("stopping=['hopeless']", "stopping: must list Asha and Hopeless rules, but got 'hopeless'"),
+    ("stopping=et.Hopeless()", "stopping: must be a list of Asha, Hopeless and Predicted rules, but got Hopeless"),
+    ("stopping=['hopeless']", "stopping: must list Asha, Hopeless and Predicted rules, but got 'hopeless'"),
     ("stopping=[et.Asha('top1')]", "stopping, Asha: goal must be Minimise.* but got 'top1'"),
     (
         "pruner_groups=[]",

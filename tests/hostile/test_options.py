@@ -42,6 +42,7 @@ OWN = [
     "trials.jsonl",
     "baselines.jsonl",
     "started.jsonl",
+    "promoted.jsonl",
     "run.json",
     "summary.json",
     "experiment.py",

@@ -63,6 +63,7 @@ SECTIONS = [
     "Which parameter matters",
     "Before and after retraining",
     "Ruined networks",
+    "Stopped early",
     "Where the time went",
     "Time of each layer",
     "All trials",
@@ -100,7 +101,7 @@ def test_page_of_an_empty_study_says_why_sections_are_left_out(tmp_path: Path) -
     assert reader.headings == SECTIONS
     assert kinds(page) == []
     assert "No trial has come to an end yet, so there is nothing to choose." in page
-    assert len([note for note in reader.notes if note.startswith("Left out: ")]) == 10
+    assert len([note for note in reader.notes if note.startswith("Left out: ")]) == 11
 
 
 def test_page_takes_trials_with_missing_and_extra_fields_and_an_unfinished_line(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def make(experiment: Experiment, problem: Problem | None = None) -> Suggester:
         ExperimentError: It is one of the experiment's own, and cannot be imported or made.
     """
     search = experiment.search
-    settings: dict[str, Any] = {"seed": search.seed, "trials": search.trials}
+    settings: dict[str, Any] = {"seed": search.seed, "trials": experiment.planned_trials}
     problem = problem or unplanned(experiment)
     if search.method in KNOWN:
         known: Callable[..., Suggester] = KNOWN[search.method]

@@ -103,7 +103,7 @@ class LatencyAware:
         before = self.told.get(outcome.trial)
         if outcome.has_failed:
             self.told.pop(outcome.trial, None)
-        elif before and before.has_ended:  # told again: its score alone is new
+        elif before and before.has_ended and not record.curve:  # told again: its score alone is new
             self.told[outcome.trial] = replace(before, is_met=outcome.score is not None and outcome.score.rank == 0)
         else:
             metrics = {name: float(value) for name, value in record.metrics.items()}

@@ -83,6 +83,7 @@ class Suggester(Protocol):
     def tell(self, point: Point, outcome: Outcome) -> None:
         """Learn that a trial begins with a point, or how it ended: each trial is told of twice, by its number.
 
+        A trial that was paused and continued ends, and is told of, once more.
         Where the objective is a front, it is told of again before a suggestion when its score has changed, with a
         record that lacks curve and layers.
 
@@ -99,7 +100,7 @@ class MakesSuggester(Protocol):
         Args:
             parameters: Name -> what the search may choose; some may have a single value.
             seed: From 0 to 2**32 - 1.
-            trials: How many networks the study tries, if it comes to its end.
+            trials: How many networks the study tries, if each is trained to its end.
         """
 
 

@@ -1,0 +1,68 @@
+"""The trials that ASHA or the prediction has paused: which of them promises most, and which can go on where it was."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from edge_tune.records.endings import PAUSES
+from edge_tune.records.results import Record, Stop
+from edge_tune.search.prediction import Outlook
+
+KEPT = 20
+"""So many paused trials keep their checkpoint: those that promise most. One has 8 bytes a parameter with SGD: its
+weights and their momentum; 7 MB for an unpruned ResNet-56."""
+
+
+def is_paused(record: Record) -> bool:
+    """Tell whether a trial was paused, and may be continued."""
+    return record.stopped_by in PAUSES and record.status == "stopped" and record.same_as is None
+
+
+def stops_of(record: Record) -> tuple[Stop, ...]:
+    """Return all that a paused trial was paused by, the last of which it is continued after."""
+    assert record.stopped_by
+    return (*record.paused, Stop(record.stopped_by, record.epoch, record.reason or ""))
+
+
+class Paused:
+    """The paused trials of a study, without what is large in their records."""
+
+    def __init__(self, outlook: Outlook, records: Iterable[Record] = ()) -> None:
+        self.outlook = outlook
+        self._records: dict[int, Record] = {}
+        self._kept: set[int] = set()
+        for record in records:
+            self.know(record)
+
+    def know(self, record: Record) -> None:
+        """Learn how a trial ended."""
+        if is_paused(record):
+            self._records[record.trial] = replace(record, layers=(), measurements={})
+        else:
+            self.forget(record.trial)
+
+    def forget(self, trial: int) -> None:
+        """Learn that a trial is paused no more."""
+        self._records.pop(trial, None)
+
+    def ordered(self) -> list[Record]:
+        """Return them, those first that promise most by the objective, as they are expected to end; or are now."""
+        records = [self._records[trial] for trial in sorted(self._records)]
+        if not self.outlook.scorer.is_ready:
+            return records
+        keys = self.outlook.scorer.order([self.outlook.expected(record) for record in records])
+        return [record for _, record in sorted(zip(keys, records, strict=True), key=lambda pair: pair[0])]
+
+    def kept(self) -> list[Record]:
+        """Return those that keep their checkpoint, in this order."""
+        return self.ordered()[:KEPT]
+
+    def let_go(self) -> set[int]:
+        """Return the trials whose checkpoint was kept so far, and is not from now on."""
+        kept = {record.trial for record in self.kept()}
+        before, self._kept = self._kept | set(self._records), kept
+        return before - kept if len(self._records) > KEPT else set()
+
+    def best(self, affords: Callable[[int], bool]) -> Record | None:
+        """Return the one that promises most among those whose remaining epochs can be afforded."""
+        epochs = self.outlook.forecast.epochs
+        return next((record for record in self.kept() if affords(epochs - record.epoch)), None)

@@ -1,0 +1,142 @@
+"""A budget of epochs, and paused trials that are continued with what is left of it: in whole studies, interrupted."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edge_tune as et
+from edge_tune.errors import ExperimentError
+from edge_tune.records.results import Record, Results, Stop
+from edge_tune.search.budget import Budget
+from edge_tune.search.paused import KEPT, Paused, is_paused
+from edge_tune.search.rules import Rules
+from tests.driving import drive, unpruned
+from tests.networks import experiment
+
+EPOCHS = 9
+
+
+def study(target: str = "front of latency_ratio and top1", **search: Any) -> et.Experiment:
+    return experiment(
+        target=target,
+        retraining=et.Retraining(epochs=EPOCHS, lr=0.05),
+        stopping=[et.Asha(audit=0.1)],
+        search=et.Search("random", seed=1, **search),
+        baselines={},
+    )
+
+
+def spent(records: list[Record]) -> int:
+    last = {record.trial: record for record in records if record.baseline is None}
+    return sum(record.epoch for record in last.values())
+
+
+def ends(records: list[Record]) -> list[tuple[object, ...]]:
+    return [
+        (one.trial, one.stopped_by, one.epoch, one.audit, one.paused, one.attempts, dict(one.metrics))
+        for one in records
+    ]
+
+
+def test_study_spends_its_epochs_on_new_trials_and_then_on_the_paused_wherever_it_is_interrupted() -> None:
+    one = study(epochs=200)
+    whole = drive(one)
+    continued = [record for record in whole if record.paused]
+    assert continued
+    assert 200 - EPOCHS < spent(whole) <= 200
+    assert all(record.epoch == EPOCHS and record.attempts == 1 for record in continued)
+    first = whole.index(continued[0])
+    assert all(not record.paused for record in whole[:first])
+    former = next(record for record in whole if record.trial == continued[0].trial)
+    assert continued[0].paused == (Stop("asha", former.epoch, str(former.reason)),)
+    start = [unpruned(one)]
+    for ended in (0, 7, first, first + 1):
+        assert ends(drive(one, [*start, *whole[:ended]])) == ends(whole[ended:])
+    then = replace(whole[first].as_of(EPOCHS - 1), status="running", paused=(), ended_at="")
+    rest = drive(one, [*start, *whole[:first]], [then], continued={former.trial: former})
+    assert [record[:6] for record in ends(rest)] == [record[:6] for record in ends(whole[first:])]
+
+
+def test_study_with_trials_and_epochs_ends_with_the_first_and_spends_the_rest_on_the_paused() -> None:
+    few = drive(study(trials=12, epochs=100))
+    trials = {record.trial for record in few if record.baseline is None}
+    assert len(trials) == 12
+    assert 100 - EPOCHS < spent(few) <= 100 or not any(map(is_paused, {one.trial: one for one in few}.values()))
+    assert any(record.paused for record in few)
+    none = drive(study(trials=12))
+    assert not any(record.paused for record in none)
+
+
+def test_paused_trials_that_are_continued_on_demand_are_ended_by_no_rule_and_have_their_records_after() -> None:
+    one = study("minimise latency_ratio where top1 >= 70", trials=15)
+    whole = drive(one)
+    rules = Rules(one, [unpruned(one), *whole])
+    best, *others = rules.paused.ordered()
+    again = drive(one, [unpruned(one), *whole], [replace(best, status="running")], continued={best.trial: best})
+    assert [record.trial for record in again] == [best.trial]
+    assert (again[0].status, again[0].epoch) == ("finished", EPOCHS)
+    assert others
+
+
+def test_records_tell_which_paused_trials_are_under_way_again(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    paused = Record(trial=3, status="stopped", stopped_by="asha", reason="why", epoch=2)
+    for trial in (3, 4):
+        results.add_started(trial, {"a": 1.0})
+        results.add(replace(paused, trial=trial))
+    assert (results.unfinished(), results.promoted()) == ({}, {})
+    results.add_promoted(3)
+    assert results.unfinished() == {3: {"a": 1.0}}
+    assert results.promoted() == {3: results.trials()[0]}
+    done = replace(paused, status="finished", stopped_by=None, epoch=9, paused=[Stop("asha", 2, "why")])
+    results.add(done)
+    assert (results.unfinished(), results.promoted()) == ({}, {})
+    assert [(record.trial, record.status) for record in results.trials()] == [(3, "finished"), (4, "stopped")]
+    assert results.problems() == []
+
+
+def test_only_the_paused_trials_that_promise_most_keep_their_checkpoint() -> None:
+    one = study("maximise top1", trials=9)
+    paused = Paused(Rules(one, [unpruned(one)]).outlook)
+    let_go = []
+    for trial in range(1, KEPT + 6):
+        metrics = {"top1": float(trial % 7 + trial / 100)}
+        paused.know(Record(trial=trial, status="stopped", stopped_by="asha", metrics=metrics))
+        let_go += sorted(paused.let_go())
+    tops = {trial: trial % 7 + trial / 100 for trial in range(1, KEPT + 6)}
+    kept = sorted(tops, key=lambda trial: -tops[trial])[:KEPT]
+    assert [record.trial for record in paused.kept()] == kept
+    assert sorted(let_go) == sorted(tops.keys() - set(kept))
+
+
+def test_budget_sets_aside_what_runs_and_counts_a_continued_trial_once() -> None:
+    budget = Budget(study(epochs=30))
+    for trial in (1, 2, 3):
+        assert budget.affords(EPOCHS)
+        budget.begin(trial)
+    assert not budget.affords(EPOCHS)
+    budget.know(Record(trial=1, epoch=2))
+    budget.know(Record(trial=2, epoch=9, baseline="half"))
+    assert (budget.spent, budget.left) == (2, 28)
+    assert budget.affords(EPOCHS)
+    budget.begin(1)
+    assert budget.affords(12)
+    assert not budget.affords(13)
+    budget.know(Record(trial=1, epoch=9))
+    assert budget.left == 21
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ({}, r"search: trials or epochs must say how long to search, but got neither; give one of them\."),
+        ({"epochs": 0}, r"search: epochs must be a whole number of at least 1, but got 0\."),
+        ({"epochs": 8}, r"search: epochs must be those of one trial at least, 9, but got 8\."),
+        ({"epochs": 2.5, "trials": 3}, r"search: epochs must be a whole number of at least 1, but got 2\.5\."),
+    ],
+)
+def test_budget_must_afford_a_trial(search: dict[str, Any], said: str) -> None:
+    with pytest.raises(ExperimentError, match=f"^{said}$"):
+        study(**search)

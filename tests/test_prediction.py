@@ -1,0 +1,148 @@
+"""What a trial will come to, said of made-up trials whose end is known by a formula."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from edge_tune.objective_text import parse
+from edge_tune.records.entries import EpochEntry
+from edge_tune.records.results import Record
+from edge_tune.search.prediction import Forecast, Outlook, Ridge
+
+EPOCHS = 4
+
+
+def curve_of(end: float, noise: Sequence[float], epochs: int) -> list[EpochEntry]:
+    """Halfway to its end from 20 with each epoch, and noise."""
+    return [
+        EpochEntry(
+            epoch=epoch,
+            lr=0.1,
+            train_loss=1.0,
+            seconds=1.0,
+            metrics={"top1": end - (end - 20) * 0.5**epoch + noise[epoch] if epoch < EPOCHS else end},
+        )
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def trial(number: int, share: float, *, epochs: int = EPOCHS, noise: float = 0.3, **changes: object) -> Record:
+    """A trial of which `share` is left, and whose top1 ends at 95 - 40 (1 - share)^2 and some luck."""
+    luck = np.random.default_rng(number).normal(0, noise, EPOCHS + 1)
+    end = 95 - 40 * (1 - share) ** 2 + luck[0]
+    pruned = {"top1": 20.0 * share, "macs": 1e6 * share, "latency_ratio": share}
+    curve = curve_of(end, luck, epochs)
+    metrics = {**pruned, **(curve[-1].metrics if curve else {})}
+    parts = {"trial": number, "epoch": epochs, "pruned": pruned, "curve": curve, "metrics": metrics}
+    status = "finished" if epochs == EPOCHS else "running"
+    return Record(**{**parts, "status": status, **changes})  # type: ignore[arg-type]
+
+
+UNPRUNED = trial(0, 1.0, baseline="unpruned")
+
+
+def finished(count: int) -> list[Record]:
+    shares = np.random.default_rng(0).uniform(0.2, 0.9, count)
+    return [trial(number, share) for number, share in enumerate(shares, 1)]
+
+
+def test_residuals_are_those_of_the_trials_left_out_one_by_one() -> None:
+    """Leaving out by hand, with the features scaled as they were with all."""
+    generator = np.random.default_rng(0)
+    features, figures = generator.normal(size=(14, 3)), generator.normal(size=14)
+    ridge = Ridge.fitted(features, figures)
+    known = (features - features.mean(axis=0)) / features.std(axis=0)
+    by_hand = {}
+    for penalty in (0.1, 1.0, 10.0, 100.0):
+        left_out = []
+        for row in range(14):
+            x, y = np.delete(known, row, axis=0), np.delete(figures, row)
+            middle = x.mean(axis=0)
+            inverse = np.linalg.inv((x - middle).T @ (x - middle) + penalty * np.eye(3))
+            coefficients = inverse @ (x - middle).T @ (y - y.mean())
+            off = figures[row] - y.mean() - (known[row] - middle) @ coefficients
+            leverage = 1 / 13 + (known[row] - middle) @ inverse @ (known[row] - middle)
+            left_out.append((off, off / math.sqrt(1 + leverage)))
+        by_hand[sum(off**2 for off, _ in left_out)] = sorted(studentised for _, studentised in left_out)
+    assert ridge.residuals == pytest.approx(by_hand[min(by_hand)])
+
+
+def test_bound_is_kept_as_often_as_its_confidence_says() -> None:
+    forecast = Forecast(["top1"], EPOCHS)
+    for record in finished(40):
+        forecast.know(record)
+    others = [trial(1000 + number, share) for number, share in enumerate(np.linspace(0.2, 0.9, 400))]
+    for epoch in (0, 1, 3):
+        bounds = [forecast.best(other.as_of(epoch), 0.9)["top1"] for other in others]
+        kept = np.mean([other.metrics["top1"] <= bound for other, bound in zip(others, bounds, strict=True)])
+        assert 0.82 <= kept <= 0.98
+    off = [forecast.expected(other.as_of(3))["top1"] - other.metrics["top1"] for other in others]
+    assert np.abs(off).mean() < 1.5
+
+
+def test_nothing_is_predicted_before_ten_trials_of_the_search_have_finished() -> None:
+    forecast = Forecast(["top1", "latency_ratio"], EPOCHS)
+    known = finished(10)
+    repeat = trial(40, 0.5, same_as=3)
+    for record in (*known[:9], UNPRUNED, repeat, trial(41, 0.5, epochs=2), trial(42, 0.5, status="failed")):
+        forecast.know(record)
+    assert forecast.expected(known[9].as_of(1)) == {}
+    forecast.know(known[9])
+    assert list(forecast.expected(trial(50, 0.5, epochs=1))) == ["top1"]
+    assert list(forecast.best(trial(50, 0.5, epochs=1), 0.9)) == ["top1"]
+    assert forecast.best(trial(50, 0.5, epochs=1), 0.95) == {}  # which takes 19
+    assert forecast.expected(trial(50, 0.5, epochs=1, pruned={"top1": 9.0})) == {}  # its size is not known
+
+
+def test_trial_unlike_all_others_gets_a_wider_interval() -> None:
+    forecast = Forecast(["top1"], EPOCHS)
+    for record in finished(30):
+        forecast.know(record)
+
+    def width(one: Record) -> float:
+        return forecast.best(one, 0.9)["top1"] - forecast.expected(one)["top1"]
+
+    assert width(trial(50, 0.001, epochs=0)) > 2 * width(trial(50, 0.5, epochs=0))
+
+
+def test_trial_is_paused_that_is_predicted_to_break_a_condition_and_the_reason_is_told() -> None:
+    known = [UNPRUNED, *finished(20)]
+    outlook = Outlook(parse("minimise latency_ratio where top1 >= 90"), EPOCHS, known)
+    why = outlook.why_not(trial(50, 0.2, epochs=2), 0.9)
+    assert why is not None
+    assert why.startswith("predicted: top1 at most ")
+    assert why.endswith(" at its end, with 90 % confidence by 20 finished trials, but top1 >= 90 must hold")
+    assert outlook.why_not(trial(50, 0.9, epochs=2), 0.9) is None
+    assert outlook.why_not(trial(50, 0.2, epochs=2, baseline="half"), 0.9) is None
+    assert outlook.why_not(trial(50, 0.2), 0.9) is None  # it is at its end, and known
+    assert Outlook(outlook.objective, EPOCHS, finished(9)).why_not(trial(50, 0.2, epochs=2), 0.9) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "hopeless", "hopeful", "why"),
+    [
+        ("maximise top1 where latency_ratio <= 0.95", 0.4, 0.93, "trial_0099 has top1 "),
+        ("minimise loss", 0.4, 0.4, None),  # which these trials do not have
+        ("minimise latency_ratio", 0.4, 0.4, None),  # accuracy has no part in it
+        ("0.2 * latency_ratio + 0.8 * top1", 0.25, 0.7, "has score "),
+        ("front of latency_ratio and top1", 0.92, 0.4, "is better in latency_ratio and top1"),
+    ],
+)
+def test_trial_is_paused_that_is_predicted_to_be_no_better_than_the_best_or_the_front(
+    target: str, hopeless: float, hopeful: float, why: str | None
+) -> None:
+    """One is known that is faster and better than others of its size."""
+    star = trial(99, 0.9)
+    known = [UNPRUNED, *finished(20), star]
+    outlook = Outlook(parse(target), EPOCHS, known)
+    worse = trial(50, hopeless, epochs=3)
+    if target.startswith("front"):  # on which its curve alone is worse
+        low = trial(50, 0.5, epochs=3)
+        worse = Record(
+            **{**vars(worse), "pruned": low.pruned, "curve": low.curve, "metrics": {**worse.metrics, "top1": 80.0}}
+        )
+    said = outlook.why_not(worse, 0.9)
+    assert (said is None) if why is None else (said is not None and why in said)
+    assert outlook.why_not(trial(51, hopeful, epochs=3), 0.9) is None
