@@ -34,7 +34,7 @@ experiment = et.Experiment(
     target="minimise latency_ratio where top1 >= unpruned - 1",
     # A rate of 0.1 takes from the network in its first epochs what later ones must teach it again.
     retraining=et.Retraining(epochs=20, lr=0.03, decay=et.Cosine(), distillation=et.Distillation()),
-    stopping=[et.Hopeless(after_epochs=1)],
+    stopping=[et.Predicted(), et.Hopeless(after_epochs=1)],
     benchmark=et.Benchmark(device="CPU", runs=200),
     search=et.Search("latency_aware", trials=256, seed=0),
     baselines={

@@ -1,13 +1,17 @@
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 import edge_tune as et
 from edge_tune.networks.evaluation import Evaluation
+from edge_tune.objective_text import parse
 from edge_tune.records.entries import EpochEntry
 from edge_tune.records.results import Record
+from edge_tune.search.prediction import Outlook
 from edge_tune.search.stopping import (
+    AshaByObjective,
     AshaScheduler,
     StudyLimits,
     make_scheduler,
@@ -15,6 +19,8 @@ from edge_tune.search.stopping import (
     why_hopeless,
     why_too_long,
 )
+
+UNPRUNED = Record(trial=0, baseline="unpruned", status="finished", metrics={"top1": 99.0, "latency_ratio": 1.0})
 
 
 def evaluation(correct: int, predicted: list[int]) -> Evaluation:
@@ -90,6 +96,18 @@ def test_asha_stops_the_worse_half_of_a_rung_and_says_why() -> None:
     assert decide(scheduler, "b", 1, 40.0) == "STOP"
     assert decide(scheduler, "c", 1, 60.0) == "CONTINUE"
     assert scheduler.reasons == {"b": "asha: top1 40 at epoch 1 is outside the best 1/2 of the trials that came so far"}
+
+
+def test_asha_compares_trials_with_each_other_and_not_with_baselines() -> None:
+    for rule in (et.Asha(et.Maximise("top1"), reduction_factor=2), et.Asha(reduction_factor=2)):
+        scheduler = make_scheduler(rule, 9, [], Outlook(parse("maximise top1"), 9, [UNPRUNED]))
+        assert isinstance(scheduler, AshaScheduler | AshaByObjective)
+        for number, name in ((1, "unpruned_retrained"), (2, "known")):
+            known = Record(trial=number, baseline=name, epoch=1, metrics={"top1": 98.0})
+            assert scheduler.stop_of(known) is None
+            scheduler.remember([replace(known, curve=(epoch(1, top1=98.0),))])
+        trials = [Record(trial=n, epoch=1, metrics={"top1": top1}) for n, top1 in ((3, 70.0), (4, 80.0), (5, 60.0))]
+        assert [scheduler.stop_of(one) is None for one in trials] == [True, True, False]
 
 
 def test_asha_lets_a_baseline_and_the_last_epoch_pass() -> None:

@@ -44,7 +44,6 @@ from edge_tune.loading import without_secrets
 from edge_tune.networks import checking, datasets, finding, models, training
 from edge_tune.networks.couplings import couplings
 from edge_tune.networks.weights import load_pretrained, load_weights, read_weights
-from edge_tune.objective import Maximise
 from edge_tune.records.entries import DeviceEntry
 from edge_tune.records.kept import Kept
 from edge_tune.waiting import told
@@ -110,9 +109,9 @@ def _main(words: Sequence[str], program: str) -> int:
         pruner_groups="auto",
         target=TARGET,
         retraining=RECIPE,
-        stopping=[Asha(Maximise("top1"), grace_epochs=5), Hopeless()],
+        stopping=[Asha(grace_epochs=5), Hopeless()],
         benchmark=Benchmark(device=given.device, python=given.device_python),
-        search=Search("hyperopt", trials=FEWEST_TRIALS),
+        search=Search("latency_aware", trials=FEWEST_TRIALS),
     )
     try:
         measured, proposal = _inspect(experiment)
@@ -203,7 +202,7 @@ def _source(experiment: Experiment, proposal: Proposal, measured: Measured, outp
     groups = {label: one.group for label, one in proposal.groups.items()}
     trials = max(FEWEST_TRIALS, TRIALS_A_GROUP * len(groups))
     weights = without_secrets(experiment.weights) if experiment.weights else None
-    changes = {"pruner_groups": groups, "weights": weights, "search": Search("hyperopt", trials=trials)}
+    changes = {"pruner_groups": groups, "weights": weights, "search": Search("latency_aware", trials=trials)}
     fields = {name: getattr(experiment, name) for name in Experiment.__dataclass_fields__}
     notes = [
         "Groups interact, and retraining makes up for much of what is lost without it: these are ranges to search. "

@@ -197,8 +197,9 @@ class InOrder(FIFOScheduler):
 
 
 class AshaScheduler(InOrder, AsyncHyperBandScheduler):
-    """Ray's ASHA by one metric, which gives the reason for each stop, ends no baseline, and knows earlier sessions.
+    """Ray's ASHA by one metric, which gives the reason for each stop and knows earlier sessions.
 
+    Baselines are in no rung: they were not drawn as trials are, and few trials are as accurate as the unpruned network.
     Each rung keeps the results by the numbers of the trials. A trial that is run again after its process was lost
     keeps its number, and so it counts once in each rung.
     """
@@ -219,17 +220,19 @@ class AshaScheduler(InOrder, AsyncHyperBandScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide as Ray does, but let a baseline run to its end, and a trial that is audited."""
+        if result["baseline"]:
+            return TrialScheduler.CONTINUE
         number, epoch, value = result["trial"], result["epoch"], result[self.goal.metric]
         stop = self._enter(number, epoch, value)
-        is_free = result["baseline"] or number in self.audits.continued
-        if stop is None or is_free or self.audits.spare(number, stop, self.rule.audit):
+        if stop is None or number in self.audits.continued or self.audits.spare(number, stop, self.rule.audit):
             return TrialScheduler.CONTINUE
         self.reasons[trial.trial_id] = stop.reason
         return TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Enter the last result of a trial."""
-        self._enter(result["trial"], result["epoch"], result[self.goal.metric])
+        if not result["baseline"]:
+            self._enter(result["trial"], result["epoch"], result[self.goal.metric])
 
     def remember(self, records: Iterable[Record]) -> None:
         """Enter the epochs of trials into the rungs, as they were before a resume; a record taken over is in none."""
@@ -239,7 +242,7 @@ class AshaScheduler(InOrder, AsyncHyperBandScheduler):
 
     def look(self, record: Record) -> Stop | None:
         """Enter a trial as it is after an epoch; say why it is outside the best of its rung, if it is."""
-        if self.goal.metric not in record.metrics:
+        if record.baseline is not None or self.goal.metric not in record.metrics:
             return None
         return self._enter(record.trial, record.epoch, record.metrics[self.goal.metric])
 
@@ -261,7 +264,7 @@ class AshaScheduler(InOrder, AsyncHyperBandScheduler):
 
 
 class AshaByObjective(InOrder):
-    """ASHA whose rungs compare by the study's objective; it ends no baseline, and knows earlier sessions."""
+    """ASHA whose rungs compare by the study's objective, and know earlier sessions; baselines are in none."""
 
     def __init__(self, rule: Asha, epochs: int, outlook: Outlook, audits: Audits) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -285,7 +288,7 @@ class AshaByObjective(InOrder):
 
     def look(self, record: Record) -> Stop | None:
         """Enter a trial as it is after an epoch; say why it is outside the best of its rung, if it is."""
-        return self.rungs.enter(record)
+        return None if record.baseline is not None else self.rungs.enter(record)
 
     def stop_of(self, record: Record) -> Stop | None:
         """Enter a trial; say why it ends there. None: it goes on, as a baseline does, and one that is audited."""
