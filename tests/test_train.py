@@ -59,12 +59,10 @@ def test_trained_weights_are_those_of_whoever_trains_in_its_place() -> None:
 
     def elsewhere(*asked: Any) -> bytes:
         assert asked == (one, dataset, say, None)
-        return stored.to_bytes(small(10))
+        return stored.to_bytes(trained)
 
-    say = said.append
-    torch.manual_seed(7)
-    expected = small(10).state_dict()
-    torch.manual_seed(7)
+    say, trained = said.append, small(10)
+    expected = trained.state_dict()
     weights = training.trained_weights(one, dataset, say, train_by=elsewhere)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert [line.split()[0] for line in said] == ["No", "Unpruned"]
