@@ -29,7 +29,7 @@ class Paused:
     def __init__(self, outlook: Outlook, records: Iterable[Record] = ()) -> None:
         self.outlook = outlook
         self._records: dict[int, Record] = {}
-        self._kept: set[int] = set()
+        self._gone: set[int] = set()
         for record in records:
             self.know(record)
 
@@ -57,10 +57,12 @@ class Paused:
         return self.ordered()[:KEPT]
 
     def let_go(self) -> set[int]:
-        """Return the trials whose checkpoint was kept so far, and is not from now on."""
-        kept = {record.trial for record in self.kept()}
-        before, self._kept = self._kept | set(self._records), kept
-        return before - kept if len(self._records) > KEPT else set()
+        """Return the trials that need not keep their checkpoint any more, each once."""
+        if len(self._records) <= KEPT:
+            return set()
+        gone = self._records.keys() - {record.trial for record in self.kept()} - self._gone
+        self._gone |= gone
+        return gone
 
     def best(self, affords: Callable[[int], bool]) -> Record | None:
         """Return the one that promises most among those whose remaining epochs can be afforded."""
