@@ -8,18 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
-from google.protobuf.message import DecodeError
-
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
 from edge_tune.benchmark.backend import open_backend, require_device
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.files import writing
-from edge_tune.networks import models, onnx_export, stored
+from edge_tune.networks import stored
+from edge_tune.networks.of_study import model_and_device, stored_network
 from edge_tune.networks.stored import load_network as load_network
-from edge_tune.records.jsonfiles import content
 from edge_tune.records.results import Record, Results
 from edge_tune.records.verdict import read_verdict, row_of, with_test_figures
 from edge_tune.search.conclusion import figures
@@ -65,30 +62,21 @@ def write_stored(
     """
     results.require()
     record = find(results, trial)
-    weights = _weights(results, record)
     _check_free(folder)
-    name, device = _of_study(results)
-    if not trust_model:
-        models.check_trusted(name, results.folder / "run.json", "add --trust-model")
-    network = _description(results, name, record)
-    rebuilt = stored.rebuild_stored(network, weights, results.network_file(record))
-    model = onnx_export.to_onnx(rebuilt, network.input_shape)
+    network = stored_network(results, record, trust_model=trust_model)
     (row,) = with_test_figures([row_of(record, record.name)], read_verdict(results))
-    ir = _converted(model, device, device_python)
+    _, device = model_and_device(results)
+    ir = _converted(network.onnx, device, device_python)
     with writing(folder, "must be a folder that can be written"):
-        stored.write_network(folder, network=network, weights=weights, onnx=model, ir=ir, metrics=figures(row, record))
+        stored.write_network(
+            folder,
+            network=network.description,
+            weights=network.weights,
+            onnx=network.onnx,
+            ir=ir,
+            metrics=figures(row, record),
+        )
     return record
-
-
-def _of_study(results: Results) -> tuple[str, str]:
-    """Return the names of a study's network and device."""
-    settings = results.run().settings
-    if settings.model and settings.benchmark.device:
-        return settings.model, settings.benchmark.device
-    lacking = "benchmark.device" if settings.model else "model"
-    raise ExperimentError(
-        f"{results.folder / 'run.json'}: must name the study's model and its device, but lacks {lacking!r}; restore it."
-    )
 
 
 def find(results: Results, trial: str) -> Record:
@@ -107,43 +95,9 @@ def find(results: Results, trial: str) -> Record:
     )
 
 
-def _weights(results: Results, record: Record) -> bytes:
-    if record.status != "finished":
-        raise ExperimentError(
-            f"{record.name}: only a trial that finished has weights, but this one {record.status}: {record.reason}"
-        )
-    if (weights := content(results.network_file(record))) is None:
-        kept = ", ".join(sorted(file.stem for file in results.networks.glob("*.pt"))) or "none"
-        raise ExperimentError(
-            f"{record.name}: its weights must be among those kept in {results.networks} ({kept}), but are not; "
-            f"a study keeps those of every trial with --keep-weights all."
-        )
-    return weights
-
-
 def _check_free(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise ExperimentError(f"{folder}: must be new or empty, but holds files; choose another folder.")
-
-
-def _description(results: Results, model: str, record: Record) -> stored.Description:
-    """Return what the network is, its input and output read off the unpruned network that every study leaves."""
-    file = results.folder / "unpruned.onnx"
-    if (onnx_file := content(file)) is None:
-        raise ExperimentError(f"{file}: must be there to tell the network's input and output, but is not.")
-    try:
-        graph = onnx.load_from_string(onnx_file).graph
-        (_, channels, height, width), (_, num_classes) = _dims(graph.input[0]), _dims(graph.output[0])
-    except (DecodeError, IndexError, ValueError) as error:
-        raise ExperimentError(
-            f"{file}: must be the unpruned network as ONNX, of one image [1, C, H, W] and one output [1, classes], but "
-            f"got {type(error).__name__} ({len(onnx_file)} bytes); restore the file."
-        ) from error
-    return stored.Description(model, num_classes, (channels, height, width), record.plan)
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[int]:
-    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
 def _converted(model: bytes, device: str, python: str | None) -> tuple[bytes, bytes] | None:

@@ -1,4 +1,4 @@
-"""Numbers and lists in sentences."""
+"""Numbers and lists in sentences, and tables."""
 
 from collections.abc import Sequence
 
@@ -26,3 +26,22 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Return a Markdown table.
+
+    Args:
+        words: So many of the first columns hold words; the others numbers, which stand at the right.
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        shown = [
+            cell.ljust(width) if column < words else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(shown)} |"
+
+    rule = "|".join("-" * (width + 2) if n < words else "-" * (width + 1) + ":" for n, width in enumerate(widths))
+    return "\n".join([line(head), f"|{rule}|", *map(line, rows)])

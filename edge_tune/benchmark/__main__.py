@@ -1,6 +1,7 @@
-"""Measure any ONNX file by hand, with the protocol of a search.
+"""Measure any ONNX file, or all networks that a study kept, by hand, with the protocol of a search.
 
 python -m edge_tune.benchmark MODEL.onnx --reference REFERENCE.onnx
+python -m edge_tune.benchmark RESULTS --device GPU
 python -m edge_tune.benchmark granularity --device CPU
 python -m edge_tune.benchmark layers A.onnx B.onnx
 """
@@ -12,7 +13,7 @@ from typing import get_args
 
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
-from edge_tune.benchmark import granularity, layers
+from edge_tune.benchmark import elsewhere, granularity, layers
 from edge_tune.benchmark.backend import open_backend, require_device
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.layers import read_network
@@ -23,6 +24,7 @@ from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark, Precision
 from edge_tune.records.entries import Evidence, TimeSummary
 from edge_tune.records.jsonfiles import to_json
+from edge_tune.records.results import Results
 from edge_tune.waiting import told
 
 COMMANDS = {"granularity": granularity.main, "layers": layers.main}
@@ -37,6 +39,8 @@ def _main(words: Sequence[str], program: str) -> int:
     if words and words[0] in COMMANDS:
         return COMMANDS[words[0]](words[1:], f"{program} {words[0]}")
     given = _parser(program).parse_args(words)
+    if given.model.is_dir():
+        return _compare(given)
     with told(lambda line: say(line, sys.stderr), f"{given.device} to measure"):
         answer = _measure(given)
     say(to_json(answer, indent=2) if given.json else "\n".join(_lines(answer)))
@@ -51,7 +55,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "itself: what lies within that noise is not distinguishable.",
     )
     parser.add_argument(
-        "model", type=given_path, metavar="MODEL.onnx", help="network of one input of static shape, batch 1"
+        "model",
+        type=given_path,
+        metavar="MODEL.onnx|RESULTS",
+        help="network of one input of static shape, batch 1; or the folder of a study, all networks of which that it "
+        "kept are measured in turns with its unpruned one, and compared with what the study's device said",
     )
     parser.add_argument("--reference", type=given_path, metavar="REF.onnx", help="network to form the ratio to")
     parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device (default: CPU)")
@@ -69,12 +77,16 @@ def _parser(program: str) -> argparse.ArgumentParser:
         metavar="FILE",
         help="interpreter whose OpenVINO has the device (make legacy-runtime)",
     )
+    parser.add_argument(
+        "--trust-model",
+        action="store_true",
+        help="of a study: import the module of a network that is package.module:function, which runs its code",
+    )
     parser.add_argument("--json", action="store_true", help="print all the evidence as JSON")
     return parser
 
 
-def _measure(given: argparse.Namespace) -> dict[str, Measurement]:
-    """Return the measurement of the model, and that of the reference to itself."""
+def _settings(given: argparse.Namespace) -> Benchmark:
     settings = Benchmark(
         device=given.device,
         precision=given.precision,
@@ -84,6 +96,29 @@ def _measure(given: argparse.Namespace) -> dict[str, Measurement]:
         python=given.device_python,
     )
     ExperimentError.raise_if(settings.problems())
+    return settings
+
+
+def _compare(given: argparse.Namespace) -> int:
+    """Measure the networks of a study and print how they stand on both devices."""
+    if given.reference:
+        raise ExperimentError(
+            f"{given.model}: a study's networks are measured in turns with its own unpruned one, but --reference is "
+            f"{given.reference}; leave it out."
+        )
+    settings, results = _settings(given), Results(given.model)
+    results.require()
+    device = require_device(settings)
+    found = elsewhere.compare(
+        results, settings, device, trust_model=given.trust_model, say=lambda line: say(line, sys.stderr)
+    )
+    say(to_json(found, indent=2) if given.json else "\n".join(elsewhere.text(found)))
+    return 0
+
+
+def _measure(given: argparse.Namespace) -> dict[str, Measurement]:
+    """Return the measurement of the model, and that of the reference to itself."""
+    settings = _settings(given)
     model = read_network(given.model)
     reference = read_network(given.reference) if given.reference else None
     require_device(settings)

@@ -1,7 +1,5 @@
 """Records as text for a terminal: one line for each trial, a line of progress, the table of the verdict."""
 
-from collections.abc import Sequence
-
 from edge_tune.benchmark.statistics import noise_floor, ratio_text
 from edge_tune.experiment import Experiment
 from edge_tune.metrics import WITHOUT_DEVICE
@@ -11,7 +9,7 @@ from edge_tune.records.endings import GATE, PREDICTED, REPEAT
 from edge_tune.records.ranking import Standing, last_measurement
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Row, Verdict
-from edge_tune.wording import counted, duration, verb
+from edge_tune.wording import aligned, counted, duration, verb
 
 COLUMNS = (
     "network",
@@ -133,11 +131,8 @@ def _best_so_far(standing: Standing) -> str:
 
 def verdict_table(verdict: Verdict) -> str:
     """Return the networks as a Markdown table; ratios are to the first row, measured in turns with it."""
-    cells = verdict_cells(verdict)
-    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
-    lines = ["| " + " | ".join(_aligned(line, widths)) + " |" for line in cells]
-    rule = "|" + "|".join("-" * (widths[0] + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    head, *rows = verdict_cells(verdict)
+    return aligned(head, rows)
 
 
 def verdict_cells(verdict: Verdict) -> list[tuple[str, ...]]:
@@ -266,10 +261,3 @@ def _ratio_cell(row: Row, reference: Row, metric: str) -> str:
     if row.is_unpruned:
         return "1 (the unpruned network)"
     return mark(row) + ratio_text(row.ratios[metric], noise_floor(itself))
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [
-        cell.ljust(width) if i == 0 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]

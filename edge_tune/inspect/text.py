@@ -1,13 +1,13 @@
 """What was found, for the terminal: a table of the parts, one of what each removal costs and saves, the proposal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from edge_tune.benchmark.statistics import is_distinguishable
 from edge_tune.experiment import Group
 from edge_tune.inspect.measuring import Measured, Removal, ranked
 from edge_tune.inspect.parts import Part
 from edge_tune.inspect.proposal import Proposal, left_out_text
-from edge_tune.wording import counted
+from edge_tune.wording import aligned, counted
 
 TIME_NOTE = (
     "Device time of a set: the layers that make its filters, those that only follow, and those that read them, each in "
@@ -35,25 +35,6 @@ PARTS_HEAD = (
     "latency",
 )
 COSTS_HEAD = ("without", "filters gone", "loss", "top1", "latency_ratio")
-
-
-def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
-    """Return a Markdown table.
-
-    Args:
-        words: So many of the first columns hold words; the others numbers, which stand at the right.
-    """
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        shown = [
-            cell.ljust(width) if column < words else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(shown)} |"
-
-    rule = "|".join("-" * (width + 2) if n < words else "-" * (width + 1) + ":" for n, width in enumerate(widths))
-    return "\n".join([line(head), f"|{rule}|", *map(line, rows)])
 
 
 def parts_table(measured: Measured) -> str:
