@@ -533,7 +533,7 @@ def test_every_setting_is_in_the_identity_or_marked() -> None:
             },
             baselines={},
             retraining=et.Retraining(epochs=2, lr=0.1, decay=decay),
-            stopping=[et.Asha(et.Maximise("top1")), et.Hopeless()],
+            stopping=[et.Asha(et.Maximise("top1")), et.Predicted(), et.Hopeless()],
         )
         for kind, name, is_written in settings(one, identity(one)):
             seen.add(kind)
