@@ -488,6 +488,7 @@ def test_a_range_of_many_whole_numbers_costs_nothing() -> None:
 MAY_CHANGE = {
     ("Experiment", "keep_weights"),
     ("Search", "trials"),
+    ("Search", "epochs"),
     ("Search", "max_concurrent_trials"),
     ("Search", "cpus_per_trial"),
     ("Search", "gpus_per_trial"),
@@ -533,7 +534,7 @@ def test_every_setting_is_in_the_identity_or_marked() -> None:
             },
             baselines={},
             retraining=et.Retraining(epochs=2, lr=0.1, decay=decay),
-            stopping=[et.Asha(et.Maximise("top1")), et.Hopeless()],
+            stopping=[et.Asha(et.Maximise("top1")), et.Hopeless(), et.Predicted()],
         )
         for kind, name, is_written in settings(one, identity(one)):
             seen.add(kind)
