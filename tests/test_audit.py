@@ -35,7 +35,7 @@ def test_accounts_count_what_ended_and_which_of_the_audited_would_have_won() -> 
         trial(3, 50, 0.1, status="stopped", stopped_by="predicted", epoch=2),
         trial(2, 50, 0.1, status="stopped", stopped_by="predicted", epoch=0),
         trial(1, 50, 0.1, status="stopped", stopped_by="predicted", epoch=0, same_as=2),
-        trial(10, 50, 0.1, paused=[audited("asha")]),
+        trial(10, 50, 0.1, paused=(audited("asha"),)),
     ]
     found = accounts(parse("minimise latency_ratio where top1 >= 80"), [UNPRUNED], trials, epochs=6)
     assert found == [

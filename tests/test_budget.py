@@ -89,8 +89,8 @@ def test_records_tell_which_paused_trials_are_under_way_again(tmp_path: Path) ->
     assert (results.unfinished(), results.promoted()) == ({}, {})
     results.add_promoted(3)
     assert results.unfinished() == {3: {"a": 1.0}}
-    assert results.promoted() == {3: results.trials()[0]}
-    done = replace(paused, status="finished", stopped_by=None, epoch=9, paused=[Stop("asha", 2, "why")])
+    assert list(results.promoted()) == [3]
+    done = replace(paused, status="finished", stopped_by=None, epoch=9, paused=(Stop("asha", 2, "why"),))
     results.add(done)
     assert (results.unfinished(), results.promoted()) == ({}, {})
     assert [(record.trial, record.status) for record in results.trials()] == [(3, "finished"), (4, "stopped")]

@@ -488,6 +488,7 @@ def test_a_range_of_many_whole_numbers_costs_nothing() -> None:
 MAY_CHANGE = {
     ("Experiment", "keep_weights"),
     ("Search", "trials"),
+    ("Search", "epochs"),
     ("Search", "max_concurrent_trials"),
     ("Search", "cpus_per_trial"),
     ("Search", "gpus_per_trial"),

@@ -67,6 +67,7 @@ def test_endings_count_each_trial_once() -> None:
         "finished": 3,
         "hopeless": 1,
         "asha": 1,
+        "predicted": 0,
         "time_limit": 0,
         "gate": 0,
         "failed": 1,

@@ -117,7 +117,7 @@ class Record:
     attempts: Count = 1
     same_as: Count | None = None
     audit: Stop | None = None
-    paused: Sequence[Stop] = ()
+    paused: tuple[Stop, ...] = ()
 
     @property
     def name(self) -> str:
