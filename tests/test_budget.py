@@ -70,7 +70,7 @@ def test_study_with_trials_and_epochs_ends_with_the_first_and_spends_the_rest_on
 
 
 def test_paused_trials_that_are_continued_on_demand_are_ended_by_no_rule_and_have_their_records_after() -> None:
-    one = study("minimise latency_ratio where top1 >= 70", trials=15)
+    one = study("minimise latency_ratio where top1 >= 70", trials=30)
     whole = drive(one)
     rules = Rules(one, [unpruned(one), *whole])
     best, *others = rules.paused.ordered()

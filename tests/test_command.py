@@ -33,7 +33,8 @@ def start(body: str, *words: str, **options: object) -> subprocess.Popen[str]:
 WAITS = """
 try:
     say("ready")
-    time.sleep(60)
+    for _ in range(600):  # in short steps, should another thread be given the signal
+        time.sleep(0.1)
 except KeyboardInterrupt:
     time.sleep(0.5)
     say("in order")

@@ -13,6 +13,7 @@ import pytest
 
 from edge_tune.records.results import Record, Results
 from edge_tune.run import main
+from edge_tune.wording import counted
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 4
@@ -58,10 +59,10 @@ def test_study_that_is_killed_decides_as_one_that_is_not_and_continues_what_it_p
     kept = {int(file.stem) for file in Path("whole/checkpoints").glob("*.pt")}
     assert kept == {record.trial for record in paused if record.epoch}
     epochs = sum(EPOCHS - record.epoch for record in paused)
-    assert (
-        f"{len(paused)} trials stopped by ASHA, {epochs} epochs saved, 1 more continued later; 4 more were audited"
-        in out
-    )
+    continued, audited = sum(len(one.paused) for one in whole), sum(one.audit is not None for one in whole)
+    told = f"{counted(len(paused), 'trial')} stopped by ASHA, {counted(epochs, 'epoch')} saved"
+    told += f", {continued} more continued later" if continued else ""
+    assert f"{told}; {audited} more {'was' if audited == 1 else 'were'} audited" in out
 
     command = [sys.executable, "-m", "edge_tune.run", "study.py", "--simulate=0.4", "--results=killed"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)

@@ -165,7 +165,15 @@ def test_summary_says_what_the_study_came_to() -> None:
     summary = tables.summary(STUDY, TARGET, ranking.best, verdict, ranking)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["target"] == "minimise latency_ms"
-    assert summary["endings"] == {"finished": 1, "hopeless": 0, "asha": 1, "time_limit": 0, "gate": 0, "failed": 1}
+    assert summary["endings"] == {
+        "finished": 1,
+        "hopeless": 0,
+        "asha": 1,
+        "time_limit": 0,
+        "predicted": 0,
+        "gate": 0,
+        "failed": 1,
+    }
     assert (summary["trials"], summary["chosen"]["name"], summary["verdict"]["chosen"]) == (3, "trial_0002", 2)
     assert summary["chosen"]["ratios"]["latency_ratio"] == {"ratio": 0.5, "low": 0.49, "high": 0.52}
     assert [entry["trial"] for entry in summary["front"]] == [2]
