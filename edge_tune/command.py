@@ -30,7 +30,15 @@ AT_ONCE_S = 1.0
 
 
 class OutputClosed(KeyboardInterrupt):
-    """Nobody reads the output any more, which ends a command as Ctrl-C does."""
+    """Nobody reads the output any more, which ends a command as Ctrl-C does.
+
+    Args:
+        number: The signal that says so: that a terminal was closed may be seen before its signal comes.
+    """
+
+    def __init__(self, number: int = signal.SIGPIPE) -> None:
+        super().__init__()
+        self.number = number
 
 
 def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +72,7 @@ def ending(error: BaseException, received: int | None = None) -> tuple[int, str]
         case EdgeTuneError():
             return 1, str(error)
         case OutputClosed():
-            return 128 + (received or signal.SIGPIPE), str(error)
+            return 128 + (received or error.number), str(error)
         case KeyboardInterrupt():
             return 128 + (received or signal.SIGINT), str(error) or "Interrupted."
         case OSError():
@@ -86,7 +94,7 @@ def say(line: str, stream: TextIO | None = None) -> None:
         if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe without reader, a terminal that was closed
             raise
         _silence(stream)
-        raise OutputClosed from error
+        raise OutputClosed(signal.SIGHUP if error.errno == errno.EIO else signal.SIGPIPE) from error
 
 
 def _complain(sentence: str) -> None:

@@ -6,10 +6,11 @@ import math
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
+from threading import Thread
 
 import torch
 from torch import nn
@@ -221,7 +222,11 @@ def run_trial(
     if checkpoint:
         run.go_on(Checkpoint.from_bytes(checkpoint))  # which was reported
     else:
-        run.evaluate_and_measure(pruning.digest(plan))
+        if trial:
+            run.evaluate_and_measure(pruning.digest(plan))
+        else:  # in the command's own process, whose threads would outlive an interruption
+            run.evaluate()
+            run.measure("pruned", remember=pruning.digest(plan))
         run.decide()
         if not run.is_over:
             yield run.report()
@@ -312,18 +317,24 @@ class _UnderWay:
     def evaluate_and_measure(self, remember: str) -> None:
         """Classify with the pruned network while the device, which is not this process's, measures it."""
         onnx = self._export()
-        with ThreadPoolExecutor(1) as elsewhere:
-            asked = elsewhere.submit(self.device.measure, onnx, remember)
-            started = time.perf_counter()
-            self.evaluate()
-            meanwhile_s = time.perf_counter() - started
-            answer = asked.result()
-        self._note("pruned", onnx, answer, meanwhile_s)
+        answer: Future[Measured] = Future()
 
-    def measure(self, stage: str) -> None:
+        def ask() -> None:
+            try:
+                answer.set_result(self.device.measure(onnx, remember))
+            except BaseException as error:  # is raised where the answer is taken
+                answer.set_exception(error)
+
+        Thread(target=ask, daemon=True).start()  # not waited for by a process that is to end
+        started = time.perf_counter()
+        self.evaluate()
+        meanwhile_s = time.perf_counter() - started
+        self._note("pruned", onnx, answer.result(), meanwhile_s)
+
+    def measure(self, stage: str, remember: str | None = None) -> None:
         """Have the network measured on the device."""
         onnx = self._export()
-        self._note(stage, onnx, self.device.measure(onnx))
+        self._note(stage, onnx, self.device.measure(onnx, remember))
 
     def _export(self) -> bytes:
         with self.clock.stage("export"):
