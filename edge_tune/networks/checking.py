@@ -83,16 +83,15 @@ def _block_problems(model: nn.Module, groups: Mapping[str, BlockGroup], coupled:
 
 
 def _problems_without_blocks(model: nn.Module, groups: Mapping[str, Group], coupled: Couplings) -> Iterator[str]:
-    """Yield what is wrong when all blocks go that may go: they alone, with all groups, with each criterion."""
+    """Yield what is wrong without any block, and, with as few as may stay, for all groups and for each criterion."""
     networks = [oracle.made_up(model, coupled.input_shape, rising=True)]
-    gone: dict[str, Mapping[str, Value]] = {
-        label: {"keep": min(map(int, group.keep.values))}
-        for label, group in groups.items()
-        if isinstance(group, BlockGroup)
+    fewest = {
+        label: min(map(int, group.keep.values)) for label, group in groups.items() if isinstance(group, BlockGroup)
     }
-    if problem := _removal_problem(networks, groups, gone, coupled):
+    if problem := _removal_problem(networks, groups, {label: {"keep": 0} for label in fewest}, coupled):
         yield f"pruner_groups, all blocks: {problem}"
         return
+    gone = {label: {"keep": keep} for label, keep in fewest.items()}
     pruners = {label: group for label, group in groups.items() if isinstance(group, PrunerGroup)}
     first = {label: _first(group) for label, group in pruners.items()}
     if problem := _removal_problem(networks, groups, {**gone, **first}, coupled):

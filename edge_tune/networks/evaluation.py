@@ -46,10 +46,9 @@ class Evaluation:
 def evaluate(model: nn.Module, split: Split, *, batch_size: int = 250, compute: Compute = CPU) -> Evaluation:
     """Classify every image of `split` in f32.
 
-    On CPUs batch-norm is folded into the convolutions. Many images are classified by OpenVINO, which takes about 0.7
-    of PyTorch's time, few and those of a network that it cannot hold by PyTorch; they differ by rounding
-    (tests/test_evaluation.py). A GPU classifies them by PyTorch, with the network as it is: folding takes longer there
-    than it saves.
+    On CPUs batch-norm is folded into the convolutions. Many images are classified by OpenVINO, which takes less time,
+    few and those of a network that it cannot hold by PyTorch; they differ by rounding (tests/test_evaluation.py). A GPU
+    classifies them by PyTorch, with the network as it is: folding takes longer there than it saves.
 
     Args:
         compute: Where `model` is, and the images come.
