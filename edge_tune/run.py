@@ -160,7 +160,8 @@ def _main(words: Sequence[str], program: str) -> int:
         sentence = "Interrupted before anything was measured; start again."
         if results.exists():
             sentence = f"Interrupted: {session.recorded(experiment, results)}.{_how_to_resume(given, results)}"
-        raise type(interruption)(sentence) from interruption
+        interruption.args = (sentence,)
+        raise
     return 0
 
 
