@@ -1,8 +1,8 @@
 """Which cores measure and which train, so that neither disturbs the other."""
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CGROUPS = "sys/fs/cgroup"
@@ -26,6 +26,20 @@ def training_cpus(threads: int = 1, devices: int = 1) -> tuple[int, ...]:
     """Return the cores that measuring on `devices` devices leaves to trainers; all cores if it leaves none."""
     usable = usable_cpus()
     return usable[: max(0, len(usable) - threads * devices)] or usable
+
+
+@contextmanager
+def kept_to(cpus: Sequence[int]) -> Iterator[None]:
+    """Keep this thread, and those that it starts, to these cores in the block, where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def usable_cpus() -> tuple[int, ...]:

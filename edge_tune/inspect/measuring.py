@@ -7,15 +7,18 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from math import log
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from edge_tune.benchmark import layers
 from edge_tune.benchmark.backend import open_backend
-from edge_tune.benchmark.cores import measuring_cpus
+from edge_tune.benchmark.cores import kept_to, measuring_cpus, training_cpus, usable_cpus
 from edge_tune.benchmark.statistics import noise_floor
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
@@ -129,35 +132,111 @@ def measure(
         ExperimentError: The network guesses, or what was found cannot be kept.
     """
     wanted = [(part, share) for part in parts if not part.problem for share in part.shares]
-    probe = _probe(network, dataset, len(wanted))
+    first: dict[tuple[str, float], Part] = {}
+    for part, share in wanted:
+        first.setdefault((part.alike, share), part)
+    seconds = min(MOST_S, max(LEAST_S, DEVICE_S / (len(first) + 1)))
+    stopwatch = _Stopwatch(network, coupled, replace(settings, max_s=seconds, runs=1), device)
+    try:
+        table = stopwatch.table(say)
+        with _beside(settings):
+            probe = _probe(network, dataset, len(wanted))
+            unpruned = _unpruned(network, probe, dataset.num_classes)
+            timed = [(part, share) for part, share in wanted if first[part.alike, share] is part]
+            _remove_each(network, wanted, timed, coupled, probe, stopwatch, say)
+    finally:
+        stopwatch.close()
+    removals = {
+        part.name: [
+            Removal(share, probe.kept.known[_key(part, share)], stopwatch.kept.known[_key(other, share)], other.name)
+            for share in part.shares
+            for other in [first[part.alike, share]]
+        ]
+        for part in parts
+        if not part.problem
+    }
+    own = stopwatch.kept.known[UNPRUNED]
+    return Measured(parts, removals, unpruned, own, table, device, len(probe.train), seconds)
+
+
+def _unpruned(network: nn.Module, probe: Probe, num_classes: int) -> Effect:
+    """Return how the network classifies as it is.
+
+    Raises:
+        ExperimentError: It guesses.
+    """
     unpruned = probe(UNPRUNED, lambda: network)
-    guess = log(dataset.num_classes)
+    guess = log(num_classes)
     if unpruned.loss >= guess:
         raise ExperimentError(
             f"weights: must be trained on these images, so that something can be lost, but on {unpruned.images} of "
             f"them the loss is {unpruned.loss:.3f}, no better than a guess's, {guess:.3f}; give others."
         )
-    first: dict[tuple[str, float], Part] = {}
+    return unpruned
+
+
+@contextmanager
+def _beside(settings: Benchmark) -> Iterator[None]:
+    """Leave the cores that measure to the device: this thread, and PyTorch's, keep to the others in the block."""
+    threads = torch.get_num_threads()
+    cpus = usable_cpus() if settings.device == "fake" else training_cpus(settings.threads)
+    torch.set_num_threads(len(cpus))
+    try:
+        with kept_to(cpus):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _remove_each(
+    network: nn.Module,
+    wanted: Sequence[tuple[Part, float]],
+    timed: Sequence[tuple[Part, float]],
+    coupled: Couplings,
+    probe: Probe,
+    stopwatch: "_Stopwatch",
+    say: Say,
+) -> None:
+    """Classify without each share of each part, while the device measures those of which no other is alike.
+
+    Args:
+        timed: Those of `wanted` that are measured.
+    """
+    unknown = {_key(*one) for one in wanted if _key(*one) not in probe}
+    slow = {_key(*one) for one in timed if _key(*one) not in stopwatch.kept}
+    shown = {_key(*one): _shown(*one) for one in wanted} | {UNPRUNED: UNPRUNED}
+    measured = _Progress(len(slow) + (UNPRUNED not in stopwatch.kept), "measured", say)
+    classified = _Progress(len(unknown), "classified", say)
+    if measured.total:
+        say(
+            f"Measuring {measured.total} networks on {stopwatch.settings.device}, each in turns with the unpruned one "
+            f"for at most {stopwatch.settings.max_s:.1f} s; parts of the same shapes once."
+        )
+    if unknown:
+        say(
+            f"Classifying {len(probe.validation)} validation images without each of {len(unknown)} parts and shares of "
+            f"parts, batch norm estimated anew on {len(probe.train)} training images, nothing retrained."
+        )
+
+    def tell(wait: bool) -> None:
+        for key, cost in stopwatch.take(wait):
+            measured.step(f"without {shown[key]}: latency_ratio {cost.ratio.ratio:.3f}")
+
+    if UNPRUNED not in stopwatch.kept:
+        stopwatch.ask(UNPRUNED, network)
     for part, share in wanted:
-        first.setdefault((part.alike, share), part)
-    seconds = min(MOST_S, max(LEAST_S, DEVICE_S / (len(first) + 1)))
-    short = replace(settings, max_s=seconds, runs=1)
-    stopwatch = _Stopwatch(network, coupled, short, device)
-    table = stopwatch.table(say)
-    measured = {(part.alike, share): (part, share) for part, share in wanted if first[part.alike, share] is part}
-    costs = dict(stopwatch.costs(list(measured.values()), say))
-    own = stopwatch.cost(UNPRUNED, lambda: network)
-    effects = _effects(network, wanted, coupled, probe, unpruned, say)
-    removals = {
-        part.name: [
-            Removal(share, effects[part.name, share], costs[name, share], name)
-            for share in part.shares
-            for name in [first[part.alike, share].name]
-        ]
-        for part in parts
-        if not part.problem
-    }
-    return Measured(parts, removals, unpruned, own, table, device, len(probe.train), seconds)
+        key = _key(part, share)
+        if key not in unknown and key not in slow:
+            continue
+        smaller = without(network, part, share, coupled)
+        if key in slow:
+            stopwatch.ask(key, smaller)
+        if key in unknown:
+            unpruned = probe.kept.known[UNPRUNED]
+            effect = probe.kept(key, lambda: unpruned if smaller is None else probe.effect(smaller))  # noqa: B023
+            classified.step(f"without {shown[key]}: top1 {effect.top1:.1f}, loss {effect.loss:.3f}")
+        tell(wait=False)
+    tell(wait=True)
 
 
 def cache_file(made_of: bytes, what: str) -> Path:
@@ -166,7 +245,10 @@ def cache_file(made_of: bytes, what: str) -> Path:
 
 
 class _Stopwatch:
-    """Measures what is left of one network on the device, in turns with it, and remembers it."""
+    """Measures what is left of one network on the device, in turns with it, and remembers it.
+
+    The device computes in another process, which a thread waits for; all else is done in the caller's.
+    """
 
     def __init__(self, network: nn.Module, coupled: Couplings, settings: Benchmark, device: DeviceEntry) -> None:
         self.network, self.coupled, self.settings = network, coupled, settings
@@ -176,6 +258,9 @@ class _Stopwatch:
         self.kept = Kept(cache_file(made_of, "costs"), Cost)
         self.tables = Kept(cache_file(made_of, "layers"), list[LayerEntry])
         self.backend = open_backend(settings, measuring_cpus(settings.threads))
+        self.worker = ThreadPoolExecutor(max_workers=1)
+        self.worker.submit(lambda: None)  # begins now, while it may run, as the device's process will, on all cores
+        self.asked: dict[str, tuple[tuple[int, int], Future[Ratio] | None]] = {}
 
     def table(self, say: Say) -> Sequence[LayerEntry]:
         """Return the layers of the unpruned network on the device; none of a formula."""
@@ -185,40 +270,40 @@ class _Stopwatch:
             settings = replace(self.settings, max_s=MOST_S, runs=200)
             return self.tables(UNPRUNED, lambda: layers.measure_in_turns([self.onnx], settings)[0])
 
-    def costs(self, wanted: Sequence[tuple[Part, float]], say: Say) -> Iterator[tuple[tuple[str, float], Cost]]:
-        """Yield what the network takes without each share of a part."""
-        unknown = [key for key in [UNPRUNED, *(_key(*one) for one in wanted)] if key not in self.kept]
-        if unknown:
-            say(
-                f"Measuring {len(unknown)} networks on {self.settings.device}, each in turns with the unpruned one for "
-                f"at most {self.settings.max_s:.1f} s; parts of the same shapes once."
-            )
-        progress = _Progress(len(unknown), say)
-        try:
-            if UNPRUNED in unknown:
-                self.cost(UNPRUNED, lambda: self.network)
-                progress.step("the unpruned network, in turns with itself")
-            for part, share in wanted:
-                key = _key(part, share)
-                cost = self.cost(key, lambda part=part, share=share: without(self.network, part, share, self.coupled))  # type: ignore[misc]
-                if key in unknown:
-                    progress.step(f"without {_shown(part, share)}: latency_ratio {cost.ratio.ratio:.3f}")
-                yield (part.name, share), cost
-        finally:
-            self.backend.close()
-
-    def cost(self, key: str, network: Callable[[], nn.Module | None]) -> Cost:
-        """Return what a network takes; one that nothing could be removed from, what the unpruned one does."""
-        return self.kept(key, lambda: self._cost(network()))
-
-    def _cost(self, network: nn.Module | None) -> Cost:
+    def ask(self, key: str, network: nn.Module | None) -> None:
+        """Have a network measured when those asked for before are; None: nothing was removed."""
+        size = pruning.size(network or self.network, self.coupled.input_shape)
         if network is None:
-            return replace(self.cost(UNPRUNED, lambda: self.network), ratio=Ratio(1.0, 1.0, 1.0))
+            self.asked[key] = size, None
+            return
         onnx = self.onnx if network is self.network else onnx_export.to_onnx(network, self.coupled.input_shape)
+        self.asked[key] = size, self.worker.submit(self._ratio, onnx)
+
+    def take(self, wait: bool) -> Iterator[tuple[str, Cost]]:
+        """Yield what was measured since the last call, which is remembered from now on.
+
+        Args:
+            wait: For all that was asked for.
+
+        Raises:
+            BenchmarkError: The device failed.
+        """
+        for key, (size, ratio) in list(self.asked.items()):
+            if ratio and not wait and not ratio.done():
+                return
+            yield key, self.kept(key, lambda: Cost(*size, ratio.result() if ratio else Ratio(1.0, 1.0, 1.0)))  # noqa: B023
+            del self.asked[key]
+
+    def close(self) -> None:
+        """End the device's process, when it has measured what it is at."""
+        self.worker.shutdown(cancel_futures=True)
+        self.backend.close()
+
+    def _ratio(self, onnx: bytes) -> Ratio:
         ratios = self.backend.measure(onnx, self.settings, self.onnx).evidence.ratios
         if ratios is None or ratios.latency_ratio is None:
             raise BenchmarkError(f"the measurement must hold latency_ratio, but {self.settings.device!r} gave none.")
-        return Cost(*pruning.size(network, self.coupled.input_shape), ratios.latency_ratio)
+        return ratios.latency_ratio
 
 
 def _probe(network: nn.Module, dataset: Dataset, removals: int) -> Probe:
@@ -235,37 +320,6 @@ def _probe(network: nn.Module, dataset: Dataset, removals: int) -> Probe:
     return next(fitting, least)
 
 
-def _effects(
-    network: nn.Module,
-    wanted: Sequence[tuple[Part, float]],
-    coupled: Couplings,
-    probe: Probe,
-    unpruned: Effect,
-    say: Say,
-) -> dict[tuple[str, float], Effect]:
-    """Return what the network does without each share of each part."""
-    unknown = sum(_key(*one) not in probe for one in wanted)
-    if unknown:
-        say(
-            f"Classifying {len(probe.validation)} validation images without each of {unknown} parts and shares of "
-            f"parts, batch norm estimated anew on {len(probe.train)} training images, nothing retrained."
-        )
-    progress = _Progress(unknown, say)
-    found = {}
-    for part, share in wanted:
-        key = _key(part, share)
-        is_new = key not in probe
-        smaller = without(network, part, share, coupled) if is_new else None
-        found[part.name, share] = probe.kept(
-            key,
-            lambda smaller=smaller: unpruned if smaller is None else probe.effect(smaller),  # type: ignore[misc]
-        )
-        if is_new:
-            effect = found[part.name, share]
-            progress.step(f"without {_shown(part, share)}: top1 {effect.top1:.1f}, loss {effect.loss:.3f}")
-    return found
-
-
 def _key(part: Part, share: float) -> str:
     """Return what a removal is remembered by."""
     if share == ALL:
@@ -280,8 +334,8 @@ def _shown(part: Part, share: float) -> str:
 class _Progress:
     """Says now and then how far it is, and how long it will take by what it took so far."""
 
-    def __init__(self, total: int, say: Say) -> None:
-        self.total, self.say = total, say
+    def __init__(self, total: int, done: str, say: Say) -> None:
+        self.total, self.what, self.say = total, done, say
         self.done = 0
         self.began = self.said = time.monotonic()
 
@@ -292,7 +346,7 @@ class _Progress:
         if now - self.said >= EVERY_S or self.done == self.total:
             left = (now - self.began) / self.done * (self.total - self.done)
             self.said = now
-            self.say(f"  {self.done} of {self.total}, {_minutes(left)} left; {what}")
+            self.say(f"  {self.done} of {self.total} {self.what}, {_minutes(left)} left; {what}")
 
 
 def _minutes(seconds: float) -> str:

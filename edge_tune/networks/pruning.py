@@ -234,15 +234,25 @@ def prune(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:
     """
     model, coupled = shortened(Traced(model, coupled), plan)
     plan = [cut for cut in plan if cut.kind != "block"]
+    pruned = remove(model, plan, coupled)
     removed = _removed(plan, coupled)
-    stays = coupled.stays(removed)
+    if len(removed):
+        oracle.check(model, pruned, removed, coupled, _named(plan))
+    return pruned
+
+
+def remove(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:
+    """Return what `prune` does for a plan without blocks, of which nothing is compared.
+
+    Raises:
+        PruningError: The plan does not fit the network.
+    """
+    stays = coupled.stays(_removed(plan, coupled))
     _check_parts(stays, coupled)
     _check_own(stays, model)
     pruned = copy.deepcopy(model).eval().requires_grad_(True)
     for side, kept in stays.items():
         keep(pruned, side, torch.from_numpy(kept.nonzero()[0]))
-    if len(removed):
-        oracle.check(model, pruned, removed, coupled, _named(plan))
     return pruned
 
 
