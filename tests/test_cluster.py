@@ -19,6 +19,7 @@ from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.command import run
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.search import cluster
+from edge_tune.search.live import Board
 
 ROOT = Path(__file__).parents[1]
 FAKE = et.Benchmark(device="fake")
@@ -30,6 +31,12 @@ def where_am_i() -> str:
 
 def refuse() -> None:
     raise BenchmarkError("no stick")
+
+
+@ray.remote(num_cpus=0)
+def write_on(board: Board, trial: int, line: str) -> None:
+    board.writer(trial)(line)
+    ray.get(board.actor.__ray_ready__.remote())  # what one process asks of an actor is done in its order
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +98,23 @@ def test_on_each_node_answers_for_each(here: cluster.Cluster) -> None:
     answers = here.on_each_node(where_am_i)
     assert [node.id for node, _ in answers] == [answer for _, answer in answers]
     assert len({answer for _, answer in answers}) == 3
+
+
+def test_board_shows_the_last_line_of_each_trial_once(here: cluster.Cluster, nodes: Any) -> None:
+    board = Board()
+    before = time.time()
+    ray.get(write_on.options(resources={"ncs": 1}).remote(board, 3, "epoch 1/2: 10 of 20 images"))  # on another node
+    ray.get(write_on.remote(board, 3, "epoch 1/2: 20 of 20 images"))
+    ray.get(write_on.remote(board, 7, "epoch 2/2: 10 of 20 images"))
+    taken = board.take()
+    assert {trial: note.line for trial, note in taken.items()} == {
+        3: "epoch 1/2: 20 of 20 images",
+        7: "epoch 2/2: 10 of 20 images",
+    }
+    assert all(before <= note.at <= time.time() for note in taken.values())
+    assert board.take() == {}
+    ray.kill(board.actor)
+    assert board.take() == {}
 
 
 def test_wait_for_devices_gives_up_with_what_the_nodes_offer(

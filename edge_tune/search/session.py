@@ -32,6 +32,7 @@ from edge_tune.records.verdict import Verdict
 from edge_tune.search import cluster, conclusion, suggesters, tune
 from edge_tune.search.budget import Budget
 from edge_tune.search.cluster import Cluster
+from edge_tune.search.live import Board
 from edge_tune.search.paused import KEPT, Paused, is_paused
 from edge_tune.search.prediction import Outlook
 from edge_tune.search.searcher import count_trials
@@ -361,6 +362,8 @@ class _Session:
         self.results.keep_networks(self.standing.kept, among=records)
         self.ended_before = self.standing.ended
         self.running: set[int] = set()
+        self.reported: dict[int, float] = {}
+        self.board = Board()
         self.began = self.spoke = time.monotonic()
         total = count_trials(experiment)
         self.total = None if total is None else max(total, self.ended_before)
@@ -376,6 +379,7 @@ class _Session:
                 self.work.trials,
                 self.results,
                 self.device,
+                self.board,
                 at_once=self._at_once(),
                 gpus=self.gpus,
                 limits=limits,
@@ -423,14 +427,18 @@ class _Session:
 
     def on_report(self, record: Record, checkpoint: bytes | None) -> None:
         """Follow a trial on its way."""
+        self.reported[record.trial] = time.time()
         if checkpoint:
             self.results.write_checkpoint(record.trial, checkpoint)
         self.tensorboard.add(record)
 
     def on_step(self) -> None:
-        """Say where the study stands when there was no news for long."""
+        """Say where the study, and each running trial, stands when there was no news for long."""
         if time.monotonic() - self.spoke > NEWS_S:
             self._say_progress()
+            for trial, note in sorted(self.board.take().items()):
+                if trial in self.running and note.at > self.reported.get(trial, 0.0):
+                    self.say(f"  {self._name(trial)}: {note.line.strip()}")
 
     def on_lost(self, trial: int, reason: str) -> None:
         """Say that a trial will be run again."""

@@ -13,7 +13,7 @@ formulas are
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -68,9 +68,16 @@ class Simulation:
         return Record.from_entry(json.loads(checkpoint))
 
     def begin(
-        self, point: Point, device: Device, *, trial: int, baseline: str | None, checkpoint: bytes | None
+        self,
+        point: Point,
+        device: Device,
+        *,
+        trial: int,
+        baseline: str | None,
+        checkpoint: bytes | None,
+        say: Callable[[str], None] | None = None,
     ) -> Iterator[Report]:
-        """Report as a real trial does."""
+        """Report as a real trial does; of an epoch there is nothing to say."""
         sparsity = _mean_sparsity(point, self.experiment)
         epochs = self.experiment.retraining.epochs if trial else 0
         if checkpoint:

@@ -5,7 +5,7 @@ A config goes in, reports come out; what a trial does is in trial.py.
 
 import faulthandler
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
 from edge_tune.records.results import Planned, Record, Report, Results
 from edge_tune.records.shapes import NetworkShape
+from edge_tune.search.live import Board
 
 Config = dict[str, Any]
 """A trial as Ray Tune sees it: its number, its attempt, and its point."""
@@ -59,9 +60,20 @@ class RunsTrials(Protocol):
         """
 
     def begin(
-        self, point: Point, device: Device, *, trial: int, baseline: str | None, checkpoint: bytes | None
+        self,
+        point: Point,
+        device: Device,
+        *,
+        trial: int,
+        baseline: str | None,
+        checkpoint: bytes | None,
+        say: Callable[[str], None] | None = None,
     ) -> Iterator[Report]:
-        """Begin a trial, or go on with one from a checkpoint."""
+        """Begin a trial, or go on with one from a checkpoint.
+
+        Args:
+            say: Receives a line now and then on how far an epoch is.
+        """
 
     def record_of(self, checkpoint: bytes) -> Record:
         """Return what a checkpoint knows of its trial."""
@@ -95,7 +107,14 @@ class PrunedTrial(tune.Trainable):
     """Ray's view of a trial: a step is a report. One process serves many trials."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds the rest
-        self, config: Config, trials: RunsTrials, device: Device, checkpoints: Checkpoints, alone: bool, gpus: float
+        self,
+        config: Config,
+        trials: RunsTrials,
+        device: Device,
+        checkpoints: Checkpoints,
+        board: Board,
+        alone: bool,
+        gpus: float,
     ) -> None:
         """Keep what all trials share and begin the first.
 
@@ -104,11 +123,12 @@ class PrunedTrial(tune.Trainable):
             trials: The study's; a node fetches them once.
             device: What measures.
             checkpoints: Where trials that were interrupted go on from.
+            board: Where trials say how far they are.
             alone: Whether no other trial runs meanwhile: this one may use all cores, because it waits while its
                 network is measured.
             gpus: GPUs of each trial.
         """
-        self.device, self.checkpoints = device, checkpoints
+        self.device, self.checkpoints, self.board = device, checkpoints, board
         experiment = trials.experiment
         if not alone and experiment.benchmark.device != "fake" and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, training_cpus(experiment.benchmark.threads, _devices_here(experiment)))
@@ -133,6 +153,7 @@ class PrunedTrial(tune.Trainable):
             trial=number,
             baseline=baseline_name(experiment, number),
             checkpoint=self.checkpoints.of(number) if config["attempt"] > 1 else None,
+            say=self.board.writer(number),
         )
 
 

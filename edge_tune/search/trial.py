@@ -5,7 +5,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +33,8 @@ from edge_tune.search.checkpoint import Checkpoint
 from edge_tune.search.points import count_points, grid_point
 from edge_tune.search.stopping import why_collapsed, why_hopeless, why_too_long
 from edge_tune.search.study import Study
+
+Say = Callable[[str], None]
 
 PARTS = 4096
 """So many plans of a group are remembered: those of a list of sparsities come again and again."""
@@ -77,7 +79,14 @@ class Trials:
         return Checkpoint.from_bytes(checkpoint).record
 
     def begin(
-        self, point: Point, device: Device, *, trial: int, baseline: str | None, checkpoint: bytes | None
+        self,
+        point: Point,
+        device: Device,
+        *,
+        trial: int,
+        baseline: str | None,
+        checkpoint: bytes | None,
+        say: Say | None = None,
     ) -> Iterator[Report]:
         """Begin a trial, or go on with one. Number 0 is the unpruned network, which is not retrained."""
         torch.manual_seed(self.experiment.search.seed)
@@ -91,6 +100,7 @@ class Trials:
             baseline=baseline,
             checkpoint=checkpoint,
             compute=self.compute,
+            say=say,
         )
 
 
@@ -187,6 +197,7 @@ def run_trial(
     baseline: str | None = None,
     checkpoint: bytes | None = None,
     compute: Compute = CPU,
+    say: Say | None = None,
 ) -> Iterator[Report]:
     """Yield the record after pruning (when retraining follows) and after every epoch.
 
@@ -196,6 +207,7 @@ def run_trial(
     Args:
         checkpoint: Of an earlier report of the same trial, to go on from.
         compute: What it retrains and classifies with.
+        say: Receives a line now and then on how far an epoch is.
 
     Raises:
         PruningError, RetrainingError, ComputeError, ExportError, BenchmarkError: The trial failed.
@@ -230,7 +242,7 @@ def run_trial(
         run.decide()
         if not run.is_over:
             yield run.report()
-    for epoch in () if run.is_over else run.retrain():
+    for epoch in () if run.is_over else run.retrain(say):
         run.evaluate(epoch)
         run.decide()
         if run.is_over:
@@ -381,7 +393,7 @@ class _UnderWay:
         """Whether a rule ended the trial, or its last epoch is done."""
         return bool(self.stop) or self.record.epoch >= self.epochs
 
-    def retrain(self) -> Iterator[Epoch]:
+    def retrain(self, say: Say | None) -> Iterator[Epoch]:
         study = self.study
         for epoch in retrain(
             self.network,
@@ -393,6 +405,7 @@ class _UnderWay:
             state=self.state,
             epochs_done=self.record.epoch,
             compute=self.compute,
+            say=say,
         ):
             self.clock.spend("retrain", epoch.seconds)
             yield epoch

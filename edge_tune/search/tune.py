@@ -26,6 +26,7 @@ from edge_tune.errors import StudyError
 from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
 from edge_tune.records.results import Record, Report, Results, now
+from edge_tune.search.live import Board
 from edge_tune.search.rules import Rules
 from edge_tune.search.searcher import Searcher
 from edge_tune.search.stopping import StudyLimits
@@ -216,6 +217,7 @@ def run_search(
     trials: RunsTrials,
     results: Results,
     device: Device,
+    board: Board,
     *,
     at_once: int,
     gpus: float,
@@ -228,6 +230,7 @@ def run_search(
     The text it returns says why there was no other network to try before all trials had ended, if that was so.
 
     Args:
+        board: Where trials say how far they are.
         at_once: How many trials run at the same time; 1 may use all cores.
         gpus: GPUs of each trial.
         under_way: What is known of trials that an earlier session began and did not end.
@@ -256,6 +259,7 @@ def run_search(
         trials=trials,
         device=device,
         checkpoints=checkpoints,
+        board=board,
         alone=at_once == 1,
         gpus=gpus,
     )
