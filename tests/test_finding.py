@@ -191,3 +191,10 @@ def test_auto_runs_to_a_table_and_is_resumed_with_the_groups_that_were_found(
     assert {tuple(sorted(record.point)) for record in records} == {
         ("blocks_8.keep", *(f"{role}_8.{name}" for role in ("inner", "stream") for name in KINDS))
     }
+
+
+def test_a_set_of_one_filter_stays() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 1, 3), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 60 * 60, 5))
+    one, four, *_ = finding.coupled_sets(model, couplings(model, SIZE))
+    assert (one.width, one.problem) == (1, "it is one filter, and one must stay.")
+    assert (four.width, four.problem) == (4, None)

@@ -100,6 +100,8 @@ def _planned(model: nn.Module, parts: tuple[str, ...], coupled: Couplings) -> Co
     filters = structure("filters")
     width = len(np.unique(np.concatenate([coupled.atoms[filters.side(part)] for part in parts])))
     found = CoupledSet(parts, width)
+    if width == 1:
+        return replace(found, problem="it is one filter, and one must stay.")
     try:
         make_plan(model, {"set": found.group()}, HALF, coupled)
     except PruningError as error:
