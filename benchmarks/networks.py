@@ -18,8 +18,8 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from edge_tune.errors import EdgeTuneError, ExperimentError, ExportError, first_line
-from edge_tune.networks import blocks, finding, models, onnx_export, pruning
+from edge_tune.errors import EdgeTuneError, ExperimentError, first_line
+from edge_tune.networks import blocks, finding, models, onnx_export, oracle, pruning
 from edge_tune.networks.couplings import couplings
 from edge_tune.parameters import Point, Value
 
@@ -96,14 +96,11 @@ def without_blocks(model: nn.Module, size: int) -> str:
     free = [one for one in finding.coupled_sets(shorter, coupled) if not one.problem]
     groups = {f"set_{number}": one.group() for number, one in enumerate(free)}
     pruned = pruning.prune(shorter, pruning.make_plan(shorter, groups, halved(list(groups)), coupled), coupled)
+    pruned = oracle.made_up(pruned, shape, rising=True)  # torchvision's of some are so small that nothing comes through
     images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = pruned(images)
-    try:
-        onnx = onnx_export.to_onnx(pruned, shape)
-    except ExportError:  # AlexNet and VGG pool to more pixels than there are
-        return f"{len(found)}: {count(pruned):,}, no ONNX at {size} px"
-    network = openvino.Core().read_model(onnx)
+    network = openvino.Core().read_model(onnx_export.to_onnx(pruned, shape))
     compiled = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     difference = (torch.tensor(compiled(images.numpy())[0]) - expected).abs().max() / expected.abs().max()
     return f"{len(found)}: {count(pruned):,}, {difference:.0e}"

@@ -65,7 +65,7 @@ class Pooled(Small):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.pool = nn.AdaptiveAvgPool2d(3)
+        self.pool = nn.AdaptiveMaxPool2d(3)
         self.fc = nn.Linear(72, num_classes)
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import onnx
+import openvino
 import pytest
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ def test_to_onnx_writes_opset_13_with_a_static_batch_of_one() -> None:
 
 def test_to_onnx_refuses_what_onnx_cannot_hold_in_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
     says = (
-        r"the network must be one that ONNX \(opset 13\) can hold, but torch\.onnx says: Unsupported: .*adaptive_avg_po"
+        r"the network must be one that ONNX \(opset 13\) can hold, but torch\.onnx says: Unsupported: .*adaptive_max_po"
     )
     with pytest.raises(
         ExportError, match=says + r"ol2d, output size that are not factor of input size; change"
@@ -33,6 +34,16 @@ def test_to_onnx_refuses_what_onnx_cannot_hold_in_one_sentence(capfd: pytest.Cap
         onnx_export.to_onnx(Pooled(10), SHAPE)
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")  # torch.onnx prints its whole graph
+
+
+@pytest.mark.parametrize("size", [3, (7, 5), (None, 3), 1, 4, 16])
+def test_average_pooling_to_any_size_is_exported(size: int | tuple[int | None, int]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(size)).eval()  # of a map of 8x8
+    network = openvino.Core().read_model(onnx_export.to_onnx(model, (3, 8, 8)))
+    images = torch.randn(1, 3, 8, 8)
+    compiled = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(compiled(images.numpy())[0]), model(images), rtol=1e-5, atol=1e-6)
 
 
 def test_to_onnx_refuses_a_forward_that_fails_while_it_is_traced() -> None:

@@ -4,13 +4,15 @@ import copy
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from edge_tune.errors import ExportError
 from edge_tune.networks.tracing import Shape
@@ -32,7 +34,7 @@ def to_onnx(model: nn.Module, input_shape: Shape) -> bytes:
     model = on_cpu(model)
     buffer: Any = io.BytesIO()  # the legacy exporter writes to a buffer too, which its annotation leaves out
     try:
-        with warnings.catch_warnings(), _without_graphs():
+        with warnings.catch_warnings(), _without_graphs(), _PoolingAsProducts():
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=TracerWarning)
             torch.onnx.export(
@@ -57,6 +59,49 @@ def on_cpu(model: nn.Module) -> nn.Module:
     """Return a network on the CPU: itself, or a copy."""
     parameter = next(model.parameters(), None)
     return model if parameter is None or parameter.device.type == "cpu" else copy.deepcopy(model).cpu()
+
+
+class _PoolingAsProducts(TorchFunctionMode):
+    """Computes adaptive average pooling to sizes that do not divide the input's as products with two matrices.
+
+    ONNX has no such pooling. VGG and AlexNet pool so, whatever comes of small images, to the size of their classifier.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call what was called, but for such a pooling."""
+        kwargs = kwargs or {}
+        if func is functional.adaptive_avg_pool2d and (pooled := _pooled(*args, **kwargs)) is not None:
+            return pooled
+        return func(*args, **kwargs)
+
+
+def _pooled(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor | None:
+    """Return what such a pooling gives; None if the sizes divide the input's, or are not what PyTorch takes."""
+    before = [int(size) for size in input.shape[-2:]]
+    asked = [output_size] * 2 if isinstance(output_size, int) else output_size
+    after = [own if size is None else size for own, size in zip(before, asked, strict=False)]
+    if len(after) != 2 or min(after) < 1 or not any(own % size for own, size in zip(before, after, strict=True)):
+        return None
+    rows, columns = (_averaging(*sizes) for sizes in zip(before, after, strict=True))
+    return rows @ input @ columns.T
+
+
+def _averaging(before: int, after: int) -> Tensor:
+    """Return the matrix [after, before] whose row i averages places floor(i b / a) to ceil((i + 1) b / a) of before b.
+
+    Source: adaptive_avg_pool2d in PyTorch's aten/src/ATen/native/AdaptiveAveragePooling.cpp.
+    """
+    averaging = torch.zeros(after, before)
+    for i in range(after):
+        first, end = i * before // after, -(-(i + 1) * before // after)
+        averaging[i, first:end] = 1 / (end - first)
+    return averaging
 
 
 @contextmanager
