@@ -3,7 +3,9 @@
 An experiment file starts with `import edge_tune as et` and needs only what is exported here.
 """
 
+import importlib
 import os
+from typing import Any
 
 from edge_tune.experiment import (
     Asha,
@@ -30,6 +32,9 @@ from edge_tune.parameters import Choice, Integer, LogUniform, Uniform
 # PyTorch's threads sleep while they wait for each other. Its OpenMP, which reads this when torch is imported, would let
 # them spin for milliseconds, on a busy host in place of the very thread that they wait for (docs/decisions.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+LATER = ("load_study", "run")
+"""What a script uses besides; an experiment file does without the modules that these need."""
 
 __version__ = "0.1.0"
 """The one place that says it; pyproject.toml reads it here."""
@@ -58,4 +63,11 @@ __all__ = [
     "Search",
     "Step",
     "Uniform",
+    "load_study",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in LATER:
+        return getattr(importlib.import_module("edge_tune.studies"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -42,6 +43,7 @@ ROOMS = [
     "inspect",
     "train",
     "export",
+    "studies",
     "run",
     "__main__",
 ]
@@ -75,6 +77,7 @@ MAY_IMPORT = {
                 "retraining",
                 "onnx_export",
                 "stored",
+                "of_study",
                 "training",
             )
         ),
@@ -82,6 +85,7 @@ MAY_IMPORT = {
         "search.study",
         "search.trial",
         "search.conclusion",
+        "studies",
         "inspect.parts",
         "inspect.measuring",
         "inspect.__main__",
@@ -95,6 +99,7 @@ MAY_IMPORT = {
         "search.searcher",
         "search.tune",
         "search.cluster",
+        "search.live",
     },
     "hyperopt": {"search.suggesters.tpe", "search.suggesters.random_points", "search.suggesters.in_hyperopt"},
     "plotly": {"report.style", "report.figures", "report.bars", "report.blocks", "report.page", "inspect.page"},
@@ -107,6 +112,7 @@ def path_of(module: str) -> Path:
     return ROOT / f"{module.replace('.', '/')}.py"
 
 
+@cache
 def imports(module: str) -> set[str]:
     """Every module that is imported anywhere in a file, ours by its name below edge_tune."""
     found: set[str] = set()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 from google.protobuf.message import DecodeError
+from torch import nn
 
 from edge_tune.errors import ExperimentError
 from edge_tune.networks import models, onnx_export, stored
@@ -39,13 +40,31 @@ def stored_network(results: Results, record: Record, *, trust_model: bool = Fals
         ExperimentError: Its weights were not kept, or the network's module must be trusted and is not.
         ExportError: ONNX cannot hold the network.
     """
-    weights = _weights(results, record)
-    name, _ = model_and_device(results)
-    if not trust_model:
-        models.check_trusted(name, results.folder / "run.json", "add --trust-model")
-    description = _description(results, name, record)
+    description, weights = _kept(results, record, None if trust_model else "add --trust-model")
     rebuilt = stored.rebuild_stored(description, weights, results.network_file(record))
     return StoredNetwork(description, weights, onnx_export.to_onnx(rebuilt, description.input_shape))
+
+
+def trained_network(results: Results, record: Record, *, trust_model: bool = False) -> nn.Module:
+    """Return the network of a trial or baseline that finished, to be used here.
+
+    Args:
+        trust_model: Import the module of a network that is "package.module:function".
+
+    Raises:
+        ExperimentError: Its weights were not kept, or the network's module must be trusted and is not.
+    """
+    description, weights = _kept(results, record, None if trust_model else "pass trust_model=True")
+    return stored.rebuild_stored(description, weights, results.network_file(record))
+
+
+def _kept(results: Results, record: Record, how_to_trust: str | None) -> tuple[stored.Description, bytes]:
+    """Return what a network is, and its weights; None: its module is trusted."""
+    weights = _weights(results, record)
+    name, _ = model_and_device(results)
+    if how_to_trust:
+        models.check_trusted(name, results.folder / "run.json", how_to_trust)
+    return _description(results, name, record), weights
 
 
 def model_and_device(results: Results) -> tuple[str, str]:
