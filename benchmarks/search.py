@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import edge_tune as et
+from edge_tune import objective
 from edge_tune.command import say
 from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
@@ -94,7 +95,7 @@ class Planner(PointsAsPlans):
 
 
 def _sparsities(points: Sequence[Point]) -> Floats:
-    return np.array([[float(point[f"{label}.sparsity"]) for label in GROUPS] for point in points])
+    return np.array([[float(point.get(f"{label}.sparsity", 0.0)) for label in GROUPS] for point in points])
 
 
 def _kept(sparsities: Floats) -> Floats:
@@ -142,9 +143,10 @@ def record(trial: int, point: Point, generator: np.random.Generator) -> Record:
     )
 
 
-UNPRUNED = Record(
-    trial=0, baseline="unpruned", status="finished", metrics={"latency_ratio": 1.0, "top1": UNPRUNED_TOP1}
-)
+UNPRUNED = [
+    Record(trial=trial, baseline=name, status="finished", metrics={"latency_ratio": 1.0, "top1": UNPRUNED_TOP1})
+    for trial, name in enumerate((objective.UNPRUNED, objective.UNPRUNED_RETRAINED))
+]
 
 
 def experiment(method: str, target: str, seed: int, trials: int) -> Experiment:
@@ -164,7 +166,7 @@ def searched(method: str, target: str, seed: int, trials: int) -> list[Record]:
     """Return the records of a search, one trial after another, in which the gate trains nothing in vain."""
     one = experiment(method, target, seed, trials)
     generator = np.random.default_rng([seed, 1])
-    searcher, gate = Searcher(one, Planner(one.parameters), [UNPRUNED]), Gate(one.objective, [UNPRUNED])
+    searcher, gate = Searcher(one, Planner(one.parameters), UNPRUNED), Gate(one.objective, UNPRUNED)
     records: list[Record] = []
     while len(records) < trials:
         config = searcher.suggest(f"{len(records)} {searcher.next_number}")
