@@ -202,6 +202,24 @@ def whole(model: nn.Module, group: PrunerGroup, asked: Mapping[str, Value], coup
         yield Cut(weight, name, kind.kind, importance, float(asked["sparsity"]), before, tuple(range(before)))
 
 
+def importances(
+    unpruned: Traced, group: PrunerGroup, asked: Mapping[str, Value], basis: Basis = NOTHING_ELSE
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return layer -> the importance of each slice of its weight, [slices], for a group and what is tied to it.
+
+    Args:
+        asked: The group's structure, importance and sparsity.
+
+    Raises:
+        PruningError: A weight cannot be ranked so.
+    """
+    model, coupled = unpruned
+    return {
+        cut.part.removesuffix(".weight"): _scores(model, cut, coupled, basis).detach().double().numpy()
+        for cut in whole(model, group, asked, coupled)
+    }
+
+
 def tied(model: nn.Module, kind: Slices, weights: Sequence[str], coupled: Couplings) -> list[str]:
     """Return these weights, then the others that lose what they lose: naming one names all, sorted by name."""
     parts = {kind.side(weight): weight for weight in weights}

@@ -4,7 +4,8 @@ A *column* holds one parameter of many points: its numbers, or the places of its
 AS_ASKED, may tell which networks keep just as much as is asked, as baselines do, whatever kept counts are aligned to.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +21,13 @@ Floats = npt.NDArray[np.float64]
 Columns = Mapping[str, Floats]
 
 AS_ASKED = "as asked"
+
+Importances = Callable[[str, str, str], Mapping[str, Floats]]
+"""Label of a group of weights, its structure, its criterion -> name of each of its layers -> the importance of each
+slice, [slices]; none where nobody knows."""
+
+Curves = Mapping[str, Floats]
+"""Name of a layer -> what is left of its importance with none, one, ... of its slices, [slices + 1], from 0 to 1."""
 
 STEPS = (1, 8, 16)
 """Widths in whose multiples the time of a layer may rise."""
@@ -123,6 +131,24 @@ class Coding:
             np.column_stack(shares) if shares else np.ones((count, 0)),
         )
 
+    def worth(self, columns: Columns, curves: Curves, factors: Mapping[str, float]) -> Floats:
+        """Return what the layers that stay are worth, [points]: 1 - (the share of importance that goes)^2 each.
+
+        Args:
+            curves: Of the layers that lose slices of their own; without a curve, all slices are as important.
+            factors: Size parameter -> how much the layers count of whose widths or blocks it decides.
+        """
+        found = np.zeros(len(next(iter(columns.values()))))
+        for layer in self.shape.layers if self.shape else ():
+            left = np.ones(len(found))
+            for width in self._own_widths.get(layer.name, ()):  # only one side of a layer loses slices of its own
+                curve = curves.get(layer.name, np.zeros(0))
+                curve = curve if len(curve) == width.slices + 1 else np.linspace(0, 1, width.slices + 1)
+                left = np.minimum(left, curve[self._kept(width, columns).astype(int)])
+            factor = math.prod(factors[name] for name in self._sizes_of(layer))
+            found = found + factor * self._stays(layer.name, columns) * (1 - (1 - left) ** 2)
+        return found
+
     def counters(self, record: Record) -> Floats:
         """Return the time of each kind of layers in a record, then that of all else, summing to its latency_ratio."""
         found = np.zeros(len(self.kinds) + 1)
@@ -144,6 +170,35 @@ class Coding:
         stays = np.array([self._stays(layer.name, columns) for layer, _ in layers])
         kept = np.array([self._kept(width, columns) / width.slices for _, width in layers])
         return np.asarray((stays * kept).sum(axis=0) / np.maximum(1, stays.sum(axis=0)))
+
+    def curves(self, point: Point, importances: Importances) -> Curves:
+        """Return the curves of the layers that the groups cut, by the structures and criteria that a point has."""
+        found = {}
+        for label in self.experiment.pruners:
+            own = importances(label, str(point[f"{label}.structure"]), str(point[f"{label}.importance"]))
+            for layer, its in own.items():
+                summed = np.concatenate([[0.0], np.cumsum(np.sort(np.maximum(its, 0.0))[::-1])])
+                if summed[-1] > 0:
+                    found[layer] = summed / summed[-1]
+        return found
+
+    @cached_property
+    def _own_widths(self) -> Mapping[str, list[Width]]:
+        """Name of a layer that loses slices of its own -> the sides on which it may."""
+        found: dict[str, list[Width]] = {}
+        for layer, width in (one for cut in self._cut_layers.values() for one in cut):
+            found.setdefault(layer.name, []).append(width)
+        return found
+
+    def _sizes_of(self, layer: LayerShape) -> list[str]:
+        """Return the searched parameters that decide how wide a layer is, or whether it stays."""
+        own = [f"{label}.sparsity" for label, cut in self._cut_layers.items() if any(its is layer for its, _ in cut)]
+        own += [
+            f"{label}.keep"
+            for label, group in self.experiment.block_groups.items()
+            if any(f"{layer.name}.".startswith(f"{block}.") for block in group.blocks)
+        ]
+        return [name for name in own if name in self.sizes]
 
     @cached_property
     def _cut_layers(self) -> Mapping[str, list[tuple[LayerShape, Width]]]:

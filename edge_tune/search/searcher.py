@@ -114,6 +114,7 @@ class Searcher(RaySearcher):
                 scorer=self.scorer,
                 plan=lambda point: planner(point, is_baseline=False),
                 shape=planner.shape,
+                importances=planner.importances,
             ),
         )
         self.undecided: list[Record] = []

@@ -24,6 +24,7 @@ from edge_tune.records.choosing import rank
 from edge_tune.records.entries import Effect, EpochEntry
 from edge_tune.records.results import Planned, Record, Report, Results, now
 from edge_tune.records.verdict import Row, Verdict, rows_of, verdict_of
+from edge_tune.search.coding import Floats
 from edge_tune.search.points import count_points
 
 BYTES = 100_000
@@ -150,6 +151,10 @@ class PointsAsPlans:
 
     def shape(self) -> None:
         """Return None: the formulas know no layers."""
+
+    def importances(self, label: str, structure: str, importance: str) -> Mapping[str, Floats]:
+        """Return nothing, for the same reason."""
+        return {}
 
 
 def _mean_sparsity(point: Point, experiment: Experiment) -> float:

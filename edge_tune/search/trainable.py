@@ -5,7 +5,7 @@ A config goes in, reports come out; what a trial does is in trial.py.
 
 import faulthandler
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
 from edge_tune.records.results import Planned, Record, Report, Results
 from edge_tune.records.shapes import NetworkShape
+from edge_tune.search.coding import Floats
 from edge_tune.search.live import Board
 
 Config = dict[str, Any]
@@ -40,6 +41,9 @@ class Planner(Protocol):
 
     def shape(self) -> NetworkShape | None:
         """Return the layers of the unpruned network; None: nobody knows them."""
+
+    def importances(self, label: str, structure: str, importance: str) -> Mapping[str, Floats]:
+        """Return the importance of each slice of a group's layers, [slices]; none where nobody knows it."""
 
 
 class RunsTrials(Protocol):

@@ -30,6 +30,7 @@ from edge_tune.records.entries import Computed, EpochEntry, left_out
 from edge_tune.records.results import Planned, Record, Report, now
 from edge_tune.records.shapes import NetworkShape
 from edge_tune.search.checkpoint import Checkpoint
+from edge_tune.search.coding import Floats
 from edge_tune.search.points import count_points, grid_point
 from edge_tune.search.stopping import why_collapsed, why_hopeless, why_too_long
 from edge_tune.search.study import Study
@@ -156,6 +157,15 @@ class Planner:
         """Return the layers of the unpruned network."""
         study = self.study
         return network_shape(self.network, study.experiment.pruners, study.coupled, study.granularity)
+
+    def importances(self, label: str, structure: str, importance: str) -> Mapping[str, Floats]:
+        """Return the importance of each slice of a group's layers, [slices]; none if the criterion cannot rank them."""
+        asked: Point = {"structure": structure, "importance": importance, "sparsity": 0.0}
+        pruner = self.study.experiment.pruners[label]
+        try:
+            return pruning.importances(self.unpruned, pruner, asked, self.study.basis)
+        except PruningError:
+            return {}
 
     def _digests(self, blocks: Plan, label: str) -> Iterator[str]:
         """Yield the digest of what each point of one group makes of its weights, without some blocks."""

@@ -59,7 +59,13 @@ def unplanned(experiment: Experiment) -> Problem:
     def plan(point: Point) -> Planned:
         return Planned(json.dumps(dict(point), sort_keys=True), ())
 
-    return Problem(experiment=experiment, scorer=Scorer(experiment.objective), plan=plan, shape=lambda: None)
+    return Problem(
+        experiment=experiment,
+        scorer=Scorer(experiment.objective),
+        plan=plan,
+        shape=lambda: None,
+        importances=lambda *_: {},
+    )
 
 
 def _asked(method: Callable[..., Any], problem: Problem) -> dict[str, Problem]:

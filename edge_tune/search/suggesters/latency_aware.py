@@ -1,11 +1,12 @@
 """Latency aware: latency is predicted from a network's widths, and only accuracy has to be learned.
 
-After some points that fill the space evenly come those of which most is expected by the objective: a Gaussian process
-says what accuracy to expect, a latency model what everything else will be (../latency_model.py, ../surrogate.py).
+After some plans for a ladder of latencies (../ladder.py), or, where nobody knows the layers, some points that fill the
+space evenly, come those of which most is expected by the objective: a Gaussian process says what accuracy to expect, a
+latency model what everything else will be (../latency_model.py, ../surrogate.py).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,8 @@ from edge_tune.records.endings import GATE
 from edge_tune.records.fronts import front_numbers
 from edge_tune.records.results import Record
 from edge_tune.search.coding import Coding, Columns, Costs, Floats
-from edge_tune.search.latency_model import CostModel, Observed, fit
+from edge_tune.search.ladder import Ladder, rung
+from edge_tune.search.latency_model import LEAST_PLANS, CostModel, Observed, fit
 from edge_tune.search.suggesters.protocol import Outcome, Problem
 from edge_tune.search.surrogate import Surrogate, area_improvement, improvement
 
@@ -135,11 +137,36 @@ class LatencyAware:
         return self.coding.point(self.coding.from_units(units[[int(np.argmax(worth))]]), 0)
 
     def _filling(self, number: int) -> Point:
-        """Return a point of a sequence that fills the space evenly."""
+        """Return a point of a sequence that fills the space evenly; its sizes are those of a rung of the ladder."""
         sequence = qmc.Sobol(self.searched, scramble=True, rng=np.random.default_rng(self.seed))
         if number:
             sequence.fast_forward(number)
-        return self.coding.point(self.coding.from_units(sequence.random(1)), 0)
+        columns = self.coding.from_units(sequence.random(1))
+        if self.coding.kinds and self.coding.sizes:
+            plans = Ladder(self.coding, self.problem.importances, self._time(), self._most())
+            columns = plans.plan(columns, rung(number))
+        return self.coding.point(columns, 0)
+
+    def _time(self) -> Callable[[Costs], Floats]:
+        """Return what tells the time of networks as a share of the unpruned network's: MACs while few are measured."""
+        told = [self.told[trial] for trial in sorted(self.told)]
+        measured = [one for one in told if one.counters is not None]
+        if len(measured) < LEAST_PLANS:
+            return lambda costs: costs.macs
+        columns = _columns(self.coding, measured)
+        values = np.array([one.metrics["latency_ratio"] for one in measured])
+        counters = np.stack([one.counters for one in measured if one.counters is not None])
+        return fit(Observed(self.coding.costs(columns), values, counters, 1.0)).predict
+
+    def _most(self) -> float:
+        """Return the greatest time that the objective allows, as a share of the unpruned network's."""
+        baselines = self.problem.scorer.baselines
+        bounds = [1.0]
+        for condition in self.problem.experiment.objective.conditions:
+            own = baselines.get(UNPRUNED, {}).get(condition.metric)
+            if condition.metric in ("latency_ratio", "latency_ms") and own and condition.sign.startswith("<"):
+                bounds.append(condition.bound.value(condition.metric, baselines) / own)
+        return min(bounds)
 
     def _models(self) -> "_Models | None":
         """Return what is expected of points; None while too little is known."""

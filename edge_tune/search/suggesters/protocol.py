@@ -13,6 +13,7 @@ from edge_tune.parameters import Parameter, Point
 from edge_tune.records.results import Planned, Record
 from edge_tune.records.scoring import Score, Scorer
 from edge_tune.records.shapes import NetworkShape
+from edge_tune.search.coding import Importances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +52,14 @@ class Problem:
         scorer: Knows the metrics of the baselines, of the unpruned network too, as soon as they are known.
         plan: Point -> what its network is.
         shape: Returns the layers of the unpruned network; None if nobody knows them.
+        importances: Of the slices of a group's weights.
     """
 
     experiment: Experiment
     scorer: Scorer
     plan: Callable[[Point], Planned]
     shape: Callable[[], NetworkShape | None]
+    importances: Importances
 
 
 @runtime_checkable
