@@ -130,6 +130,14 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "seconds. What it names must be there and fit, but for the device and what would be downloaded",
     )
     parser.add_argument(
+        "--warm-start",
+        type=given_path,
+        nargs="+",
+        default=[],
+        metavar="RESULTS",
+        help="results folders of earlier studies of the same network, from which a new study learns what is comparable",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="resume the study in --results, or the newest of this name"
     )
     parser.add_argument(
@@ -146,6 +154,11 @@ def _main(words: Sequence[str], program: str) -> int:
     experiment = _with_options(load_experiment(given.experiment), given)
     if given.promote and not given.resume:
         raise ExperimentError("--promote: continues trials of a study that was run before; give --resume as well.")
+    if given.warm_start and given.resume:
+        raise ExperimentError(
+            "--warm-start: teaches a study when it begins, but got --resume as well; leave it out: a study that was "
+            "taught keeps what it learned."
+        )
     results = Results(_results_folder(given))
     _check_folder(results, resume=given.resume)
     # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
@@ -173,7 +186,7 @@ def _run(words: Sequence[str], given: argparse.Namespace, experiment: Experiment
 
     about = replace(_about(words, given, experiment), versions=versions())
     source = _without_secrets(given.experiment.read_bytes(), experiment)
-    verdict = session.run(experiment, results, about, source, say, given.simulate, given.promote)
+    verdict = session.run(experiment, results, about, source, say, given.simulate, given.promote, given.warm_start)
     say("")
     say(console.verdict_table(verdict))
     for line in (*console.verdict_lines(verdict), *_places(results)):
@@ -329,7 +342,7 @@ def _tool(name: str) -> str:
 
 
 def _is_option(name: str, value: object) -> bool:
-    return value is not None and name not in ("experiment", "results", "resume", "promote")
+    return value is not None and name not in ("experiment", "results", "resume", "promote", "warm_start")
 
 
 def _places(results: Results) -> list[str]:

@@ -408,6 +408,23 @@ class Session:
     device: DeviceEntry = DeviceEntry()
 
 
+@dataclass(frozen=True)
+class Taught:
+    """An earlier study that taught this one when it began.
+
+    Attributes:
+        folder: Where its results were, as it was given.
+        started_at: When it began.
+        trials: How many of its trials teach; they are kept in earlier.jsonl.
+        what: "latency", "accuracy" or both.
+    """
+
+    folder: str
+    started_at: str = ""
+    trials: Count = 0
+    what: tuple[str, ...] = ()
+
+
 FORM = 2
 """Of the files of a study; another one when they change so that an earlier version's cannot be read."""
 
@@ -422,6 +439,8 @@ class Run:
         search: The settings of the search, as they were written.
         parameters: Name -> what the search chooses, as it was written.
         effects: Block -> what the network does without it alone, where the order of blocks was measured.
+        network, images: Digests of the unpruned network and of the images that trials see; None if not noted.
+        taught_by: The earlier studies that taught this one.
         form: FORM, or that of another version; None if the file does not say.
     """
 
@@ -432,6 +451,9 @@ class Run:
     search: Mapping[str, object] = field(default_factory=dict)
     parameters: Mapping[str, object] = field(default_factory=dict)
     effects: Mapping[str, Effect] = field(default_factory=dict)
+    network: str | None = None
+    images: str | None = None
+    taught_by: Sequence[Taught] = ()
     sessions: Sequence[Session] = ()
 
     @classmethod

@@ -4,6 +4,7 @@ trials.jsonl      one finished, stopped or failed trial a line
 baselines.jsonl   the unpruned network and the known schedules, same form
 started.jsonl     the points that trials began with, so that a resumed study runs them again
 promoted.jsonl    the paused trials that were continued; each has another line in trials.jsonl then, which counts
+earlier.jsonl     trials of earlier studies that taught this one, as this one learns from them
 run.json          what was run: experiment, versions, device, seed, commit, command
 networks/         weights of the finished trials worth keeping
 checkpoints/      what the trials under way go on from if they are interrupted
@@ -43,6 +44,7 @@ OWN = frozenset(
         "baselines.jsonl",
         "started.jsonl",
         "promoted.jsonl",
+        "earlier.jsonl",
         "summary.json",
         "experiment.py",
         "unpruned.onnx",
@@ -342,6 +344,7 @@ class Results:
         """
         self.require()
         self.identity()
+        self.earlier()
         records = [*self.trials(), *self.baselines()]
         ExperimentError.raise_if(
             f"{self.folder}: the record of {record.name}, which {record.status}, must hold every figure, but lacks "
@@ -421,6 +424,27 @@ class Results:
     def add_promoted(self, trial: int) -> None:
         """Note that a paused trial is continued: it is under way again until another record of it is added."""
         _append(self.folder / "promoted.jsonl", to_json(Promoted(trial)))
+
+    def write_earlier(self, records: Sequence[Record]) -> None:
+        """Keep what earlier studies teach; nothing is written where they teach nothing."""
+        if records:
+            lines = "".join(f"{record.to_json()}\n" for record in records)
+            write_atomically(self.folder / "earlier.jsonl", lines.encode())
+
+    def earlier(self) -> list[Record]:
+        """Return what earlier studies taught when this one began.
+
+        Raises:
+            ExperimentError: Some of it is gone, without which other points would be suggested.
+        """
+        expected = sum(taught.trials for taught in self.run().taught_by) if self.exists() else 0
+        lines = self._records("earlier.jsonl")
+        if len(lines.parts) != expected:
+            raise ExperimentError(
+                f"{self.folder / 'earlier.jsonl'}: must hold the {counted(expected, 'trial')} of earlier studies that "
+                f"taught this one, but holds {len(lines.parts)}; {RESTORE}."
+            )
+        return lines.parts
 
     def promoted(self) -> dict[int, Record]:
         """Return number -> record of the paused trials that are under way again, as they were when they were paused."""

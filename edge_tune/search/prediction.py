@@ -2,8 +2,9 @@
 
 A ridge regression of the final figure on what a trial has shown so far: the figure right after pruning and after each
 epoch, and the logarithm of the multiply-accumulates that are left. It is fitted to the finished trials of the search
-(baselines are not drawn as trials are), for each epoch anew. How far it is off is what it misses of each of these
-trials when that one is left out; a trial unlike the others gets a wider interval, by its leverage.
+(baselines are not drawn as trials are), and to those that earlier studies teach, for each epoch anew. How far it is off
+is what it misses of each of these trials when that one is left out; a trial unlike the others gets a wider interval, by
+its leverage.
 
 Source: Hoerl and Kennard, Ridge Regression, 1970, the penalty by leave-one-out; for the interval, conformal prediction
 by leave-one-out residuals: Barber et al., Predictive inference with the jackknife+, arXiv:1905.02928, section 1.2, with
@@ -160,13 +161,21 @@ def _turned(metric: str, figure: float) -> float:
 
 
 class Outlook:
-    """Says of trials under way what they will come to by the objective, from the records of those that have ended."""
+    """Says of trials under way what they will come to by the objective, from the records of those that have ended.
 
-    def __init__(self, objective: Objective, epochs: int, records: Iterable[Record] = ()) -> None:
+    Args:
+        earlier: Records of earlier studies: they teach what to expect, and are compared with nothing.
+    """
+
+    def __init__(
+        self, objective: Objective, epochs: int, records: Iterable[Record] = (), earlier: Iterable[Record] = ()
+    ) -> None:
         self.objective = objective
         self.forecast = Forecast(objective.metrics, epochs)
         self._standing = Standing(objective, keep="best")
         self.scorer = self._standing.scorer
+        for record in earlier:
+            self.forecast.know(record)
         for record in records:
             self.know(record)
 

@@ -32,6 +32,7 @@ class Rules:
         ended: Records of an earlier session.
         under_way: What is known of trials that an earlier session began and did not end.
         continued: Number -> record of those trials that were paused, and are under way again.
+        earlier: Of earlier studies, with numbers below 0; they teach the prediction alone.
 
     Attributes:
         paused: The trials that may be continued.
@@ -43,10 +44,11 @@ class Rules:
         ended: Sequence[Record] = (),
         under_way: Iterable[Record] = (),
         continued: Mapping[int, Record] | None = None,
+        earlier: Iterable[Record] = (),
     ) -> None:
         objective, epochs = experiment.objective, experiment.retraining.epochs
         self.audits = Audits(experiment.search.seed)
-        self.outlook = Outlook(objective, epochs, ended)
+        self.outlook = Outlook(objective, epochs, ended, earlier)
         self.paused = Paused(self.outlook, ended)
         self._stops: dict[int, tuple[Stop, ...]] = {}
         self.gate = GateStopper(Gate(objective, ended))

@@ -24,7 +24,7 @@ from edge_tune.search.budget import Budget
 from edge_tune.search.paused import Paused
 from edge_tune.search.points import count_points, random_point
 from edge_tune.search.repeats import Networks, Repeat
-from edge_tune.search.suggesters.protocol import Outcome, Problem
+from edge_tune.search.suggesters.protocol import LearnsOfParts, Outcome, Problem
 from edge_tune.search.trainable import Config, Planner, baseline_name
 
 ASKED = 10
@@ -33,6 +33,8 @@ ASKED = 10
 DRAWN = 200
 """So many random points whose networks were all tried before end the search."""
 
+TRIED_FIRST = 3
+"""So many of the best points of earlier studies are tried first, but no more than a quarter of the trials."""
 
 SKIPPED = 10_000
 """So many points in a row of a method that suggests each once, all of networks that were tried, end the search."""
@@ -76,6 +78,7 @@ class Searcher(RaySearcher):
         attempts: Number -> how often an earlier session began the trial.
         continued: Those of the unfinished that were paused, and are to be trained to their end.
         paused: What may be continued if epochs are left that no other trial can take; None: nothing.
+        earlier: Records of earlier studies, with numbers below 0: they teach, and the best of them are tried first.
 
     Attributes:
         exhausted: Why there is no other network to try, or None.
@@ -91,6 +94,7 @@ class Searcher(RaySearcher):
         attempts: Mapping[int, int] | None = None,
         continued: Collection[int] = (),
         paused: Paused | None = None,
+        earlier: Sequence[Record] = (),
     ) -> None:
         super().__init__()
         self.continued, self.paused = set(continued), paused
@@ -117,6 +121,8 @@ class Searcher(RaySearcher):
                 importances=planner.importances,
             ),
         )
+        self.earlier = list(earlier)
+        self.first_points: Sequence[Point] = ()
         self.undecided: list[Record] = []
         self.ranked: dict[int, tuple[Record, Score | None]] = {}  # of a front: slim records, and the score last told
         self.begun = self.repeats_in_a_row = 0
@@ -132,6 +138,7 @@ class Searcher(RaySearcher):
                 self._replay(record)
             else:
                 self.scorer.know(record)  # the unpruned network is no point
+        self._teach()
 
     def suggest(self, trial_id: str) -> Config | str | None:  # type: ignore[override]  # its annotation forgets two
         """Return the next point, its number and attempt; None while the last ones run, then FINISHED.
@@ -228,7 +235,32 @@ class Searcher(RaySearcher):
         self.continued.add(record.trial)
         return record.trial, record.point
 
+    def _teach(self) -> None:
+        """Tell the method of search what earlier studies found, once that can be scored; note the best points."""
+        if not self.scorer.is_ready or not self.earlier:
+            return
+        earlier, self.earlier = self.earlier, []
+        whole = [one for one in earlier if self.experiment.objective.metrics_in(one.metrics)]
+        scores = self.scorer.scores(whole)
+        for record in earlier:
+            if record.trial in scores:
+                self._keep_ranked(record, scores[record.trial])
+                self._tell_ended(record, scores[record.trial])
+            elif isinstance(self.suggester, LearnsOfParts):
+                self.suggester.tell_part(dict(record.point), record)
+        if self.suggester.is_exhaustive or self.experiment.search.method == "random":
+            return
+        best = sorted(
+            (one for one in whole if scores[one.trial].rank == 0), key=lambda one: (scores[one.trial], -one.trial)
+        )
+        points = {self.planner(one.point, is_baseline=False).digest: dict(one.point) for one in reversed(best)}
+        most = min(TRIED_FIRST, max(1, self.experiment.planned_trials // 4))
+        self.first_points = list(reversed(points.values()))[:most]
+
     def _new_point(self) -> Point | None:
+        place = self.next_number - 1 - len(self.experiment.baseline_names)
+        if place < len(self.first_points):
+            return self.first_points[place]
         if not self.suggester.is_exhaustive and self.repeats_in_a_row >= ASKED:
             return self._untried_point()
         method = self.experiment.search.method
@@ -368,18 +400,24 @@ class Searcher(RaySearcher):
         if not self.scorer.is_ready:
             return
         decided, self.undecided = self.undecided, []
+        self._teach()
         for one in decided:
             score = self._score(one)
             self._tell_ended(one, score)
-            if score is not None and isinstance(self.experiment.objective.goal, FrontOf):
-                self.ranked[one.trial] = replace(one, curve=(), layers=()), score
+            if score is not None:
+                self._keep_ranked(one, score)
+
+    def _keep_ranked(self, record: Record, score: Score) -> None:
+        """Keep what is needed to rank a trial of a front anew."""
+        if isinstance(self.experiment.objective.goal, FrontOf):
+            self.ranked[record.trial] = replace(record, curve=(), layers=()), score
 
     def _tell_ended(self, record: Record, score: Score | None) -> None:
         self._tell(
             record.point,
             Outcome(
                 trial=record.trial,
-                is_baseline=record.baseline is not None,
+                is_baseline=record.baseline is not None or record.trial < 0,
                 record=record,
                 score=score,
                 inactive=self._inactive(record),
@@ -388,7 +426,7 @@ class Searcher(RaySearcher):
 
     def _inactive(self, record: Record) -> frozenset[str]:
         """Return the parameters that made no difference to a trial."""
-        if not left_out(record.plan):
+        if record.trial > 0 and not left_out(record.plan):
             return frozenset()
         return self.planner(record.point, is_baseline=record.baseline is not None).inactive
 

@@ -25,11 +25,11 @@ from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
 from edge_tune.networks.weights import Pretrained
 from edge_tune.parameters import Point
-from edge_tune.records.entries import FORM, DeviceEntry, Effect, Run, Session
+from edge_tune.records.entries import FORM, DeviceEntry, Effect, Run, Session, Taught
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record, Report, Results
 from edge_tune.records.verdict import Verdict
-from edge_tune.search import cluster, conclusion, suggesters, tune
+from edge_tune.search import cluster, conclusion, earlier, suggesters, tune
 from edge_tune.search.budget import Budget
 from edge_tune.search.cluster import Cluster
 from edge_tune.search.live import Board
@@ -38,7 +38,7 @@ from edge_tune.search.prediction import Outlook
 from edge_tune.search.searcher import count_trials
 from edge_tune.search.simulation import Simulation
 from edge_tune.search.stopping import StudyLimits
-from edge_tune.search.study import Loaded, Study, check, images_digest, load, prepare
+from edge_tune.search.study import Loaded, Study, check, digest_of_network, images_digest, load, prepare
 from edge_tune.search.trainable import RunsTrials, baseline_name
 from edge_tune.search.trial import Trials
 from edge_tune.waiting import told
@@ -58,6 +58,7 @@ def run(
     say: Say,
     simulated_epoch_s: float | None = None,
     promote: int | None = None,
+    warm_start: Sequence[Path] = (),
 ) -> Verdict:
     """Prepare, measure the unpruned network, search, conclude.
 
@@ -67,6 +68,7 @@ def run(
         about: What else run.json is to hold: command, versions, commit.
         source: The experiment file as it is, which is kept beside the results.
         simulated_epoch_s: Seconds an epoch, to simulate the trials; None: they are real.
+        warm_start: Results folders of earlier studies that teach a new one.
         promote: So many paused trials are continued first, those that promise most, whatever the budget of epochs is.
 
     Raises:
@@ -79,6 +81,7 @@ def run(
     """
     _check_kind(results, simulated=simulated_epoch_s is not None)
     _check_paused(results, promote)
+    earlier.check_folders(warm_start, experiment, simulated=simulated_epoch_s is not None)
     experiment = experiment.ordered(_known_orders(results))
     found_later = {"pruner_groups"} if experiment.pruner_groups == AUTO else set()
     check_same(results, {key: value for key, value in identity(experiment).items() if key not in found_later})
@@ -93,7 +96,7 @@ def run(
         results.check_networks(Standing(experiment.objective, records, "best").kept)
     results.create()
     with results.held():
-        return _run(experiment, results, about, source, say, simulated_epoch_s, promote)
+        return _run(experiment, results, about, source, say, simulated_epoch_s, promote, warm_start)
 
 
 def _run(
@@ -104,6 +107,7 @@ def _run(
     say: Say,
     simulated_epoch_s: float | None,
     promote: int | None,
+    warm_start: Sequence[Path],
 ) -> Verdict:
     try:
         loaded = None
@@ -111,6 +115,8 @@ def _run(
             loaded = load(experiment, say)
             experiment = loaded.experiment.ordered(_known_orders(results))
             loaded = replace(loaded, experiment=experiment)
+            if experiment.weights and not loaded.pretrained:
+                earlier.check_network(warm_start, digest_of_network(loaded.network))
         else:
             experiment = check(experiment, say)
         check_same(results, identity(experiment))  # with the groups that were found
@@ -139,6 +145,7 @@ def _run(
                 _check_images(here, study)
                 work = _Pruning(study, loaded.dataset)
             check_same(results, {"weights and images": work.digest})
+            earlier.check_network(warm_start, work.network_digest, work.digest)
             reference = work.reference()
             with measuring(experiment.benchmark, reference, devices) as device:
                 with told(say, "the unpruned network to be measured"):
@@ -146,7 +153,9 @@ def _run(
                 # Only now, so that an unpruned network that guesses leaves no study.
                 write_atomically(results.folder / "unpruned.onnx", reference)
                 write_atomically(results.folder / "experiment.py", source)
-                _write_run(results, work, replace(about, cluster=here.entry(), device=device.describe()))
+                session = replace(about, cluster=here.entry(), device=device.describe())
+                taught_by = _learn(results, work, session, unpruned, warm_start, say)
+                _write_run(results, work, session, taught_by)
                 return _Session(work, results, here, device, say, gpus).run(unpruned, promote)
     except (EdgeTuneError, KeyboardInterrupt):
         results.discard_if_empty()
@@ -294,6 +303,14 @@ class _Work(Protocol):
         """Whether what a trial reports follows from formulas."""
 
     @property
+    def network_digest(self) -> str:
+        """Of the unpruned network alone."""
+
+    @property
+    def images(self) -> str:
+        """Digest of the images that trials see."""
+
+    @property
     def effects(self) -> Mapping[str, Effect]:
         """Block -> what the network does without it alone, where this session measured that."""
 
@@ -324,6 +341,14 @@ class _Pruning:
     @property
     def digest(self) -> str:
         return self.study.digest
+
+    @property
+    def network_digest(self) -> str:
+        return self.study.network_digest
+
+    @property
+    def images(self) -> str:
+        return self.study.images
 
     @property
     def effects(self) -> Mapping[str, Effect]:
@@ -467,7 +492,8 @@ class _Session:
         experiment = self.work.experiment
         continued = self.results.promoted()
         known = [record for record in records if record.trial not in continued]
-        outlook = Outlook(experiment.objective, experiment.retraining.epochs, known)
+        taught = earlier.numbered(self.results.earlier())
+        outlook = Outlook(experiment.objective, experiment.retraining.epochs, known, taught)
         for record in Paused(outlook, known).ordered()[:most]:
             self.on_promoted(record)
 
@@ -613,7 +639,32 @@ def _remedy(experiment: Experiment) -> str:
     )
 
 
-def _write_run(results: Results, work: _Work, session: Session) -> None:
+def _learn(
+    results: Results, work: _Work, session: Session, unpruned: Report | None, warm_start: Sequence[Path], say: Say
+) -> Sequence[Taught]:
+    """Keep what earlier studies teach and say it, or what is not used. Returns which studies taught this one.
+
+    A study that is resumed was taught when it began.
+    """
+    if not warm_start or unpruned is None:
+        return results.run().taught_by if results.exists() else ()
+    mine = earlier.Mine(
+        experiment=work.experiment,
+        planner=work.trials.planner(),
+        network=work.network_digest,
+        images=work.images,
+        device=session.device,
+        unpruned=unpruned.record.metrics,
+    )
+    found = [earlier.lessons(folder, mine) for folder in warm_start]
+    for one in found:
+        for line in one.lines:
+            say(line)
+    results.write_earlier([record for one in found for record in one.records])
+    return [one.study for one in found if one.records]
+
+
+def _write_run(results: Results, work: _Work, session: Session, taught_by: Sequence[Taught]) -> None:
     """Write what is run; a resumed study keeps the notes of the sessions before and adds its own."""
     before = results.run() if results.exists() else Run()
     run = Run(
@@ -624,6 +675,9 @@ def _write_run(results: Results, work: _Work, session: Session) -> None:
         search=as_json(work.experiment)["search"],
         parameters=parameters_as_json(work.experiment),
         effects={**before.effects, **work.effects},
+        network=work.network_digest,
+        images=work.images,
+        taught_by=taught_by,
         sessions=[
             *before.sessions,
             replace(session, started_at=datetime.now(timezone.utc).isoformat(timespec="seconds")),

@@ -48,6 +48,16 @@ class Simulation:
     effects: ClassVar[Mapping[str, Effect]] = {}
 
     @property
+    def network_digest(self) -> str:
+        """What stands for the unpruned network: the formulas know its name."""
+        return self.experiment.model
+
+    @property
+    def images(self) -> str:
+        """What stands for the images."""
+        return str(self.experiment.data.name)
+
+    @property
     def trials(self) -> "Simulation":
         """What runs the trials: this."""
         return self

@@ -49,6 +49,7 @@ class Study:
         coupled: What must be removed together in the network.
         digest: Of everything that decides what a trial reports, but for the search itself.
         granularity: Channel granularity: every kept count is aligned to it; 1 for as asked.
+        network_digest, images: Digests of the unpruned network alone, and of the images that trials see.
         effects: Block -> what the network does without it alone, where the order of blocks was measured.
         gradients: Of the weights that may be ranked by them, by name.
     """
@@ -62,6 +63,8 @@ class Study:
     num_classes: int
     coupled: Couplings
     digest: str
+    network_digest: str
+    images: str
     granularity: int = 1
     effects: Mapping[str, Effect] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
@@ -208,6 +211,8 @@ def prepare(
         num_classes=dataset.num_classes,
         coupled=loaded.coupled,
         digest=_digest(network, dataset, aligned_to if experiment.benchmark.align == "auto" else None),
+        network_digest=digest_of_network(network),
+        images=dataset.digest,
         granularity=aligned_to,
         effects=effects,
         gradients=_gradients(loaded, say),
@@ -281,11 +286,22 @@ def images_digest(study: Study) -> str:
         ) from error
 
 
+def digest_of_network(network: nn.Module) -> str:
+    """Return the digest of a network's weights and buffers by their names."""
+    sha256 = hashlib.sha256()
+    _add(sha256, network)
+    return sha256.hexdigest()[:16]
+
+
+def _add(sha256: "hashlib._Hash", network: nn.Module) -> None:
+    for name, value in network.state_dict().items():
+        sha256.update(name.encode())
+        sha256.update(value.numpy().tobytes())
+
+
 def _digest(network: nn.Module, dataset: Dataset, measured_granularity: int | None) -> str:
     sha256 = hashlib.sha256(dataset.digest.encode())
     if measured_granularity is not None:
         sha256.update(f"granularity {measured_granularity}".encode())
-    for name, value in network.state_dict().items():
-        sha256.update(name.encode())
-        sha256.update(value.numpy().tobytes())
+    _add(sha256, network)
     return sha256.hexdigest()[:16]

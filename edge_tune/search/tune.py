@@ -26,6 +26,7 @@ from edge_tune.errors import StudyError
 from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
 from edge_tune.records.results import Record, Report, Results, now
+from edge_tune.search.earlier import numbered
 from edge_tune.search.live import Board
 from edge_tune.search.rules import Rules
 from edge_tune.search.searcher import Searcher
@@ -242,7 +243,8 @@ def run_search(
     experiment = trials.experiment
     continued = results.promoted()
     ended = [*results.baselines(), *(record for record in results.trials() if record.trial not in continued)]
-    rules = Rules(experiment, ended, under_way, continued)
+    earlier = list(numbered(results.earlier()))
+    rules = Rules(experiment, ended, under_way, continued, earlier)
     searcher = Searcher(
         experiment,
         trials.planner(),
@@ -251,8 +253,9 @@ def run_search(
         results.attempts(),
         continued=continued,
         paused=rules.paused,
+        earlier=earlier,
     )
-    del ended  # of a long study, they are large
+    del ended, earlier  # of a long study, they are large
     checkpoints = Checkpoints(ray.get_runtime_context().get_node_id(), results.folder.absolute())
     trainable = tune.with_parameters(
         PrunedTrial,

@@ -43,6 +43,7 @@ OWN = [
     "baselines.jsonl",
     "started.jsonl",
     "promoted.jsonl",
+    "earlier.jsonl",
     "run.json",
     "summary.json",
     "experiment.py",

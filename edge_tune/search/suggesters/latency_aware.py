@@ -49,6 +49,8 @@ class _Told:
     """A trial as it was told of last; `metrics` are those that count, none while it runs.
 
     Attributes:
+        as_asked: Whether its kept counts are aligned to nothing, as a baseline's.
+        is_own: Whether it is of this study, not of an earlier one.
         trained: Whether its accuracy is that of a retrained network.
         diverged: Whether its retraining diverged, so that its accuracy is none.
         is_met: Whether it may be best.
@@ -57,7 +59,8 @@ class _Told:
 
     point: Point
     metrics: Mapping[str, float]
-    is_baseline: bool = False
+    as_asked: bool = False
+    is_own: bool = True
     trained: bool = False
     diverged: bool = False
     is_met: bool = False
@@ -100,7 +103,7 @@ class LatencyAware:
             self.suggested.add(outcome.trial)
         record = outcome.record
         if record is None:
-            self.told.setdefault(outcome.trial, _Told(dict(point), {}, is_baseline=outcome.is_baseline))
+            self.told.setdefault(outcome.trial, _Told(dict(point), {}, as_asked=outcome.is_baseline))
             return
         before = self.told.get(outcome.trial)
         if outcome.has_failed:
@@ -108,22 +111,30 @@ class LatencyAware:
         elif before and before.has_ended and not record.curve:  # told again: its score alone is new
             self.told[outcome.trial] = replace(before, is_met=outcome.score is not None and outcome.score.rank == 0)
         else:
-            metrics = {name: float(value) for name, value in record.metrics.items()}
-            self.told[outcome.trial] = _Told(
-                dict(point),
-                metrics,
-                is_baseline=outcome.is_baseline,
-                trained=record.status == "finished" or record.stopped_by == "hopeless" or _was_trained(record),
-                diverged=record.diverged,
-                is_met=outcome.score is not None and outcome.score.rank == 0,
-                counters=self.coding.counters(record) if "latency_ratio" in metrics else None,
-                has_ended=True,
-            )
+            told = self._ended(point, record, is_own=outcome.trial > 0)
+            self.told[outcome.trial] = replace(told, is_met=outcome.score is not None and outcome.score.rank == 0)
+
+    def tell_part(self, point: Point, record: Record) -> None:
+        """Learn of the latency or the accuracy of a trial of an earlier study."""
+        self.told[record.trial] = self._ended(point, record, is_own=False)
+
+    def _ended(self, point: Point, record: Record, *, is_own: bool) -> _Told:
+        metrics = {name: float(value) for name, value in record.metrics.items()}
+        return _Told(
+            dict(point),
+            metrics,
+            as_asked=record.baseline is not None,
+            is_own=is_own,
+            trained=record.status == "finished" or record.stopped_by == "hopeless" or _was_trained(record),
+            diverged=record.diverged,
+            counters=self.coding.counters(record) if "latency_ratio" in metrics else None,
+            has_ended=True,
+        )
 
     def suggest(self) -> Point | None:
         """Return a point; there is always another."""
         number = len(self.suggested)
-        if number < self.first or (models := self._models()) is None:
+        if number < self.first - self._taught() or (models := self._models()) is None:
             return self._filling(number)
         generator = np.random.default_rng([self.seed, number])
         units = generator.random((DRAWN, self.searched))
@@ -168,16 +179,16 @@ class LatencyAware:
                 bounds.append(condition.bound.value(condition.metric, baselines) / own)
         return min(bounds)
 
+    def _taught(self) -> int:
+        """Return how many trials of earlier studies teach accuracy, as the first points would."""
+        wanted = TRAINED & set(self.problem.experiment.objective.metrics)
+        return sum(not one.is_own and one.trained and wanted <= one.metrics.keys() for one in self.told.values())
+
     def _models(self) -> "_Models | None":
         """Return what is expected of points; None while too little is known."""
-        objective, scorer = self.problem.experiment.objective, self.problem.scorer
         told = [self.told[trial] for trial in sorted(self.told)]
-        wanted = set(objective.metrics)
-        known = [one for one in told if wanted <= one.metrics.keys()]
-        learned = [one for one in known if one.trained]
-        if not scorer.is_ready or len(known if wanted.isdisjoint(TRAINED) else learned) < LEAST:
-            return None
-        return _Models(self.coding, self.problem, known, learned, [one for one in told if not one.has_ended])
+        models = _Models(self.coding, self.problem, told)
+        return models.believing([one for one in told if not one.has_ended]) if models.can_tell else None
 
 
 def _was_trained(record: Record) -> bool:
@@ -196,34 +207,46 @@ def _changed(units: Floats, generator: np.random.Generator) -> Floats:
 
 
 def _columns(coding: Coding, told: Sequence[_Told]) -> Columns:
-    return coding.columns([one.point for one in told], [one.is_baseline for one in told])
+    return coding.columns([one.point for one in told], [one.as_asked for one in told])
 
 
 class _Models:
-    """What is expected of points, from the trials that have ended; what runs is believed to come as expected."""
+    """What is expected of points, from the trials that have ended.
 
-    def __init__(
-        self,
-        coding: Coding,
-        problem: Problem,
-        known: Sequence[_Told],
-        learned: Sequence[_Told],
-        running: Sequence[_Told],
-    ) -> None:
+    Attributes:
+        known: Trials with all metrics of the objective.
+        learned: Those that teach accuracy.
+        sized: Those that teach what training does not change.
+    """
+
+    def __init__(self, coding: Coding, problem: Problem, told: Sequence[_Told]) -> None:
         self.coding, self.objective = coding, problem.experiment.objective
-        self.baselines = problem.scorer.baselines
-        self.known, self.learned = known, learned
-        columns = _columns(coding, known)
-        self.units, self.inputs = coding.units(columns), coding.inputs(columns)
-        self.costs = coding.costs(columns)
-        self.surrogates = {
-            metric: self._surrogate(metric) for metric in dict.fromkeys(self.objective.metrics) if metric in TRAINED
-        }
+        self.baselines, self.is_ready = problem.scorer.baselines, problem.scorer.is_ready
+        wanted = set(self.objective.metrics)
+        self.known = [one for one in told if wanted <= one.metrics.keys()]
+        self.learned = [one for one in told if one.trained and wanted & TRAINED <= one.metrics.keys()]
+        self.sized = [one for one in told if one.metrics and wanted - TRAINED <= one.metrics.keys()]
+        self.trained, self.untrained = wanted & TRAINED, wanted - TRAINED
+        self.met = [dict(one.metrics) for one in self.known if one.is_met and one.is_own]
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether enough is known."""
+        enough = (not self.trained or len(self.learned) >= LEAST) and (not self.untrained or len(self.sized) >= LEAST)
+        return self.is_ready and enough
+
+    def believing(self, running: Sequence[_Told]) -> "_Models":
+        """Fit all models; what runs is believed to come as expected."""
+        columns = _columns(self.coding, self.known)
+        self.units = self.coding.units(columns)
+        self.costs = self.coding.costs(_columns(self.coding, self.sized))
+        self.surrogates = {metric: self._surrogate(metric) for metric in self.objective.metrics if metric in TRAINED}
         self.models = {metric: self._cost_model(metric) for metric in self.objective.metrics if metric not in TRAINED}
-        self.met = [dict(one.metrics) for one in known if one.is_met]
-        self.taken = {tuple(row) for row in np.round(self.inputs, 6)}
+        own = [one.is_own for one in self.known]
+        self.taken = {tuple(row) for row in np.round(self.coding.inputs(columns)[np.array(own, dtype=bool)], 6)}
         if running:
-            self._believe(_columns(coding, running))
+            self._believe(_columns(self.coding, running))
+        return self
 
     @property
     def terms(self) -> str:
@@ -269,25 +292,24 @@ class _Models:
 
     def _surrogate(self, metric: str) -> Surrogate:
         sign = 1.0 if metric in LARGER_IS_BETTER else -1.0
-        rows = [place for place, one in enumerate(self.known) if one.trained]
         figures = np.array([sign * one.metrics[metric] for one in self.learned])
         figures[[one.diverged for one in self.learned]] = figures.min()
-        return Surrogate(self.inputs[rows], figures)
+        return Surrogate(self.coding.inputs(_columns(self.coding, self.learned)), figures)
 
     def _cost_model(self, metric: str) -> CostModel:
         """Return what tells a figure that training does not change; milliseconds by their ratio."""
-        values = np.array([one.metrics[metric] for one in self.known])
+        values = np.array([one.metrics[metric] for one in self.sized])
         ratio = RATIO_OF.get(metric, metric)
         unpruned = self.baselines.get(UNPRUNED, {})
         if metric in LARGER_IS_BETTER:  # images a second: what an image takes follows from what stays
             own = unpruned.get(metric)
             model = fit(Observed(self.costs, 1 / values, unpruned=1 / own if own else None))
             return replace(model, predict=lambda costs: 1 / np.maximum(model.predict(costs), 1e-12))
-        if ratio == metric or ratio not in unpruned or any(ratio not in one.metrics for one in self.known):
+        if ratio == metric or ratio not in unpruned or any(ratio not in one.metrics for one in self.sized):
             counters = None
             if metric == "latency_ratio":
                 nothing = np.zeros(len(self.coding.kinds) + 1)
-                counters = np.stack([nothing if one.counters is None else one.counters for one in self.known])
+                counters = np.stack([nothing if one.counters is None else one.counters for one in self.sized])
             return fit(Observed(self.costs, values, counters, unpruned.get(metric)))
         model = self._cost_model(ratio)
         return replace(model, predict=lambda costs: unpruned[metric] * model.predict(costs))

@@ -21,8 +21,9 @@ class Outcome:
     """What is known of a trial.
 
     Attributes:
-        trial: Its number; trials are numbered in the order in which they are suggested, baselines before.
-        is_baseline: Whether its point was given, not suggested.
+        trial: Its number; trials are numbered in the order in which they are suggested, baselines before. Those of
+            earlier studies that teach this one have numbers below 0, and are told of before the first suggestion.
+        is_baseline: Whether its point was given, not suggested: that of a baseline, or of an earlier study.
         record: How it ended, with every metric; None while it runs.
         score: How good that is by the study's objective, the smaller the better, as soon as it can be said, and where
             the objective is a front, as good as the other trials let it be; None if the
@@ -92,6 +93,14 @@ class Suggester(Protocol):
 
         Its point need not have been suggested: baselines, points of an earlier session, random points.
         """
+
+
+@runtime_checkable
+class LearnsOfParts(Protocol):
+    """A method of search that learns of latency and accuracy each by itself."""
+
+    def tell_part(self, point: Point, record: Record) -> None:
+        """Learn of a trial of an earlier study of which only some metrics are comparable: those that the record has."""
 
 
 class MakesSuggester(Protocol):
