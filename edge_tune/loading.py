@@ -16,6 +16,7 @@ from edge_tune.errors import ExperimentError
 from edge_tune.experiment import NAME, NAME_RULE, Experiment
 from edge_tune.objective import Maximise, Minimise, Objective
 from edge_tune.objective_text import parse
+from edge_tune.parameters import Parameter, from_json
 
 URL = re.compile(r"^(https?://)(?:[^/?#]*@)?([^?#]*).*$", re.IGNORECASE | re.DOTALL)
 """A URL as what is known to everybody, around what may be a secret: a user with a password, and a query."""
@@ -89,9 +90,24 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     return found
 
 
+def without_ranges(plain: Any) -> Any:
+    """Return settings as JSON with a word in place of each range: a point says which value it has."""
+    if from_json(plain) is not None:
+        return "searched"
+    if isinstance(plain, Mapping):
+        return {key: without_ranges(value) for key, value in plain.items()}
+    return [without_ranges(value) for value in plain] if isinstance(plain, list) else plain
+
+
 def parameters_as_json(experiment: Experiment) -> dict[str, Any]:
     """Return the search space as plain JSON types: name -> the class and the fields of each parameter."""
-    return {name: _plain(parameter, lambda _: True) for name, parameter in experiment.parameters.items()}
+    return {name: parameter_as_json(parameter) for name, parameter in experiment.parameters.items()}
+
+
+def parameter_as_json(parameter: Parameter) -> dict[str, Any]:
+    """Return the class and the fields of a parameter as plain JSON types."""
+    plain: dict[str, Any] = _plain(parameter, lambda _: True)
+    return plain
 
 
 def objective_from_json(plain: object) -> Objective:

@@ -4,11 +4,14 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -30,8 +33,9 @@ from edge_tune.networks.stored import load_network
 from edge_tune.records.results import Record, Results
 from edge_tune.run import main
 from edge_tune.search.session import check_same
+from tests.asked import sparsities
+from tests.networks import BLOCKS, small, write_image_folder
 from tests.networks import experiment as make
-from tests.networks import small, write_image_folder
 
 ROOT = Path(__file__).parents[1]
 FILE = """
@@ -218,6 +222,73 @@ def test_baselines_of_a_resumed_study_must_keep_their_order() -> None:
     check_same(results, identity(make(baselines={"half": half, "most": most})))
     with pytest.raises(ExperimentError, match="got another baselines"):
         check_same(results, identity(make(baselines={"most": most, "half": half})))
+
+
+def test_ranges_of_a_resumed_study_may_change_but_not_what_is_searched_nor_those_of_a_grid() -> None:
+    results = Results(Path("old"))
+    results.create()
+
+    def stored(one: et.Experiment) -> None:
+        content = {"form": 2, "identity": identity(one), "search": {"method": one.search.method}}
+        results.write_json("run.json", content)
+
+    def groups(sparsity: et.Uniform | et.Choice) -> dict[str, et.PrunerGroup]:
+        return {label: replace(group, sparsity=sparsity) for label, group in BLOCKS.items()}
+
+    stored(make(baselines={}))
+    for sparsity in (et.Uniform(0.2, 0.7), et.Choice([0.5, 0.75])):
+        check_same(results, identity(make(pruner_groups=groups(sparsity), baselines={})))
+    lists = {label: replace(group, structure=["filters", "channels"]) for label, group in BLOCKS.items()}
+    with pytest.raises(ExperimentError, match="got another pruner_groups"):
+        check_same(results, identity(make(pruner_groups=lists, baselines={})))
+    searched = et.Retraining(epochs=2, lr=et.LogUniform(0.01, 0.1), batch_size=32, precision="f32")
+    with pytest.raises(ExperimentError, match="got another retraining"):
+        check_same(results, identity(make(retraining=searched, baselines={})))
+    grid: dict[str, Any] = {"search": et.Search("grid", trials=4)}
+    stored(make(pruner_groups=groups(et.Choice([0.25, 0.5])), **grid))
+    with pytest.raises(ExperimentError, match="got another pruner_groups"):
+        check_same(results, identity(make(pruner_groups=groups(et.Choice([0.5, 0.75])), **grid)))
+
+
+NARROWED = """
+import edge_tune as et
+from tests.networks import BLOCKS, experiment as make
+from dataclasses import replace
+
+experiment = make(
+    pruner_groups={{label: replace(group, sparsity={sparsity}) for label, group in BLOCKS.items()}},
+    search=et.Search("hyperopt", trials={trials}, seed=1, max_concurrent_trials=1),
+)
+"""
+
+
+def test_range_is_narrowed_between_sessions_and_what_follows_is_resumed_to_the_very_points(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(folder: str, sparsity: str, trials: int, *options: str) -> str:
+        write(text=NARROWED.format(sparsity=sparsity, trials=trials))
+        assert main(["study.py", "--results", folder, "--simulate=0", *options]) == 0
+        return capsys.readouterr().out
+
+    run("whole", "et.Uniform(0.0, 0.9)", 5)
+    wide = ended("whole")
+    low, high = 0.2, 0.7
+    outside = sum(not all(low <= s <= high for s in sparsities(record.point).values()) for record in wide)
+    out = run("whole", "et.Uniform(0.2, 0.7)", 10, "--resume")
+    assert "first.sparsity Uniform(0.0, 0.9), now Uniform(0.2, 0.7); second.sparsity Uniform(0.0, 0.9), now" in out
+    lie = "1 recorded point lies outside" if outside == 1 else f"{outside} recorded points lie outside"
+    assert outside > 0
+    assert f"{lie}, and what came of them still counts." in out
+    points = [record.point for record in ended("whole")]
+    assert points[: len(wide)] == [record.point for record in wide]
+    assert all(low <= s <= high for point in points[len(wide) :] for s in sparsities(point).values())
+
+    shutil.copytree("whole", "cut")  # as a kill two trials later leaves it
+    for name in ("trials.jsonl", "started.jsonl"):
+        lines = Path("cut", name).read_text().splitlines(keepends=True)
+        Path("cut", name).write_text("".join(line for line in lines if json.loads(line)["trial"] <= 2 + 5 + 2))
+    assert "Changed since" not in run("cut", "et.Uniform(0.2, 0.7)", 10, "--resume")
+    assert [record.point for record in ended("cut")] == points
 
 
 def test_resume_takes_the_newest_study_of_this_name_and_no_other() -> None:

@@ -298,3 +298,41 @@ def test_failed_trial_is_not_run_again_by_an_equal_point() -> None:
 def test_ray_tune_can_write_a_searcher_down_and_gets_nothing_of_it() -> None:
     one = study(trials=40, method="grid", pruner_groups=CHOICES, baselines=HALF)
     assert len(cloudpickle.dumps(searching(one))) < 1000
+
+
+@pytest.mark.parametrize("method", ["hyperopt", "latency_aware", "random", "tests.exercises.halton:Halton"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (et.Uniform(0.0, 0.9), et.Uniform(0.2, 0.7)),
+        (et.Uniform(0.2, 0.7), et.Uniform(0.0, 0.9)),
+        (et.Uniform(0.0, 0.9), et.Choice([0.1, 0.3, 0.45, 0.6])),
+        (et.Choice([0.0, 0.3, 0.6, 0.9]), et.Choice([0.25, 0.3, 0.35, 0.4, 0.5, 0.6])),
+    ],
+)
+def test_searcher_goes_on_within_other_ranges_with_what_lies_outside_as_observed(
+    method: str, before: et.Uniform | et.Choice, after: et.Uniform | et.Choice
+) -> None:
+    def within(sparsity: et.Uniform | et.Choice) -> et.Experiment:
+        groups = {label: replace(group, sparsity=sparsity) for label, group in BLOCKS.items()}
+        return study(trials=24, method=method, pruner_groups=groups, baselines={})
+
+    ended = run_on(searching(within(before)), within(before), 8)
+    one = within(after)
+    records = run_on(searching(one, ended), one, 10)
+    assert [record.trial for record in records] == list(range(ended[-1].trial + 1, records[-1].trial + 1))
+    assert all(value in after for record in records for value in sparsities(record.point).values())
+    assert {type(value) for record in records for value in sparsities(record.point).values()} == {float}
+    resumed = run_on(searching(one, [*ended, *records[:4]]), one, 3)
+    assert [(record.trial, record.point) for record in resumed] == [
+        (record.trial, record.point) for record in records[4 : 4 + len(resumed)]
+    ]
+
+
+def test_hyperopt_learns_from_points_outside_of_a_range() -> None:
+    groups = {label: replace(group, sparsity=et.Uniform(0.2, 0.5)) for label, group in BLOCKS.items()}
+    one = study(trials=24, method="hyperopt", pruner_groups=groups, baselines={})
+    wide = study(trials=24, method="hyperopt", baselines={})
+    ended = run_on(searching(wide), wide, 12)
+    without = [replace(record, status="failed") for record in ended]
+    assert run_on(searching(one, ended), one, 3) != run_on(searching(one, without), one, 3)

@@ -82,7 +82,10 @@ class Coding:
         return found
 
     def units(self, columns: Columns) -> Floats:
-        """Return places in the unit cube, [points, searched parameters]: of a value among others, the middle of it."""
+        """Return places in the unit cube, [points, searched parameters]: of a value among others, the middle of it.
+
+        A number outside of its range lies outside of the cube, and one that is not listed where the nearest one is.
+        """
         return np.column_stack([_unit(parameter, columns[name]) for name, parameter in self.searched.items()])
 
     def point(self, columns: Columns, row: int) -> Point:
@@ -271,7 +274,7 @@ def _from_unit(parameter: Parameter, units: Floats) -> Floats:
 def _unit(parameter: Parameter, numbers: Floats) -> Floats:
     if (values := parameter.values) is not None:
         listed = np.arange(len(values)) if parameter.limits is None else np.array(values, dtype=np.float64)
-        return np.asarray(((numbers[:, None] == listed).argmax(axis=1) + 0.5) / len(listed))
+        return np.asarray((np.abs(numbers[:, None] - listed).argmin(axis=1) + 0.5) / len(listed))
     low, high = parameter.limits or (0.0, 1.0)
     if parameter.axis and parameter.axis.is_logarithmic:
         return np.asarray(np.log(numbers / low) / np.log(high / low))

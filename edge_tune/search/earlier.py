@@ -14,9 +14,9 @@ from typing import Any
 
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import RETRAINING, BlockGroup, Experiment
-from edge_tune.loading import identity
+from edge_tune.loading import identity, without_ranges
 from edge_tune.metrics import TRAINED, WITHOUT_DEVICE
-from edge_tune.parameters import Point, Value, from_json
+from edge_tune.parameters import Point, Value
 from edge_tune.records.endings import GATE
 from edge_tune.records.entries import Cut, DeviceEntry, Metrics, Taught
 from edge_tune.records.results import Record, Results
@@ -170,7 +170,7 @@ def _other_device(theirs: Mapping[str, Any], device: DeviceEntry, mine: Mine) ->
 
 def _other_recipe(theirs: Mapping[str, Any], images: str | None, mine: Mine) -> str:
     """Say why accuracies cannot be compared; empty if they can."""
-    ours, then = (_without_ranges(one) for one in (identity(mine.experiment)[RETRAINING], theirs.get(RETRAINING, {})))
+    ours, then = (without_ranges(one) for one in (identity(mine.experiment)[RETRAINING], theirs.get(RETRAINING, {})))
     differing = [name for name in ours if ours[name] != then.get(name)]
     if differing:
         pairs = (f"{name} {_shown(then.get(name))}, here {_shown(ours[name])}" for name in differing)
@@ -178,13 +178,6 @@ def _other_recipe(theirs: Mapping[str, Any], images: str | None, mine: Mine) -> 
     if images is not None and images != mine.images:
         return "its networks were trained or judged on other images"
     return ""
-
-
-def _without_ranges(plain: Any) -> Any:
-    """Return settings as JSON with a word in place of each range: the values stand in the points."""
-    if from_json(plain) is not None:
-        return "searched"
-    return {key: _without_ranges(value) for key, value in plain.items()} if isinstance(plain, Mapping) else plain
 
 
 def _shown(value: Any) -> str:

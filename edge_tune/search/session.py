@@ -18,13 +18,13 @@ from edge_tune.display.tensorboard import TensorBoard
 from edge_tune.errors import BenchmarkError, EdgeTuneError, ExperimentError, StudyError
 from edge_tune.experiment import AUTO, Asha, Benchmark, Experiment, Predicted
 from edge_tune.files import write_atomically
-from edge_tune.loading import as_json, identity, parameters_as_json
+from edge_tune.loading import as_json, identity, parameter_as_json, parameters_as_json, without_ranges
 from edge_tune.metrics import TRAINED
 from edge_tune.networks import training
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
 from edge_tune.networks.weights import Pretrained
-from edge_tune.parameters import Point
+from edge_tune.parameters import Point, from_json
 from edge_tune.records.entries import FORM, DeviceEntry, Effect, Run, Session, Taught
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record, Report, Results
@@ -46,6 +46,9 @@ from edge_tune.wording import counted, verb
 
 Say = Callable[[str], None]
 CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+RANGED = ("pruner_groups", "retraining")
+"""The parts of an experiment whose ranges may change between sessions."""
+
 NEWS_S = 20.0
 """Seconds without news after which a line of progress is due."""
 
@@ -153,6 +156,7 @@ def _run(
                 # Only now, so that an unpruned network that guesses leaves no study.
                 write_atomically(results.folder / "unpruned.onnx", reference)
                 write_atomically(results.folder / "experiment.py", source)
+                _say_changed_ranges(results, experiment, say)
                 session = replace(about, cluster=here.entry(), device=device.describe())
                 taught_by = _learn(results, work, session, unpruned, warm_start, say)
                 _write_run(results, work, session, taught_by)
@@ -219,7 +223,9 @@ def _check_images(here: Cluster, study: Study) -> None:
 
 
 def check_same(results: Results, mine: Mapping[str, object]) -> None:
-    """Check that the folder is new or holds a study that is `mine`.
+    """Check that the folder is new or holds a study that is `mine`, but for the ranges of its parameters.
+
+    A grid's must be the same too: they number its points.
 
     Raises:
         ExperimentError: It holds another one; the sentence says what differs.
@@ -227,12 +233,33 @@ def check_same(results: Results, mine: Mapping[str, object]) -> None:
     if not results.exists():
         return
     theirs = results.identity()
-    differing = [key for key in mine if mine[key] != theirs.get(key) or _keys(mine[key]) != _keys(theirs.get(key))]
+    ranged = () if results.run().searched.method == "grid" else RANGED
+    pairs = {key: (mine[key], theirs.get(key)) for key in mine}
+    pairs |= {key: (without_ranges(pairs[key][0]), without_ranges(pairs[key][1])) for key in ranged if key in pairs}
+    differing = [key for key, (one, other) in pairs.items() if one != other or _keys(one) != _keys(other)]
     if differing:
         raise ExperimentError(
             f"{results.folder}: a resumed study must be the one that was started, but got another "
             f"{', '.join(differing)}; give the same options or choose another folder with --results."
         )
+
+
+def _say_changed_ranges(results: Results, experiment: Experiment, say: Say) -> None:
+    """Say which ranges are others than in the last session, and how many recorded points lie outside of them."""
+    before = {name: from_json(plain) for name, plain in results.run().parameters.items()} if results.exists() else {}
+    now = experiment.parameters
+    changed = [
+        f"{name} {old.shown}, now {now[name].shown}"
+        for name, old in before.items()
+        if old is not None and name in now and parameter_as_json(old) != parameter_as_json(now[name])
+    ]
+    if changed:
+        outside = sum(
+            any(record.point[name] not in parameter for name, parameter in now.items() if name in record.point)
+            for record in results.trials()
+        )
+        points = f"{counted(outside, 'recorded point')} {verb(outside, 'lies', 'lie')} outside"
+        say(f"Changed since the last session: {'; '.join(changed)}. {points}, and what came of them still counts.")
 
 
 def _known_orders(results: Results) -> dict[str, Sequence[str]]:

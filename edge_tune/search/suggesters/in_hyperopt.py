@@ -35,11 +35,19 @@ class Space:
         """Return what HyperOpt would have written down if it had suggested this point.
 
         Args:
-            inactive: Parameters whose values taught nothing: HyperOpt writes none down, as of a branch not taken.
+            inactive: Parameters whose values taught nothing: HyperOpt writes none down, as of a branch not taken; nor
+                of those whose value is none of the listed ones, since the list was another one before.
         """
-        values = {name: parameter.to_hyperopt(point[name]) for name, parameter in self.searched.items()}
+        gone = {
+            name
+            for name, parameter in self.searched.items()
+            if parameter.values is not None and point[name] not in parameter
+        }
+        values = {
+            name: 0 if name in gone else parameter.to_hyperopt(point[name]) for name, parameter in self.searched.items()
+        }
         document: Document = generate_trial(trial, values)
-        for name in inactive:
+        for name in gone.union(inactive):
             if name in values:
                 document["misc"]["idxs"][name], document["misc"]["vals"][name] = [], []
         return document
