@@ -25,7 +25,7 @@ from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
 from edge_tune.networks.weights import Pretrained
 from edge_tune.parameters import Point
-from edge_tune.records.entries import FORM, DeviceEntry, Effect, Run, Session
+from edge_tune.records.entries import FORM, DeviceEntry, Effect, Metrics, Run, Session
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record, Report, Results
 from edge_tune.records.verdict import Verdict
@@ -401,9 +401,9 @@ class _Session:
         self._show_study(verdict)
         return verdict
 
-    def on_start(self, trial: int, point: Point) -> None:
-        """Note the point, so that a resumed study runs it again if it does not end."""
-        self.results.add_started(trial, point)
+    def on_start(self, trial: int, point: Point, expected: Metrics | None) -> None:
+        """Note the point, so that a resumed study runs it again if it does not end, and what is expected of it."""
+        self.results.add_started(trial, point, expected)
         self.running.add(trial)
 
     def on_promoted(self, record: Record) -> None:
