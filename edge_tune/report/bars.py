@@ -11,6 +11,7 @@ from edge_tune.records.results import Record
 from edge_tune.report.data import StudyData, number
 from edge_tune.report.statistics import Importance, bin_means
 from edge_tune.report.style import ENDING_COLORS, LIGHT, STAGE_COLORS, Axes, spacing, styled
+from edge_tune.report.timeline import time_unit
 
 
 def importance(found: Mapping[str, Importance]) -> go.Figure:
@@ -103,7 +104,7 @@ def endings_over_search(study: StudyData, parts: int = 10) -> go.Figure:
 
 def time_by_stage(nodes: Mapping[str, Mapping[str, float]], stages: Sequence[str]) -> go.Figure:
     """Return what each node spent its time on, as one stacked bar a node."""
-    unit, seconds = _time_unit(max(sum(times.values()) for times in nodes.values()))
+    unit, seconds = time_unit(max(sum(times.values()) for times in nodes.values()))
     figure = go.Figure()
     for stage in stages:
         figure.add_bar(
@@ -118,12 +119,6 @@ def time_by_stage(nodes: Mapping[str, Mapping[str, float]], stages: Sequence[str
     figure.update_xaxes(title=unit)
     figure.update_yaxes(type="category", autorange="reversed")
     return styled(figure, 150 + 46 * len(nodes), legend=True)
-
-
-def _time_unit(seconds: float) -> tuple[str, float]:
-    if seconds < 180:
-        return "seconds", 1.0
-    return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)
 
 
 def layer_times(unpruned: Mapping[str, float], chosen: Mapping[str, float], name: str) -> go.Figure:

@@ -14,8 +14,8 @@ from plotly.subplots import make_subplots
 from edge_tune.parameters import Axis, short_names
 from edge_tune.records.endings import ending_text
 from edge_tune.report.data import StudyData, interval, number
-from edge_tune.report.statistics import Floats, Ints, Mask, best_so_far, bin_means
-from edge_tune.report.style import LIGHT, MANY, MARKS, WORDS, Axes, Mark, f4, padded, rows_of, spacing, styled
+from edge_tune.report.statistics import Floats, Mask, bin_means
+from edge_tune.report.style import LIGHT, MANY, MARKS, Axes, Mark, f4, padded, rows_of, spacing, styled
 
 BINS = 50
 """So many bins a parameter's axis has."""
@@ -258,70 +258,6 @@ def parallel_coordinates(study: StudyData) -> go.Figure:
     return styled(figure, 380, margin={"l": 60, "r": 60, "t": 60, "b": 30})
 
 
-def best_over_time(studies: Sequence[StudyData], first_rows: Sequence[int]) -> go.Figure:
-    """Return the target's figure of each trial and the best so far, over trials and over hours; one row for each study.
-
-    Studies of one target have the same axes.
-    """
-    figure = make_subplots(
-        len(studies),
-        2,
-        shared_xaxes=True,
-        shared_yaxes="all" if len({study.target.text for study in studies}) == 1 else "rows",
-        horizontal_spacing=0.03,
-        vertical_spacing=0.25 / len(studies),
-    )
-    for row, (study, first) in enumerate(zip(studies, first_rows, strict=True), start=1):
-        values, losses = _figures_of_target(study)
-        shown = study.columns.eligible & np.isfinite(values)
-        for panel, x in enumerate((study.columns.trial, study.columns.hours), start=1):
-            order = np.argsort(x, kind="stable")[: np.isfinite(x).sum()]
-            steps = best_so_far(losses[order], study.columns.eligible[order] & np.isfinite(losses[order]))
-            _add_trials_of(figure, x, values, shown, first, (row, panel))
-            kept = _changes(steps)
-            figure.add_scatter(
-                x=f4(x[order][kept]),
-                y=f4([study.target.figure(loss) for loss in steps[kept]]),
-                mode="lines",
-                line={"shape": "hv", "width": 2, "color": LIGHT["accent"]},
-                hoverinfo="skip",
-                name="best so far",
-                showlegend=row == panel == 1,
-                row=row,
-                col=panel,
-            )
-        title = WORDS.get(study.target.label, study.target.label)
-        figure.update_yaxes(title=f"{study.label}<br>{title}" if len(studies) > 1 else title, row=row, col=1)
-    figure.update_xaxes(title="trial", row=len(studies), col=1)
-    figure.update_xaxes(title="hours of work", row=len(studies), col=2)
-    return styled(figure, 90 + 230 * len(studies), legend=True)
-
-
-def _add_trials_of(figure: go.Figure, x: Floats, y: Floats, shown: Mask, first: int, cell: tuple[int, int]) -> None:
-    figure.add_trace(
-        (go.Scattergl if len(x) > MANY else go.Scatter)(
-            x=f4(x[shown]),
-            y=f4(y[shown]),
-            customdata=first + np.flatnonzero(shown).astype(np.int32),
-            mode="markers",
-            marker={"size": 5, "color": LIGHT["soft"], "opacity": 0.4 if len(x) > MANY else 0.8},
-            name="trial that may be best",
-            hoverinfo="none",
-            showlegend=cell == (1, 1),
-        ),
-        *cell,
-    )
-
-
-def _changes(steps: Floats) -> Ints:
-    """Return the places where a step curve begins, falls, and ends."""
-    known = np.flatnonzero(np.isfinite(steps))
-    if not len(known):
-        return known
-    falls = known[np.flatnonzero(np.diff(steps[known])) + 1]
-    return np.unique(np.concatenate([known[:1], falls, known[-1:]]))
-
-
 def before_and_after(study: StudyData, axes: Axes, first: int) -> go.Figure:
     """Return top1 right after pruning against top1 after retraining."""
     figure = make_subplots(1, 1)
@@ -338,17 +274,3 @@ def before_and_after(study: StudyData, axes: Axes, first: int) -> go.Figure:
     figure.update_xaxes(title="val top1 right after pruning (%)", range=list(axes.top1))
     figure.update_yaxes(title="val top1 after retraining (%)", range=list(axes.top1))
     return styled(figure, 400, legend=True)
-
-
-def _figures_of_target(study: StudyData) -> tuple[Floats, Floats]:
-    """Return of each trial the figure that the target looks at, and its loss; NaN where there is none.
-
-    A trial that breaks a condition has a figure, but no loss: it is never the best so far.
-    """
-    values, losses = np.full(len(study.trials), np.nan), np.full(len(study.trials), np.nan)
-    for place, record in enumerate(study.trials):
-        if study.scorer.is_ready and study.target.metrics_in(record.metrics):
-            values[place] = study.scorer.shown(record.metrics)
-            score = study.scorer.score(record)
-            losses[place] = score.loss if score.rank == 0 else np.nan
-    return values, losses

@@ -5,11 +5,13 @@ from html import escape
 
 import numpy as np
 
+from edge_tune.objective import FrontOf
 from edge_tune.parameters import short_names
 from edge_tune.records.endings import RUINED, ending
 from edge_tune.report import bars, figures, statistics
 from edge_tune.report.blocks import DASH, Block, Note, Plot, Table, Text
 from edge_tune.report.data import StudyData
+from edge_tune.report.progress import FEWEST, over_what_was_spent
 from edge_tune.report.statistics import MIN_TRIALS, Correlation, Floats, Importance, correlation
 from edge_tune.report.style import WORDS, Axes
 from edge_tune.report.verdict import signed
@@ -40,19 +42,39 @@ def front(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -
 
 
 def progress(studies: Sequence[StudyData], first_rows: Sequence[int]) -> list[Block]:
-    """Return the best so far over trials and hours."""
-    if not any(study.columns.eligible.any() for study in studies):
-        return [Note("Left out: no trial has finished better than chance.")]
+    """Return what the target has come to over epochs and time."""
+    most = max(int(study.columns.eligible.sum()) for study in studies)
+    if most < FEWEST:
+        finished = f"{counted(most, 'trial')} {verb(most, 'has', 'have')} finished better than chance"
+        return [Note(f"Left out: {finished}, and it takes {FEWEST} to see anything grow.")]
+    spent = "epochs" if any(study.retrained for study in studies) else "trials"
+    told = dict.fromkeys(_what_grows(study, len(studies)) for study in studies)
     return [
         Plot(
-            figures.best_over_time(studies, first_rows),
+            over_what_was_spent(studies, first_rows),
             "best",
-            "The target over trials and over hours",
-            "Each point is a trial that may be best: it finished, better than chance. The line is the best up to "
-            "there. Where it has been flat for long, more trials promise little. Hours between sessions do not count.",
-            min_width=520,
+            f"How far the search came with the {spent} that it spent",
+            f"{' '.join(told)} Where the line has been flat for long, more {spent} promise little. Epochs of "
+            f"baselines, and the time between sessions, do not count. {CLICK}",
+            min_width=300,
         )
     ]
+
+
+def _what_grows(study: StudyData, studies: int) -> str:
+    """Return what the line of a study is."""
+    if isinstance(goal := study.target.goal, FrontOf):
+        metrics = " and ".join(goal.weights)
+        end = "what it beats at the end" if studies == 1 else "the largest at the end of a study"
+        return (
+            f"The line is how much the front of {metrics} beats so far: the area between it and the worst figures that "
+            f"were seen (its hypervolume), in percent of {end}; a point is a trial that made it larger."
+        )
+    condition = " that keeps the conditions" if study.target.conditions else ""
+    return (
+        "Each point is a trial that finished better than chance; the line is the best "
+        f"{WORDS.get(study.target.label, study.target.label)}{condition} so far."
+    )
 
 
 def latencies(studies: Sequence[StudyData], axes: Axes) -> list[Block]:

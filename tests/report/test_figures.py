@@ -51,29 +51,6 @@ def test_axes_hold_every_trial_of_all_studies(study: StudyData) -> None:
     assert axes.top1[1] > 100
 
 
-def test_best_so_far_falls_at_every_better_trial_and_reaches_to_the_last(study: StudyData) -> None:
-    expected, best = [], np.inf
-    finished = [t for t in study.trials if t.status == "finished"]
-    for trial in finished:
-        if trial.metrics["latency_ratio"] < best:
-            best = trial.metrics["latency_ratio"]
-            expected.append((trial.trial, best))
-    by_trial, by_hour = traces(figures.best_over_time([study], [2]), "best so far")
-    steps = list(zip(by_trial.x, by_trial.y, strict=True))
-    assert steps[: len(expected)] == [pytest.approx(step, rel=1e-6) for step in expected]
-    assert steps[-1] == pytest.approx((study.trials[-1].trial, best), rel=1e-6)
-    assert by_hour.y.tolist() == by_trial.y.tolist()  # one after another, so the order is the same
-
-
-def test_best_so_far_of_studies_of_one_target_has_the_same_axes(tmp_path: Path) -> None:
-    for name, target in (("a", "latency_ratio"), ("b", "latency_ratio"), ("c", "latency_ms")):
-        write_study(tmp_path / name, 10, target=target)
-    for names, shared in (("ab", True), ("ac", False)):
-        figure = figures.best_over_time(read([tmp_path / name for name in names]), [2, 14])
-        assert (next(figure.select_yaxes(row=1, col=1)).matches == "y3") == shared  # y3 is the second row's
-        assert next(figure.select_xaxes(row=1, col=1)).matches == "x3"  # both rows: the same trials below each other
-
-
 def test_many_trials_are_drawn_by_webgl(tmp_path: Path) -> None:
     for count, kind in ((20, "scatter"), (style.MANY + 1, "scattergl")):
         folder = tmp_path / str(count)
