@@ -29,6 +29,7 @@ ROOMS = [
     "objective_text",
     "parameters",
     "imports",
+    "surrogate",
     "experiment",
     "__init__",  # the names an experiment file uses
     "loading",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import edge_tune as et
+from edge_tune import surrogate
 from edge_tune.networks import pruning
 from edge_tune.networks.couplings import couplings
 from edge_tune.networks.layer_shapes import network_shape
@@ -17,11 +18,11 @@ from edge_tune.records.endings import GATE
 from edge_tune.records.entries import SUGGESTED
 from edge_tune.records.results import Record, Results
 from edge_tune.run import main
-from edge_tune.search import latency_model, surrogate
+from edge_tune.search import latency_model
 from edge_tune.search.coding import Coding, Costs, kept_counts
 from edge_tune.search.latency_model import Observed, fit
 from edge_tune.search.searcher import Searcher
-from edge_tune.search.surrogate import Surrogate, area_improvement, improvement
+from edge_tune.surrogate import Surrogate, area_improvement, improvement
 from tests.asked import sparsities
 from tests.driving import drive, unpruned
 from tests.networks import deep, experiment, small

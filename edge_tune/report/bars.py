@@ -9,25 +9,38 @@ from plotly.subplots import make_subplots
 from edge_tune.records.endings import IN_WORDS, ending_text
 from edge_tune.records.results import Record
 from edge_tune.report.data import StudyData, number
-from edge_tune.report.statistics import Importance, bin_means
+from edge_tune.report.importance import Importance
+from edge_tune.report.statistics import bin_means
 from edge_tune.report.style import ENDING_COLORS, LIGHT, STAGE_COLORS, Axes, spacing, styled
 from edge_tune.report.timeline import time_unit
 
 
 def importance(found: Mapping[str, Importance]) -> go.Figure:
-    """Return each group's share in what decides each metric, as bars."""
+    """Return how much of each metric each parameter decides, as bars with the intervals."""
     figure = go.Figure()
-    for (metric, one), color in zip(found.items(), (LIGHT["accent"], LIGHT["faint"], LIGHT["soft"]), strict=False):
+    for (metric, one), color in zip(found.items(), (LIGHT["accent"], LIGHT["faint"]), strict=False):
+        shares = list(one.shares.values())
         figure.add_bar(
             y=list(one.shares),
-            x=[100 * share for share in one.shares.values()],
+            x=[100 * share.middle for share in shares],
+            error_x={
+                "symmetric": False,
+                "array": [100 * (share.high - share.middle) for share in shares],
+                "arrayminus": [100 * (share.middle - share.low) for share in shares],
+                "thickness": 1,
+                "width": 3,
+                "color": LIGHT["muted"],
+            },
+            customdata=[[100 * share.low, 100 * share.high] for share in shares],
             orientation="h",
             name=metric,
             marker={"color": color},
-            hovertemplate="%{y}: %{x:.1f} % of " + metric + "<extra></extra>",
+            hovertemplate="%{y}: %{x:.0f} % [%{customdata[0]:.0f}, %{customdata[1]:.0f}] of "
+            + metric
+            + "<extra></extra>",
         )
     figure.update_yaxes(autorange="reversed", type="category")
-    figure.update_xaxes(title="share (%)", rangemode="tozero")
+    figure.update_xaxes(title="share of the variance (%)", range=[0, 104])
     return styled(figure, 120 + 46 * max(len(one.shares) for one in found.values()), legend=True)
 
 

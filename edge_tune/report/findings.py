@@ -8,14 +8,18 @@ import numpy as np
 from edge_tune.objective import FrontOf
 from edge_tune.parameters import short_names
 from edge_tune.records.endings import RUINED, ending
-from edge_tune.report import bars, figures, statistics
+from edge_tune.report import bars, figures
 from edge_tune.report.blocks import DASH, Block, Note, Plot, Table, Text
 from edge_tune.report.data import StudyData
+from edge_tune.report.importance import importance as of_a_metric
 from edge_tune.report.progress import FEWEST, over_what_was_spent
-from edge_tune.report.statistics import MIN_TRIALS, Correlation, Floats, Importance, correlation
+from edge_tune.report.statistics import MIN_TRIALS, Correlation, Floats, correlation
 from edge_tune.report.style import WORDS, Axes
 from edge_tune.report.verdict import signed
 from edge_tune.wording import counted, verb
+
+LEAST_EXPLAINED = 0.2
+"""What a model predicts less of says nothing of what decides it."""
 
 CLICK = "Point at a trial for its figures; click it for its card."
 
@@ -174,23 +178,40 @@ def _correlation(one: Correlation) -> str:
 def importance(study: StudyData) -> list[Block]:
     """Return which parameters decide latency and top1."""
     columns, names = study.columns, short_names(study.columns.parameters)
-    numbers = {names[name]: values for name, values in columns.parameters.items()}
+    parameters = {names[name]: values for name, values in columns.parameters.items()}
+    axes = {names[name]: axis for name, axis in study.axes.items()}
     top1 = columns.final("top1") if study.retrained else columns.metric("top1", pruned=True)
     candidates = {"latency_ratio": columns.metric("latency_ratio"), "val top1": top1}
-    known = {name: statistics.importance(numbers, values) for name, values in candidates.items() if numbers}
-    found: dict[str, Importance] = {name: one for name, one in known.items() if one}
+    known = {name: of_a_metric(parameters, axes, values) for name, values in candidates.items() if parameters}
+    found = {name: one for name, one in known.items() if one}
     if not found:
         return [Note(f"Left out: it takes at least {MIN_TRIALS} measured trials that differ.")]
-    trust = " and ".join(f"{100 * max(0.0, one.r2):.0f} % of the variance of {name}" for name, one in found.items())
+    told = {name: one for name, one in found.items() if one.explained >= LEAST_EXPLAINED}
+    vague = [
+        Note(
+            f"What decides {name} cannot be told: fitted to {counted(one.n, 'trial')}, the model predicts "
+            f"{100 * max(0.0, one.explained):.0f} % of its variance for trials that are left out."
+        )
+        for name, one in found.items()
+        if name not in told
+    ]
+    if not told:
+        return [*vague]
+    trust = " and ".join(
+        f"{100 * one.explained:.0f} % of the variance of {name} ({counted(one.n, 'trial')})"
+        for name, one in told.items()
+    )
     return [
         Plot(
-            bars.importance(found),
+            bars.importance(told),
             "importance",
-            "Share of each parameter in what decides a metric",
-            "How much worse a random forest predicts the metric when one parameter's values are shuffled (permutation "
-            f"importance). For trials it was not grown on, the forest explains {trust}; the less that is, the less the "
-            "shares say.",
-        )
+            "How much of a metric each parameter decides",
+            "How much less a metric would vary if the parameter were fixed, over the values that were tried, by a "
+            "Gaussian process fitted to the trials (total Sobol index); the whiskers are 95 % intervals. What two "
+            f"parameters decide together counts for both. Of trials that are left out, the process predicts {trust}; "
+            "the less that is, the less the bars say.",
+        ),
+        *vague,
     ]
 
 

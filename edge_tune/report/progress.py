@@ -29,14 +29,14 @@ class Spent:
 def spent(studies: Sequence[StudyData]) -> list[Spent]:
     """Return the axes to show progress on: epochs, or trials where none was retrained; and time, if it is known."""
     if any(study.retrained for study in studies):
-        found = [Spent("epochs of retraining spent", [study.columns.epochs_spent for study in studies])]
+        found = [Spent("epochs spent", [study.columns.epochs_spent for study in studies])]
     else:
         found = [Spent("trials", [study.columns.trial for study in studies])]
     hours = [study.columns.hours for study in studies]
     longest = max((float(np.nanmax(one)) for one in hours if np.isfinite(one).any()), default=0.0)
     if longest:
         unit, seconds = time_unit(3600 * longest)
-        found.append(Spent(f"{unit} of work", [one * 3600 / seconds for one in hours]))
+        found.append(Spent(unit, [one * 3600 / seconds for one in hours]))
     return found
 
 

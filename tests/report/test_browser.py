@@ -105,6 +105,8 @@ def test_every_plot_has_its_points(page: webdriver.Chrome, folder: Path) -> None
         "matrix": 2 * (5 * len(measured) + 2 * len(finished)),  # two groups, seven metrics
         "bins": sum(bins([t.point[f"{label}.sparsity"] for t in measured]) for label in ("layer_1", "layer_2")),
         "before-after": len(measured),
+        "predicted-latency_ratio": len(measured),
+        "predicted-top1": 2 * len(finished),
     }
     bars = {
         "latencies": sum(bins([t.metrics["latency_ratio"] for t in some]) for some in (finished, stopped)),

@@ -62,6 +62,7 @@ SECTIONS = [
     "Parameters against metrics",
     "Which parameter matters",
     "Before and after retraining",
+    "Predicted and found",
     "Ruined networks",
     "Stopped early",
     "Where the time went",
@@ -78,7 +79,7 @@ def test_page_of_a_study_holds_every_section_and_refers_to_nothing_outside(tmp_p
     assert reader.headings == SECTIONS
     assert reader.notes == ["The table of trials needs JavaScript."]
     assert all(address.startswith(("#", "data:")) for address in reader.addresses)
-    assert len(kinds(page)) == len(data_of(page)["figures"]) == 11
+    assert len(kinds(page)) == len(data_of(page)["figures"]) == 13
 
 
 def test_page_of_studies_side_by_side_shows_their_shared_plots_once(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_page_of_an_empty_study_says_why_sections_are_left_out(tmp_path: Path) -
     assert reader.headings == SECTIONS
     assert kinds(page) == []
     assert "No trial has come to an end yet, so there is nothing to choose." in page
-    assert len([note for note in reader.notes if note.startswith("Left out: ")]) == 11
+    assert len([note for note in reader.notes if note.startswith("Left out: ")]) == 12
 
 
 def test_page_takes_trials_with_missing_and_extra_fields_and_an_unfinished_line(tmp_path: Path) -> None:

@@ -105,9 +105,7 @@ def test_trials_that_break_a_condition_are_shown_and_never_the_best(tmp_path: Pa
     assert traces(figure, "best so far")[0].x.tolist() == [4.0, 9.0]
 
 
-@pytest.mark.parametrize(
-    ("hours", "title"), [(0.003, "seconds of work"), (0.5, "minutes of work"), (5, "hours of work")]
-)
+@pytest.mark.parametrize(("hours", "title"), [(0.003, "seconds"), (0.5, "minutes"), (5, "hours")])
 def test_time_has_the_unit_that_suits_it(study: StudyData, hours: float, title: str) -> None:
     vars(study)["columns"] = replace(study.columns, hours=study.columns.hours / study.columns.hours[-1] * hours)
     assert [axis.title for axis in progress.spent([study])] == ["trials", title]

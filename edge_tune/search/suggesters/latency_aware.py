@@ -1,7 +1,7 @@
 """Latency aware: latency is predicted from a network's widths, and only accuracy has to be learned.
 
 After some points that fill the space evenly come those of which most is expected by the objective: a Gaussian process
-says what accuracy to expect, a latency model what everything else will be (../latency_model.py, ../surrogate.py).
+says what accuracy to expect, a latency model what everything else will be (../latency_model.py, ../../surrogate.py).
 """
 
 import math
@@ -21,7 +21,7 @@ from edge_tune.records.results import Record
 from edge_tune.search.coding import Coding, Columns, Costs, Floats
 from edge_tune.search.latency_model import CostModel, Observed, fit
 from edge_tune.search.suggesters.protocol import Outcome, Problem
-from edge_tune.search.surrogate import Surrogate, area_improvement, improvement
+from edge_tune.surrogate import Surrogate, area_improvement, improvement
 
 DRAWN = 1500
 """So many random points are looked at for each suggestion."""
