@@ -26,6 +26,9 @@ USED = 300
 ITERATIONS = 40
 """Of the tuning, at most."""
 
+ROUNDING = 1e-6
+"""Added to variances, those of the figures being 1, of which rounding may have made some less than nothing."""
+
 FLOOR = 3.0
 """Figures that lie further below the median than so many deviations count as if they lay there: far below what anybody
 wants, how far does not matter."""
@@ -55,8 +58,8 @@ class Surrogate:
     def drawn(self, inputs: Floats, count: int, generator: np.random.Generator) -> Floats:
         """Return `count` functions that may be true, each as its figures at these inputs: [count, points]."""
         mean, covariance = self._process.predict(inputs, return_cov=True)
-        covariance -= self._process.kernel_.k2.noise_level * np.eye(len(inputs))
-        found = generator.multivariate_normal(mean, covariance, count, check_valid="ignore", method="eigh")
+        covariance += (ROUNDING - self._process.kernel_.k2.noise_level) * np.eye(len(inputs))
+        found = generator.multivariate_normal(mean, covariance, count, check_valid="ignore", method="cholesky")
         middle, scale = self._scale
         return np.asarray(middle + scale * found)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_tune.metrics import RATIOS
 from edge_tune.parameters import short_names
-from edge_tune.records.endings import ending, ending_text
+from edge_tune.records.endings import ending, ending_text, spared, spared_text
 from edge_tune.records.results import Record
 from edge_tune.report.data import StudyData, columns_of, interval, measurement, numbers, numbers_of
 
@@ -41,6 +41,8 @@ def cards(study: StudyData) -> dict[str, Any]:
         "epoch": pack(np.array([record.epoch for record in records], dtype=np.int32)),
         "attempts": pack(np.array([record.attempts for record in records], dtype=np.int32)),
         "reasons": {row: why for row, record in enumerate(records) if (why := record.reason or record.collapsed)},
+        "spared": _words(map(spared, records)),
+        "sparedTexts": {row: text for row, record in enumerate(records) if (text := spared_text(record))},
         "parameters": _columns([numbers_of(record) for record in records]),
         "choices": _choices(records),
         "short": short_names(dict.fromkeys(name for record in records for name in numbers_of(record))),

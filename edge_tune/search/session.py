@@ -25,6 +25,7 @@ from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
 from edge_tune.networks.weights import Pretrained
 from edge_tune.parameters import Point
+from edge_tune.records.endings import is_paused
 from edge_tune.records.entries import FORM, DeviceEntry, Effect, Metrics, Run, Session
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record, Report, Results
@@ -33,7 +34,7 @@ from edge_tune.search import cluster, conclusion, suggesters, tune
 from edge_tune.search.budget import Budget
 from edge_tune.search.cluster import Cluster
 from edge_tune.search.live import Board
-from edge_tune.search.paused import KEPT, Paused, is_paused
+from edge_tune.search.paused import KEPT, Paused
 from edge_tune.search.prediction import Outlook
 from edge_tune.search.searcher import count_trials
 from edge_tune.search.simulation import Simulation
