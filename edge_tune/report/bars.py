@@ -8,11 +8,12 @@ from plotly.subplots import make_subplots
 
 from edge_tune.records.endings import IN_WORDS, ending_text
 from edge_tune.records.results import Record
-from edge_tune.report.data import StudyData, number
+from edge_tune.report.data import StudyData, interval, number
 from edge_tune.report.importance import Importance
 from edge_tune.report.statistics import bin_means
 from edge_tune.report.style import ENDING_COLORS, LIGHT, STAGE_COLORS, Axes, spacing, styled
 from edge_tune.report.timeline import time_unit
+from edge_tune.wording import counted
 
 
 def importance(found: Mapping[str, Importance]) -> go.Figure:
@@ -67,24 +68,13 @@ def trials_by_latency(studies: Sequence[StudyData], axes: Axes) -> go.Figure:
                 marker={"color": LIGHT[color]},
                 legendgroup=name,
                 showlegend=panel == 1,
-                hovertemplate="latency_ratio %{x:.2f} \N{PLUS-MINUS SIGN} 0.01: %{y} trials<extra></extra>",
+                customdata=[counted(count, "trial") for count in bins.counts.tolist()],
+                hovertemplate="latency_ratio %{x:.2f} \N{PLUS-MINUS SIGN} 0.01: %{customdata}<extra></extra>",
                 row=1,
                 col=panel,
             )
-        for record in study.known_schedules:
-            figure.add_vline(
-                x=number(record.metrics.get("latency_ratio")),
-                line={"width": 1, "dash": "dot", "color": LIGHT["ink"]},
-                annotation={
-                    "text": record.name,
-                    "font": {"size": 11},
-                    "y": 1,
-                    "yanchor": "top",
-                    "xanchor": "left",
-                },
-                row=1,
-                col=panel,
-            )
+        for place, record in enumerate(study.known_schedules):
+            _add_schedule(figure, record, axes, place, panel)
         highest = max(highest, *bin_means(ratio, ratio).counts, 1)
     figure.update_layout(barmode="stack")
     figure.update_xaxes(title="latency_ratio (unpruned = 1)", range=list(axes.ratio))
@@ -93,10 +83,32 @@ def trials_by_latency(studies: Sequence[StudyData], axes: Axes) -> go.Figure:
     return styled(figure, 300, legend=True)
 
 
+def _add_schedule(figure: go.Figure, record: Record, axes: Axes, place: int, panel: int) -> None:
+    """Add a known schedule's latency_ratio as a line in its interval; each name stands lower than the last."""
+    ratio, known = number(record.metrics.get("latency_ratio")), interval(record, "latency_ratio")
+    if known:
+        figure.add_vrect(
+            x0=known.low, x1=known.high, line_width=0, fillcolor=LIGHT["ink"], opacity=0.12, row=1, col=panel
+        )
+    figure.add_vline(
+        x=ratio,
+        line={"width": 1, "dash": "dot", "color": LIGHT["ink"]},
+        annotation={
+            "text": record.name,
+            "font": {"size": 11},
+            "y": 1 - 0.08 * (place % 4),
+            "yanchor": "top",
+            "xanchor": "left" if ratio < sum(axes.ratio) / 2 else "right",
+        },
+        row=1,
+        col=panel,
+    )
+
+
 def endings_over_search(study: StudyData, parts: int = 10) -> go.Figure:
-    """Return how the trials ended in each tenth of the search, or of each trial if there are fewer, in percent."""
+    """Return how the trials ended in each tenth of the search, in percent."""
     ends = study.columns.ending
-    pieces = [piece for piece in np.array_split(np.arange(len(ends)), min(parts, len(ends))) if len(piece)]
+    pieces = [piece for piece in np.array_split(np.arange(len(ends)), parts)]
     kinds = sorted(set(ends), key=lambda end: (list(IN_WORDS).index(end) if end in IN_WORDS else len(IN_WORDS), end))
     trials = study.columns.trial
     names = ["\N{EN DASH}".join(dict.fromkeys(f"{trials[row]:.0f}" for row in piece[[0, -1]])) for piece in pieces]

@@ -156,6 +156,16 @@ class StudyData:
         return sorted(better_in_both(self.trials, baseline), key=_by_latency)
 
     @cached_property
+    def tells_top5(self) -> bool:
+        """Whether any network misses a top5: with 5 classes or fewer none can, and it is not shown."""
+        return any(metrics.get("top5", 100.0) < 100 for one in self.records for metrics in (one.pruned, one.metrics))
+
+    @property
+    def measured(self) -> int:
+        """How many trials have a latency_ratio."""
+        return int(np.isfinite(self.columns.metric("latency_ratio")).sum())
+
+    @cached_property
     def retrained(self) -> bool:
         """Whether trials were retrained."""
         return any(record.epoch for record in self.trials)

@@ -13,9 +13,11 @@ from plotly.subplots import make_subplots
 
 from edge_tune.parameters import Axis, short_names
 from edge_tune.records.endings import ending_text
+from edge_tune.records.results import Record
 from edge_tune.report.data import StudyData, interval, number
 from edge_tune.report.statistics import Floats, Mask, bin_means
-from edge_tune.report.style import LIGHT, MANY, MARKS, Axes, Mark, f4, padded, rows_of, spacing, styled
+from edge_tune.report.style import BASELINES, LIGHT, MANY, MARKS, Axes, Mark, f4, padded, rows_of, spacing, styled
+from edge_tune.wording import counted
 
 BINS = 50
 """So many bins a parameter's axis has."""
@@ -47,19 +49,10 @@ def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int) -> 
     rows = {record.trial: first + row for row, record in enumerate(study.trials)}
     front = study.front
     x, y = ([number(record.metrics[metric]) for record in front] for metric in ("latency_ratio", "top1"))
-    ratios = [interval(record, "latency_ratio") for record in front]
-    bars = {
-        "symmetric": False,
-        "array": [r.high - value if r else 0.0 for r, value in zip(ratios, x, strict=True)],
-        "arrayminus": [value - r.low if r else 0.0 for r, value in zip(ratios, x, strict=True)],
-        "thickness": 1,
-        "width": 0,
-        "color": LIGHT["muted"],
-    }
     figure.add_scatter(
         x=f4(x),
         y=f4(y),
-        error_x=bars,
+        error_x=_intervals(front, x),
         customdata=rows_of(rows[record.trial] for record in front),
         mode="lines+markers",
         line={"shape": "hv", "width": 1.2, "color": LIGHT["accent"]},
@@ -71,31 +64,31 @@ def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int) -> 
         row=1,
         col=panel,
     )
-    baselines = [(row, record) for row, record in enumerate(study.baselines) if "top1" in record.metrics]
-    figure.add_scatter(
-        x=[1.0 if record.trial == 0 else number(record.metrics.get("latency_ratio")) for _, record in baselines],
-        y=[number(record.metrics["top1"]) for _, record in baselines],
-        text=[record.label for _, record in baselines],
-        customdata=rows_of(first - len(study.baselines) + row for row, _ in baselines),
-        mode="markers+text",
-        textposition=["top left" if record.trial == 0 else "bottom right" for _, record in baselines],
-        cliponaxis=False,
-        marker={"symbol": "diamond", "size": 10, "color": LIGHT["ink"]},
-        name="baseline",
-        hoverinfo="none",
-        legendgroup="baseline",
-        showlegend=panel == 1,
-        row=1,
-        col=panel,
-    )
+    shown = {trace.name for trace in figure.data}
+    for row, record in enumerate(study.baselines):
+        if "top1" in record.metrics:
+            ratio = 1.0 if record.trial == 0 else number(record.metrics.get("latency_ratio"))
+            figure.add_scatter(
+                x=[ratio],
+                y=[number(record.metrics["top1"])],
+                error_x=_intervals([record], [ratio]),
+                customdata=rows_of([first - len(study.baselines) + row]),
+                mode="markers",
+                cliponaxis=False,
+                marker={"symbol": BASELINES[row % len(BASELINES)], "size": 10, "color": LIGHT["ink"]},
+                name=record.label,
+                hoverinfo="none",
+                legendgroup=record.label,
+                showlegend=record.label not in shown,
+                row=1,
+                col=panel,
+            )
     if study.chosen and "top1" in study.chosen.metrics:
         figure.add_scatter(
             x=[number(study.chosen.metrics.get("latency_ratio"))],
             y=[number(study.chosen.metrics["top1"])],
-            text=[study.chosen.name],
             customdata=rows_of([rows[study.chosen.trial]]),
-            mode="markers+text",
-            textposition="bottom left" if number(study.chosen.metrics.get("latency_ratio")) > 0.9 else "bottom right",
+            mode="markers",
             cliponaxis=False,
             marker={
                 "symbol": "star",
@@ -103,13 +96,25 @@ def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int) -> 
                 "color": LIGHT["accent"],
                 "line": {"width": 1, "color": LIGHT["paper"]},
             },
-            name="chosen",
+            name=f"{study.chosen.name}, chosen",
             hoverinfo="none",
             legendgroup="chosen",
-            showlegend=panel == 1,
             row=1,
             col=panel,
         )
+
+
+def _intervals(records: Sequence[Record], ratios: Sequence[float]) -> dict[str, Any]:
+    """Return the bars of latency_ratios: their 95 % intervals, if they are known; the unpruned network's is 1."""
+    found = [None if record.trial == 0 else interval(record, "latency_ratio") for record in records]
+    return {
+        "symmetric": False,
+        "array": [one.high - ratio if one else 0.0 for one, ratio in zip(found, ratios, strict=True)],
+        "arrayminus": [ratio - one.low if one else 0.0 for one, ratio in zip(found, ratios, strict=True)],
+        "thickness": 1,
+        "width": 0,
+        "color": LIGHT["muted"],
+    }
 
 
 def _add_trials(
@@ -217,11 +222,11 @@ def latency_bins(study: StudyData, axes: Axes) -> go.Figure:
         figure.add_scatter(
             x=10**bins.centres if axis.is_logarithmic else bins.centres,
             y=bins.means,
-            customdata=bins.counts,
+            customdata=[counted(count, "trial") for count in bins.counts.tolist()],
             mode="lines+markers",
             line={"width": 1, "color": LIGHT["soft"]},
             marker={"size": np.minimum(3 + 2 * np.sqrt(bins.counts), 14), "color": LIGHT["accent"], "opacity": 1},
-            hovertemplate=f"{kind} about %{{x:.3g}}<br>" + "mean %{y:.3f}<br>%{customdata} trials<extra></extra>",
+            hovertemplate=f"{kind} about %{{x:.3g}}<br>" + "mean %{y:.3f}<br>%{customdata}<extra></extra>",
             showlegend=False,
             row=1,
             col=column,
@@ -262,15 +267,16 @@ def before_and_after(study: StudyData, axes: Axes, first: int) -> go.Figure:
     """Return top1 right after pruning against top1 after retraining."""
     figure = make_subplots(1, 1)
     before, after = study.columns.metric("top1", pruned=True), study.columns.metric("top1")
+    same = [max(axes.pruned_top1[0], axes.top1[0]), min(axes.pruned_top1[1], axes.top1[1])]
     figure.add_scatter(
-        x=list(axes.top1),
-        y=list(axes.top1),
+        x=same if same[0] < same[1] else [],
+        y=same if same[0] < same[1] else [],
         mode="lines",
         line={"width": 1, "dash": "dot", "color": LIGHT["muted"]},
         hoverinfo="skip",
         name="no change",
     )
     _add_trials(figure, study, before, after, first, (1, 1), legend=True)
-    figure.update_xaxes(title="val top1 right after pruning (%)", range=list(axes.top1))
+    figure.update_xaxes(title="val top1 right after pruning (%)", range=list(axes.pruned_top1))
     figure.update_yaxes(title="val top1 after retraining (%)", range=list(axes.top1))
     return styled(figure, 400, legend=True)

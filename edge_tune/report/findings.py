@@ -38,8 +38,8 @@ def front(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -
             "pareto",
             "Latency against top1 of every trial",
             "Left and up is better. Filled points finished; crosses are networks whose predictions had collapsed, open "
-            "circles were stopped because they fell behind. No trial beats those on the line in both; their bars are "
-            f"95 % intervals of the ratio. {CLICK}{shown if missing else ''}",
+            "circles were stopped because they fell behind. No trial beats those on the line in both. Bars are 95 % "
+            f"intervals of the ratio. {CLICK}{shown if missing else ''}",
             min_width=300 * len(studies) if len(studies) > 1 else 0,
         )
     ]
@@ -83,15 +83,16 @@ def _what_grows(study: StudyData, studies: int) -> str:
 
 def latencies(studies: Sequence[StudyData], axes: Axes) -> list[Block]:
     """Return the number of trials by latency."""
-    if not any(np.isfinite(study.columns.metric("latency_ratio")).any() for study in studies):
-        return [Note("Left out: no trial has been measured.")]
+    most = max(study.measured for study in studies)
+    if most < MIN_TRIALS:
+        return [_too_few(most, "counts by latency")]
     return [
         Plot(
             bars.trials_by_latency(studies, axes),
             "latencies",
             "Number of trials by latency_ratio",
             "Bins are 0.02 wide. Blue bars may be best; grey ones were stopped or are no better than chance. "
-            "Dotted lines are the known schedules.",
+            "Dotted lines are the known schedules, each in its 95 % interval.",
             min_width=300 * len(studies) if len(studies) > 1 else 0,
         )
     ]
@@ -104,7 +105,7 @@ def _metric_columns(study: StudyData) -> list[tuple[str, str, Floats]]:
         (name.replace("_fps", " (fps)"), WORDS[name], columns.metric(name))
         for name in ("latency_ratio", "total_latency_ratio", "throughput_fps")
     ]
-    for name in ("top1", "top5"):
+    for name in ("top1", "top5") if study.tells_top5 else ("top1",):
         found.append((f"{name}, pruned", f"val {name} right after pruning", columns.metric(name, pruned=True)))
         if study.retrained:
             found.append((f"{name}, retrained", f"val {name} after retraining", columns.final(name)))
@@ -118,8 +119,20 @@ def parameters(study: StudyData, axes: Axes, first: int) -> list[Block]:
     if not metrics or not names:
         return [Note("Left out: no trial has been measured.")]
     width = 130 + 130 * len(names)
+    enough = study.measured >= MIN_TRIALS
+    told: list[Block] = [_correlations_table(study, metrics)] if enough else [_too_few(study.measured, "correlations")]
+    means = [
+        Plot(
+            figures.latency_bins(study, axes),
+            "bins",
+            "Mean latency_ratio by parameter",
+            "The mean over the trials in each bin of a parameter, a fiftieth of its axis, whatever the others were. "
+            "Steps show where a device gains only with whole blocks of channels.",
+            min_width=width,
+        )
+    ]
     return [
-        _correlations_table(study, metrics),
+        *told,
         Plot(
             figures.parameter_matrix(study, [(title, values) for title, _, values in metrics], first),
             "matrix",
@@ -128,14 +141,7 @@ def parameters(study: StudyData, axes: Axes, first: int) -> list[Block]:
             f"means that the parameter alone does not decide the metric. {CLICK}",
             min_width=width,
         ),
-        Plot(
-            figures.latency_bins(study, axes),
-            "bins",
-            "Mean latency_ratio by parameter",
-            "The mean over the trials in each bin of a parameter, a fiftieth of its axis, whatever the others were. "
-            "Steps show where a device gains only with whole blocks of channels.",
-            min_width=width,
-        ),
+        *(means if enough else []),
         Plot(
             figures.parallel_coordinates(study),
             "parallel",
@@ -145,6 +151,14 @@ def parameters(study: StudyData, axes: Axes, first: int) -> list[Block]:
             min_width=120 * (len(names) + 2),
         ),
     ]
+
+
+def _too_few(trials: int, what: str) -> Note:
+    return Note(f"Left out: {what}. It takes {MIN_TRIALS} measured trials to say anything, and there {_are(trials)}.")
+
+
+def _are(count: int) -> str:
+    return f"{verb(count, 'is', 'are')} {count or 'none'}"
 
 
 def _correlations_table(study: StudyData, metrics: Sequence[tuple[str, str, Floats]]) -> Table:
@@ -225,7 +239,7 @@ def retraining(study: StudyData, axes: Axes, first: int) -> list[Block]:
         f"Over the {found.n} that finished, Pearson's r is {signed(found.pearson, 2)} and Spearman's rho "
         f"{signed(found.spearman, 2)}: the nearer to 1, the better top1 right after pruning predicts what retraining "
         "makes of it."
-        if np.isfinite(found.pearson)
+        if found.n >= MIN_TRIALS and np.isfinite(found.pearson)
         else "Too few trials finished to say whether one predicts the other."
     )
     return [
@@ -243,19 +257,22 @@ def ruined(study: StudyData) -> list[Block]:
     if not study.trials:
         return [Note("Left out: no trial has come to an end.")]
     ruined = [record for record in study.trials if ending(record) in RUINED]
-    share = 100 * len(ruined) / len(study.trials)
+    enough = len(study.trials) >= MIN_TRIALS
+    share = f" ({100 * len(ruined) / len(study.trials):.1f} %)" if enough else ""
+    told = Text(
+        [
+            f"{len(ruined)} of {counted(len(study.trials), 'trial')}{share} ended no better than chance: "
+            "their predictions had collapsed."
+        ]
+    )
+    if not enough or len(set(study.columns.ending)) == 1:
+        return [told]
     return [
-        Text(
-            [
-                f"{len(ruined)} of {counted(len(study.trials), 'trial')} ({share:.1f} %) ended no better than chance: "
-                "their predictions had collapsed."
-            ]
-        ),
+        told,
         Plot(
             bars.endings_over_search(study),
             "endings",
             "How the trials ended, in the course of the search",
-            f"Each bar is a {'tenth of the trials' if len(study.trials) > 10 else 'trial'}. "
-            "A search that learns has fewer ruined networks to the right.",
+            "Each bar is a tenth of the trials. A search that learns has fewer ruined networks to the right.",
         ),
     ]

@@ -72,6 +72,6 @@ def _share(surrogate: Surrogate, place: int, generator: np.random.Generator) -> 
     others[:, place] = generator.random(POINTS)
     figures = surrogate.drawn(np.vstack([points, others]), FUNCTIONS, generator)
     before, after = figures[:, :POINTS], figures[:, POINTS:]
-    found = np.minimum(1.0, ((before - after) ** 2).mean(axis=1) / 2 / before.var(axis=1))
+    found = np.minimum(1.0, ((before - after) ** 2).mean(axis=1) / 2 / figures.var(axis=1))
     low, middle, high = np.quantile(found, [0.025, 0.5, 0.975]).tolist()
     return Share(middle, low, high)

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 
 from edge_tune.errors import ExperimentError
 from edge_tune.report.page import Pool, write_report
-from tests.studies import run, write_study
+from tests.studies import record as made_up
+from tests.studies import run, write_files, write_study
 
 
 class Reader(HTMLParser):
@@ -155,3 +157,37 @@ def test_report_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"holds no run\.json"):
         write_report([tmp_path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_page_of_a_few_trials_has_sentences_in_place_of_statistics(tmp_path: Path) -> None:
+    write_study(tmp_path, 6, epochs=2)
+    page = written(tmp_path)
+    notes = Reader(page.partition("<script")[0]).notes
+    assert {"correlations", "counts by latency"} <= {note[10:].partition(".")[0] for note in notes}
+    assert "Left out: it takes at least 10 measured trials that differ." in notes
+    assert "0 of 6 trials ended no better than chance" in page
+    assert "Too few trials finished to say whether one predicts the other." in page
+    assert {"latencies", "bins", "importance", "endings"}.isdisjoint(kinds(page))
+    assert {"pareto", "best", "matrix", "parallel", "before-after"} <= set(kinds(page))
+
+
+def test_page_shows_top5_only_where_a_network_can_miss_it(tmp_path: Path) -> None:
+    trials = [made_up(n, {"layer_1": 0.5}, "a", epochs=2) for n in range(2, 5)]
+    alike = [replace(t, pruned={**t.pruned, "top5": 100.0}, metrics={**t.metrics, "top5": 100.0}) for t in trials]
+    missed = [*alike[:2], replace(alike[2], pruned={**alike[2].pruned, "top5": 99.0})]
+    for name, records, shown in (("few", alike, False), ("many", missed, True)):
+        write_files(tmp_path / name, [], records, epochs=2)
+        page = written(tmp_path / name)
+        assert ("val top5 (%)" in page.partition("<script")[0]) == shown
+        assert ("top5" in data_of(page)["studies"][0]["metrics"]) == shown
+
+
+def test_table_of_networks_has_the_chosen_one_first(tmp_path: Path) -> None:
+    write_study(tmp_path, 12)
+    head = re.search(r"<thead><tr>(.*?)</tr></thead>", written(tmp_path), re.DOTALL)
+    assert head
+    assert re.findall(r'<th scope="col"( class="chosen")?>(best: |unpruned)?', head[1])[:3] == [
+        ("", ""),
+        (' class="chosen"', "best: "),
+        ("", "unpruned"),
+    ]
