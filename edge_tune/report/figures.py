@@ -35,6 +35,9 @@ def pareto(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) 
     )
     for number_, (study, first) in enumerate(zip(studies, first_rows, strict=True), start=1):
         _add_pareto(figure, study, first, number_)
+        if study.chosen and "top1" in study.chosen.metrics:
+            row = first + study.trials.index(study.chosen)
+            _add_chosen(figure, study.chosen, row, number_, "chosen" if names else f"{study.chosen.name}, chosen")
     figure.update_xaxes(title="latency_ratio (unpruned = 1)", range=list(axes.ratio))
     figure.update_yaxes(range=list(axes.top1))
     figure.update_yaxes(title="val top1 (%)", col=1)
@@ -83,25 +86,23 @@ def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int) -> 
                 row=1,
                 col=panel,
             )
-    if study.chosen and "top1" in study.chosen.metrics:
-        figure.add_scatter(
-            x=[number(study.chosen.metrics.get("latency_ratio"))],
-            y=[number(study.chosen.metrics["top1"])],
-            customdata=rows_of([rows[study.chosen.trial]]),
-            mode="markers",
-            cliponaxis=False,
-            marker={
-                "symbol": "star",
-                "size": 15,
-                "color": LIGHT["accent"],
-                "line": {"width": 1, "color": LIGHT["paper"]},
-            },
-            name=f"{study.chosen.name}, chosen",
-            hoverinfo="none",
-            legendgroup="chosen",
-            row=1,
-            col=panel,
-        )
+
+
+def _add_chosen(figure: go.Figure, chosen: Record, row: int, panel: int, name: str) -> None:
+    figure.add_scatter(
+        x=[number(chosen.metrics.get("latency_ratio"))],
+        y=[number(chosen.metrics["top1"])],
+        customdata=rows_of([row]),
+        mode="markers",
+        cliponaxis=False,
+        marker={"symbol": "star", "size": 15, "color": LIGHT["accent"], "line": {"width": 1, "color": LIGHT["paper"]}},
+        name=name,
+        hoverinfo="none",
+        legendgroup="chosen",
+        showlegend=name not in {trace.name for trace in figure.data},
+        row=1,
+        col=panel,
+    )
 
 
 def _intervals(records: Sequence[Record], ratios: Sequence[float]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _losses(study: StudyData) -> Floats:
     assert isinstance(goal, FrontOf)
     _, losses = figures_of_target(study)
     found = np.full((len(study.trials), 2), np.nan)
-    for place in np.flatnonzero(study.columns.eligible & np.isfinite(losses)):
+    for place in np.flatnonzero(study.columns.eligible & np.isfinite(losses)).tolist():
         found[place] = goal.losses(study.trials[place].metrics)
     return found
 

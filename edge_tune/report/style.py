@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from edge_tune.report.data import StudyData, number
+from edge_tune.report.data import StudyData, interval, number
 from edge_tune.report.statistics import Ints
 from edge_tune.report.timeline import IDLE, OTHER
 
@@ -115,11 +115,20 @@ class Axes:
     def of(cls, studies: Sequence[StudyData]) -> "Axes":
         """Return the ranges that hold every trial and baseline, as it is now, and every trial right after pruning."""
         baselines = [record.metrics for study in studies for record in study.baselines]
+        barred = [record for study in studies for record in (*study.front, *study.baselines) if record.trial]
+        bars = [one for record in barred if (one := interval(record, "latency_ratio"))]
         ratios = [study.columns.metric("latency_ratio") for study in studies]
         top1 = [study.columns.metric("top1") for study in studies]
         pruned = [study.columns.metric("top1", pruned=True) for study in studies]
         return cls(
-            padded([*_known(ratios), *_known([[number(its.get("latency_ratio"))] for its in baselines]), 1.0]),
+            padded(
+                [
+                    *_known(ratios),
+                    *_known([[number(its.get("latency_ratio"))] for its in baselines]),
+                    *(bound for one in bars for bound in (one.low, one.high)),
+                    1.0,
+                ]
+            ),
             padded([*_known(top1), *_known([[number(its.get("top1"))] for its in baselines])]),
             padded(_known(pruned)),
         )
