@@ -53,7 +53,8 @@ def importance(
     Jansen, Computer Physics Communications 117 (1999); its interval over functions drawn from the process, as in
     Marrel et al., Reliability Engineering & System Safety 94 (2009).
     """
-    placed = {name: np.log(column) if axes[name].is_logarithmic else column for name, column in parameters.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):  # what a damaged record may hold has no logarithm
+        placed = {name: np.log(column) if axes[name].is_logarithmic else column for name, column in parameters.items()}
     known = np.isfinite(metric) & np.all([np.isfinite(column) for column in placed.values()], axis=0)
     varied = {name: column[known] for name, column in placed.items() if known.any() and np.ptp(column[known]) > 0}
     if known.sum() < MIN_TRIALS or np.ptp(metric[known]) == 0 or not varied:

@@ -51,7 +51,8 @@ class Compared:
         Of the loss, in nats.
         """
         misses = np.abs(self.expected - self.found)
-        return float(np.median(misses if self.metric in TRAINED else 100 * misses / self.found))
+        with np.errstate(divide="ignore", invalid="ignore"):  # of a figure of 0, which a damaged record may hold
+            return float(np.median(misses if self.metric in TRAINED else 100 * misses / self.found))
 
     @property
     def text(self) -> str:
@@ -107,7 +108,9 @@ def predicted(study: StudyData, first: int) -> list[Block]:
             blocks.append(_plot(metric, enough, first))
         else:
             known = counted(max(len(one.rows) for one in mine), "trial")
-            blocks.append(Note(f"{WORDS[metric]}: left out, since it was predicted and then known of {known} only."))
+            blocks.append(
+                Note(f"{WORDS.get(metric, metric)}: left out, since it was predicted and then known of {known} only.")
+            )
     return blocks
 
 
@@ -122,7 +125,7 @@ def _plot(metric: str, compared: Sequence[Compared], first: int) -> Plot:
     return Plot(
         _against(metric, compared, first),
         f"predicted-{metric}",
-        f"{WORDS[metric]}, predicted and {'at the end' if trained else 'measured'}",
+        f"{WORDS.get(metric, metric)}, predicted and {'at the end' if trained else 'measured'}",
         "Each point is a trial: on the dotted line, what came is what was predicted. Half of the predictions miss by "
         f"no more than {'; '.join(one.text for one in compared)}. Each was stored before the trial came to this "
         f"figure, which had no part in it.{unseen}",
@@ -151,7 +154,7 @@ def _against(metric: str, compared: Sequence[Compared], first: int) -> go.Figure
             name={SUGGESTED: "when suggested", PRUNED: "right after pruning"}[one.when],
             hoverinfo="none",
         )
-    word = WORDS[metric]
+    word = WORDS.get(metric, metric)
     figure.update_xaxes(title=f"{word}, predicted", range=[low, high], nticks=6)
     figure.update_yaxes(
         title=f"{word}, {'at the end' if metric in TRAINED else 'measured'}", range=[low, high], nticks=6
