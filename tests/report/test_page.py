@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edge_tune.errors import ExperimentError
+from edge_tune.records.results import Stop
 from edge_tune.report.page import Pool, write_report
 from tests.studies import record as made_up
 from tests.studies import run, write_files, write_study
@@ -191,3 +192,17 @@ def test_table_of_networks_has_the_chosen_one_first(tmp_path: Path) -> None:
         (' class="chosen"', "best: "),
         ("", "unpruned"),
     ]
+
+
+def test_page_says_what_stopping_early_saved_of_what_the_search_spent(tmp_path: Path) -> None:
+    stop = Stop("asha", 1, "asha: 3 are better")
+    ended = made_up(3, {"layer_1": 0.6}, "a", epochs=2, status="stopped", stopped_by="asha")
+    trials = [
+        made_up(2, {"layer_1": 0.5}, "a", epochs=2),
+        replace(ended, epoch=1, curve=ended.curve[:1]),
+        made_up(4, {"layer_1": 0.5}, "a", epochs=2, audit=stop),
+    ]
+    write_files(tmp_path, [], trials, epochs=2)
+    page = written(tmp_path)
+    assert "The search spent 5 epochs of retraining. These rules saved 1 more." in page
+    assert '<th scope="row">stopped by ASHA</th><td>1</td><td>1</td><td>0</td><td>1</td>' in page
