@@ -23,7 +23,7 @@ class Kept:
         self.started: list[int] = []
         self.promoted: list[int] = []
 
-    def on_start(self, trial: int, point: object) -> None:
+    def on_start(self, trial: int, point: object, expected: object) -> None:
         self.started.append(trial)
 
     def on_end(self, record: Record, weights: bytes | None) -> None:

@@ -1,6 +1,7 @@
 """Made-up studies, as their files: what a run of a small network would have written."""
 
 import json
+import math
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_tune.records.entries import FORM, Cut, EpochEntry, Evidence, LayerEntry
+from edge_tune.records.entries import FORM, PRUNED, SUGGESTED, Cut, EpochEntry, Evidence, LayerEntry
 from edge_tune.records.jsonfiles import converted
 from edge_tune.records.results import Record
 from tests.asked import asked
@@ -168,8 +169,17 @@ def _trial(number: int, generator: np.random.Generator, epochs: int, node: str) 
             started_at=START.isoformat(),
         )
     one = record(number, sparsities, node, epochs=epochs, noise=noise, attempts=2 if number % 10 == 8 else 1)
+    if epochs:
+        one = replace(one, predictions=_predictions(one))
     if number % 8 == 0:
         why = "hopeless: all 5000 validation images are predicted as class 3"
         metrics = {**one.metrics, "top1": 10.0}
         return replace(one, status="stopped", stopped_by="hopeless", reason=why, collapsed=why, metrics=metrics)
     return one
+
+
+def _predictions(one: Record) -> dict[str, dict[str, float]]:
+    """Return what was expected of a trial: up to 3 % above or below what came."""
+    off = 1 + 0.03 * math.sin(one.trial)
+    ratio, top1 = one.metrics["latency_ratio"], one.metrics["top1"]
+    return {SUGGESTED: {"latency_ratio": ratio * off, "top1": top1 * off}, PRUNED: {"top1": top1 / off}}

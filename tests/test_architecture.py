@@ -29,6 +29,7 @@ ROOMS = [
     "objective_text",
     "parameters",
     "imports",
+    "surrogate",
     "experiment",
     "__init__",  # the names an experiment file uses
     "loading",
@@ -102,7 +103,16 @@ MAY_IMPORT = {
         "search.live",
     },
     "hyperopt": {"search.suggesters.tpe", "search.suggesters.random_points", "search.suggesters.in_hyperopt"},
-    "plotly": {"report.style", "report.figures", "report.bars", "report.blocks", "report.page", "inspect.page"},
+    "plotly": {
+        "report.style",
+        "report.figures",
+        "report.progress",
+        "report.predicted",
+        "report.bars",
+        "report.blocks",
+        "report.page",
+        "inspect.page",
+    },
     "yaml": {"convert.reading"},
     "openvino": {"networks.compiled"},  # the runner imports it by name, whichever generation there is
 }

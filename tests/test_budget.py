@@ -8,9 +8,10 @@ import pytest
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError
+from edge_tune.records.endings import is_paused
 from edge_tune.records.results import Record, Results, Stop
 from edge_tune.search.budget import Budget
-from edge_tune.search.paused import KEPT, Paused, is_paused
+from edge_tune.search.paused import KEPT, Paused
 from edge_tune.search.rules import Rules
 from tests.driving import drive, unpruned
 from tests.networks import experiment

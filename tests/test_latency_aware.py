@@ -8,20 +8,23 @@ import numpy as np
 import pytest
 
 import edge_tune as et
+from edge_tune import surrogate
 from edge_tune.networks import pruning
 from edge_tune.networks.couplings import couplings
 from edge_tune.networks.layer_shapes import network_shape
 from edge_tune.parameters import Point
 from edge_tune.records import fronts
 from edge_tune.records.endings import GATE
+from edge_tune.records.entries import SUGGESTED
 from edge_tune.records.results import Record, Results
 from edge_tune.run import main
-from edge_tune.search import latency_model, surrogate
+from edge_tune.search import latency_model
 from edge_tune.search.coding import Coding, Costs, kept_counts
 from edge_tune.search.latency_model import Observed, fit
 from edge_tune.search.searcher import Searcher
-from edge_tune.search.surrogate import Surrogate, area_improvement, improvement
+from edge_tune.surrogate import Surrogate, area_improvement, improvement
 from tests.asked import sparsities
+from tests.driving import drive, unpruned
 from tests.networks import deep, experiment, small
 from tests.searching import finished, searching, study
 
@@ -255,6 +258,22 @@ def test_latency_aware_finds_more_than_random_points_do_and_goes_on_as_if_never_
             assert [record.point for record in go_on(resumed, one, 3)] == [record.point for record in records[11:14]]
     assert found["latency_aware"].rank == 0
     assert found["latency_aware"] <= found["random"]
+
+
+def test_record_keeps_what_was_expected_of_it_when_it_was_suggested_also_after_an_interruption() -> None:
+    one = study(trials=20, method="latency_aware", target="front of latency_ratio and top1", baselines={})
+    whole = drive(one, most=12)
+    said = [bool(record.predictions) for record in whole]
+    assert said == sorted(said)  # from some trial on
+    assert 0 < sum(said) < len(said)
+    last = whole[-1]
+    assert last.predictions.keys() == {SUGGESTED}
+    assert last.predictions[SUGGESTED].keys() == {"latency_ratio", "top1"}
+    assert last.predictions[SUGGESTED]["latency_ratio"] == pytest.approx(last.metrics["latency_ratio"], rel=0.2)
+    expected = {last.trial: last.predictions[SUGGESTED]}
+    resumed = searching(one, [unpruned(one), *whole[:-1]], {last.trial: last.point}, expected=expected)
+    assert isinstance(resumed.suggest("again"), dict)
+    assert resumed.expected == expected
 
 
 def test_what_the_gate_did_not_train_teaches_latency_and_no_accuracy() -> None:

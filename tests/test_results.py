@@ -68,6 +68,13 @@ def test_unfinished_are_the_trials_that_began_and_did_not_end(tmp_path: Path) ->
     assert results.unfinished() == {3: {"a": 0.3}}
 
 
+def test_what_was_expected_of_trials_is_read_again(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.add_started(1, {"a": 0.1})
+    results.add_started(2, {"a": 0.2}, {"top1": 81.5})
+    assert results.expected() == {2: {"top1": 81.5}}
+
+
 def test_keep_networks_deletes_those_of_the_records_only(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.create()

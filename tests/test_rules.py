@@ -9,7 +9,7 @@ import edge_tune as et
 from edge_tune.experiment import Asha
 from edge_tune.objective_text import parse
 from edge_tune.records.endings import GATE, PREDICTED
-from edge_tune.records.entries import EpochEntry
+from edge_tune.records.entries import PRUNED, EpochEntry
 from edge_tune.records.results import Record, Stop
 from edge_tune.search.prediction import Outlook
 from edge_tune.search.rungs import Rungs
@@ -114,7 +114,10 @@ def study(target: str, stopping: list[Any], **changes: Any) -> et.Experiment:
 
 
 def ends(records: list[Record]) -> list[tuple[object, ...]]:
-    return [(one.trial, one.stopped_by, one.reason, one.epoch, one.audit, dict(one.metrics)) for one in records]
+    return [
+        (one.trial, one.stopped_by, one.reason, one.epoch, one.audit, dict(one.metrics), one.predictions)
+        for one in records
+    ]
 
 
 STUDIES = [
@@ -142,3 +145,23 @@ def test_study_makes_the_same_decisions_wherever_it_is_interrupted(target: str, 
             then = replace(interrupted.as_of(epoch), status="running", reason=None, stopped_by=None, audit=None)
             rest = drive(one, [*start, *whole[:ended]], [then], most=1)
             assert ends(rest) == ends(whole[ended : ended + 1])
+
+
+def test_record_keeps_what_the_trials_before_it_let_expect_right_after_its_pruning() -> None:
+    one = study("maximise top1", [])
+    whole = drive(one, most=16)
+    for nth, record in enumerate(whole):
+        before = Outlook(one.objective, 9, [unpruned(one), *whole[:nth]])
+        expected = before.forecast.expected(record.as_of(0))
+        assert record.predictions == ({PRUNED: expected} if expected else {})
+        assert bool(expected) == (nth > 10)  # the first is the unpruned network, retrained
+
+
+def test_record_of_a_continued_trial_keeps_what_was_expected_before_it_was_trained() -> None:
+    one = study("maximise top1", [et.Predicted(audit=0.0)])
+    whole = drive(one)
+    paused = next(record for record in whole if record.stopped_by == PREDICTED)
+    under_way = [replace(paused, status="running", stopped_by=None, reason=None, predictions={})]
+    (record,) = drive(one, [unpruned(one), *whole], under_way, most=1, continued={paused.trial: paused})
+    assert record.epoch == 9
+    assert record.predictions == paused.predictions != {}

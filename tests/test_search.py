@@ -26,7 +26,7 @@ class Heard:
     def __init__(self) -> None:
         self.ends: list[str] = []
 
-    def on_start(self, trial: int, point: Mapping[str, Any]) -> None:
+    def on_start(self, trial: int, point: Mapping[str, Any], expected: object) -> None:
         raise AssertionError("nothing starts here")
 
     on_report = on_start

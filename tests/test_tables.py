@@ -12,7 +12,7 @@ from edge_tune.objective import Objective
 from edge_tune.objective_text import parse
 from edge_tune.records import choosing, tables
 from edge_tune.records.entries import Cut, Evidence
-from edge_tune.records.results import Record
+from edge_tune.records.results import Record, Stop
 from edge_tune.records.verdict import Verdict
 from tests.asked import asked
 from tests.studies import evidence
@@ -197,3 +197,25 @@ def test_summary_chooses_as_the_objective_does() -> None:
 def test_summary_of_a_study_without_a_best_trial_says_so(records: list[Record]) -> None:
     summary = tables.summary(records, TARGET, None)
     assert (summary["chosen"], summary["front"], summary["objective"], summary["verdict"]) == (None, [], None, None)
+
+
+def test_table_says_who_was_paused_audited_and_promoted_and_what_was_predicted() -> None:
+    asha, late = Stop("asha", 1, "behind"), Stop("predicted", 2, "too little")
+    records = [
+        Record(trial=1, status="finished"),
+        Record(trial=2, status="stopped", stopped_by="predicted", paused=(asha,)),
+        Record(trial=3, status="stopped", stopped_by="asha"),
+        Record(trial=4, status="finished", paused=(asha, late)),
+        Record(trial=5, status="finished", audit=late, predictions={"suggested": {"top1": 81.5}}),
+        Record(trial=6, status="stopped", stopped_by="gate"),
+    ]
+    rows = tables.table(records).to_pylist()
+    names = ("paused_by", "promoted", "audited_by", "audited_epoch", "predicted.suggested.top1")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        (None, None, None, None, None),
+        ("asha, predicted", True, None, None, None),
+        ("asha", False, None, None, None),
+        ("asha, predicted", True, None, None, None),
+        (None, None, "predicted", 2, 81.5),
+        (None, None, None, None, None),
+    ]

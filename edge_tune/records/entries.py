@@ -213,6 +213,12 @@ class Layer:
 
 # A trial
 
+SUGGESTED = "suggested"
+"""When the method of search said what it expected of a network: before that was made."""
+
+PRUNED = "pruned"
+"""When the study's finished trials said what they expected of a network: before it was retrained."""
+
 
 @dataclass(frozen=True)
 class LayerEntry(Layer):

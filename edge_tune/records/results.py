@@ -81,6 +81,7 @@ class Record:
             know others.
         audit: What would have ended it, had it not been drawn to be trained all the same.
         paused: What had paused it each time before it was continued; `attempts` leaves these beginnings out.
+        predictions: When -> metric -> the figure at its end that was expected then: SUGGESTED, PRUNED.
         same_as: The trial whose network this one's point gives, and whose record it took over; None if it ran itself.
         attempts: How often it began: more than once if its process, or the study, was lost meanwhile.
         reason: Why it was stopped or failed, for a person.
@@ -120,6 +121,7 @@ class Record:
     same_as: Count | None = None
     audit: Stop | None = None
     paused: tuple[Stop, ...] = ()
+    predictions: Mapping[str, Metrics] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -178,10 +180,12 @@ class Started:
 
     Attributes:
         point: What it was begun with.
+        expected: What the method of search expected of it, by metric; None if it said nothing.
     """
 
     trial: Count
     point: Mapping[str, Number | str]
+    expected: Metrics | None = None
 
     @classmethod
     def from_entry(cls, entry: object) -> "Started":
@@ -417,9 +421,9 @@ class Results:
         assert record.status != "running"
         _append(self.folder / ("baselines.jsonl" if record.baseline else "trials.jsonl"), record.to_json())
 
-    def add_started(self, trial: int, point: Point) -> None:
-        """Note that a trial begins."""
-        _append(self.folder / "started.jsonl", to_json(Started(trial, point)))
+    def add_started(self, trial: int, point: Point, expected: Metrics | None = None) -> None:
+        """Note that a trial begins, and what the method of search expects of it."""
+        _append(self.folder / "started.jsonl", to_json(Started(trial, point, expected)))
 
     def add_promoted(self, trial: int) -> None:
         """Note that a paused trial is continued: it is under way again until another record of it is added."""
@@ -468,6 +472,10 @@ class Results:
         """Return number -> point of the trials that began and left no record, or none since they were continued."""
         ended = {record.trial for record in (*self.trials(), *self.baselines())} - self.promoted().keys()
         return {entry.trial: dict(entry.point) for entry in self._started().parts if entry.trial not in ended}
+
+    def expected(self) -> dict[int, Metrics]:
+        """Return number -> what the method of search expected of a trial, of those of which it said something."""
+        return {entry.trial: entry.expected for entry in self._started().parts if entry.expected}
 
     def attempts(self) -> dict[int, int]:
         """Return number -> how often the trial began."""

@@ -1,10 +1,12 @@
 """The trials of a study for machines: one flat row a trial as CSV or Parquet, and a summary as JSON.
 
-Columns: what a trial is and how it ended; `same_as`, the trial whose record it took over; its point, each parameter
-under its name, as in `layer_1.sparsity`; `kept.WEIGHT`, the filters or channels that stay; every metric as it is now,
-and `pruned.METRIC` right after pruning; `RATIO.low` and `RATIO.high`, the 95 % interval of a ratio;
-`reference.LATENCY`, the unpruned network's in the same turns; `is_precise`, whether the ratios are known to 1 %;
-`seconds.STAGE`; where, on what and when it ran.
+Columns: what a trial is and how it ended; `same_as`, the trial whose record it took over; `paused_by`, the rules that
+have paused it, and `promoted`, whether it was continued then; `audited_by` and `audited_epoch`, the rule that would
+have ended it and when, had it not been drawn to be trained all the same; its point, each parameter under its name, as
+in `layer_1.sparsity`; every metric as it is now, and `pruned.METRIC` right after pruning; `RATIO.low` and `RATIO.high`,
+the 95 % interval of a ratio; `reference.LATENCY`, the unpruned network's in the same turns; `is_precise`, whether the
+ratios are known to 1 %; `predicted.WHEN.METRIC`, what was expected of it when it was suggested, and right after its
+pruning; `kept.WEIGHT`, the filters or channels that stay; `seconds.STAGE`; where, on what and when it ran.
 A trial has no value in a column that its record does not speak of. Accuracies are on the validation split.
 """
 
@@ -19,6 +21,7 @@ from edge_tune.metrics import METRICS, RATIO_OF, RATIOS
 from edge_tune.objective import Objective
 from edge_tune.parameters import Value, column_type
 from edge_tune.records.choosing import Ranking, ranking_line
+from edge_tune.records.endings import pauses
 from edge_tune.records.entries import Evidence, Metrics
 from edge_tune.records.jsonfiles import plain
 from edge_tune.records.ranking import (
@@ -33,7 +36,7 @@ from edge_tune.records.results import Record
 from edge_tune.records.verdict import Verdict
 
 Cells = dict[str, Any]
-WHOLE_NUMBERS = {"trial", "epoch", "attempts", "same_as"}
+WHOLE_NUMBERS = {"trial", "epoch", "attempts", "same_as", "audited_epoch"}
 TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 TEXTS = {
     "name",
@@ -41,6 +44,8 @@ TEXTS = {
     "stopped_by",
     "reason",
     "collapsed",
+    "paused_by",
+    "audited_by",
     "device",
     "device_name",
     "precision",
@@ -153,6 +158,10 @@ def _what(record: Record) -> Cells:
         "epoch": record.epoch,
         "attempts": record.attempts,
         "same_as": record.same_as,
+        "paused_by": ", ".join(pauses(record)) or None,
+        "promoted": bool(record.paused) if pauses(record) else None,
+        "audited_by": record.audit.rule if record.audit else None,
+        "audited_epoch": record.audit.epoch if record.audit else None,
     }
 
 
@@ -162,6 +171,14 @@ def _asked(record: Record) -> Cells:
 
 def _kept(record: Record) -> Cells:
     return {f"kept.{cut.part}": cut.kept for cut in record.plan}
+
+
+def _predicted(record: Record) -> Cells:
+    return {
+        f"predicted.{when}.{metric}": figure
+        for when, metrics in record.predictions.items()
+        for metric, figure in metrics.items()
+    }
 
 
 def _now(record: Record) -> Cells:
@@ -187,7 +204,7 @@ def _circumstances(record: Record) -> Cells:
     }
 
 
-SECTIONS = (_what, _asked, _now, _pruned, _kept, _circumstances)
+SECTIONS = (_what, _asked, _now, _pruned, _predicted, _kept, _circumstances)
 
 
 def _measured(metrics: Metrics, evidence: Evidence) -> Cells:
@@ -215,4 +232,4 @@ def _type(column: str) -> pa.DataType:
         return pa.int64()
     if column in TEXTS:
         return pa.string()
-    return pa.bool_() if column == "baseline" or column.endswith("is_precise") else pa.float64()
+    return pa.bool_() if column in ("baseline", "promoted") or column.endswith("is_precise") else pa.float64()

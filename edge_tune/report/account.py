@@ -10,6 +10,7 @@ from edge_tune.report import bars
 from edge_tune.report.blocks import Block, Html, Note, Plot, Table, Text
 from edge_tune.report.data import StudyData, number
 from edge_tune.report.timeline import IDLE, seconds_by_node, stages_of
+from edge_tune.wording import counted
 
 
 def stops(study: StudyData) -> list[Block]:
@@ -19,6 +20,9 @@ def stops(study: StudyData) -> list[Block]:
     found = accounts(study.target, study.baselines, study.trials, study.settings.retraining.epochs)
     if not found:
         return [Note("Left out: no rule has ended a trial.")]
+    spent = sum(record.epoch for record in study.trials if record.same_as is None)
+    saved = sum(account.epochs_saved for account in found)
+    cost = f"The search spent {counted(spent, 'epoch')} of retraining. These rules saved {saved:,} more."
     exact = "<small>none is needed: it is exact</small>"
     rows = [
         [
@@ -47,7 +51,7 @@ def stops(study: StudyData) -> list[Block]:
         "was the best so far, or on the front, when it ended. In brackets, the 95 % interval (Wilson) of the share of "
         "the rule's trials that would have."
     )
-    return [Table("What stopping early saved and cost", caption, head, rows)]
+    return [Text([cost]), Table("What stopping early saved and cost", caption, head, rows)]
 
 
 def time(study: StudyData) -> list[Block]:

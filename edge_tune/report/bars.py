@@ -8,25 +8,40 @@ from plotly.subplots import make_subplots
 
 from edge_tune.records.endings import IN_WORDS, ending_text
 from edge_tune.records.results import Record
-from edge_tune.report.data import StudyData, number
-from edge_tune.report.statistics import Importance, bin_means
+from edge_tune.report.data import StudyData, interval, number
+from edge_tune.report.importance import Importance
+from edge_tune.report.statistics import bin_means
 from edge_tune.report.style import ENDING_COLORS, LIGHT, STAGE_COLORS, Axes, spacing, styled
+from edge_tune.report.timeline import time_unit
+from edge_tune.wording import counted
 
 
 def importance(found: Mapping[str, Importance]) -> go.Figure:
-    """Return each group's share in what decides each metric, as bars."""
+    """Return how much of each metric each parameter decides, as bars with the intervals."""
     figure = go.Figure()
-    for (metric, one), color in zip(found.items(), (LIGHT["accent"], LIGHT["faint"], LIGHT["soft"]), strict=False):
+    for (metric, one), color in zip(found.items(), (LIGHT["accent"], LIGHT["faint"]), strict=False):
+        shares = list(one.shares.values())
         figure.add_bar(
             y=list(one.shares),
-            x=[100 * share for share in one.shares.values()],
+            x=[100 * share.middle for share in shares],
+            error_x={
+                "symmetric": False,
+                "array": [100 * (share.high - share.middle) for share in shares],
+                "arrayminus": [100 * (share.middle - share.low) for share in shares],
+                "thickness": 1.5,
+                "width": 3,
+                "color": LIGHT["ink"],
+            },
+            customdata=[[100 * share.low, 100 * share.high] for share in shares],
             orientation="h",
             name=metric,
             marker={"color": color},
-            hovertemplate="%{y}: %{x:.1f} % of " + metric + "<extra></extra>",
+            hovertemplate="%{y}: %{x:.0f} % [%{customdata[0]:.0f}, %{customdata[1]:.0f}] of "
+            + metric
+            + "<extra></extra>",
         )
     figure.update_yaxes(autorange="reversed", type="category")
-    figure.update_xaxes(title="share (%)", rangemode="tozero")
+    figure.update_xaxes(title="share of the variance (%)", range=[0, 104])
     return styled(figure, 120 + 46 * max(len(one.shares) for one in found.values()), legend=True)
 
 
@@ -53,24 +68,13 @@ def trials_by_latency(studies: Sequence[StudyData], axes: Axes) -> go.Figure:
                 marker={"color": LIGHT[color]},
                 legendgroup=name,
                 showlegend=panel == 1,
-                hovertemplate="latency_ratio %{x:.2f} \N{PLUS-MINUS SIGN} 0.01: %{y} trials<extra></extra>",
+                customdata=[counted(count, "trial") for count in bins.counts.tolist()],
+                hovertemplate="latency_ratio %{x:.2f} \N{PLUS-MINUS SIGN} 0.01: %{customdata}<extra></extra>",
                 row=1,
                 col=panel,
             )
-        for record in study.known_schedules:
-            figure.add_vline(
-                x=number(record.metrics.get("latency_ratio")),
-                line={"width": 1, "dash": "dot", "color": LIGHT["ink"]},
-                annotation={
-                    "text": record.name,
-                    "font": {"size": 11},
-                    "y": 1,
-                    "yanchor": "top",
-                    "xanchor": "left",
-                },
-                row=1,
-                col=panel,
-            )
+        for place, record in enumerate(study.known_schedules):
+            _add_schedule(figure, record, axes, place, panel)
         highest = max(highest, *bin_means(ratio, ratio).counts, 1)
     figure.update_layout(barmode="stack")
     figure.update_xaxes(title="latency_ratio (unpruned = 1)", range=list(axes.ratio))
@@ -79,10 +83,32 @@ def trials_by_latency(studies: Sequence[StudyData], axes: Axes) -> go.Figure:
     return styled(figure, 300, legend=True)
 
 
+def _add_schedule(figure: go.Figure, record: Record, axes: Axes, place: int, panel: int) -> None:
+    """Add a known schedule's latency_ratio as a line in its interval; each name stands lower than the last."""
+    ratio, known = number(record.metrics.get("latency_ratio")), interval(record, "latency_ratio")
+    if known:
+        figure.add_vrect(
+            x0=known.low, x1=known.high, line_width=0, fillcolor=LIGHT["ink"], opacity=0.12, row=1, col=panel
+        )
+    figure.add_vline(
+        x=ratio,
+        line={"width": 1, "dash": "dot", "color": LIGHT["ink"]},
+        annotation={
+            "text": record.name,
+            "font": {"size": 11},
+            "y": 1 - 0.08 * (place % 4),
+            "yanchor": "top",
+            "xanchor": "left" if ratio < sum(axes.ratio) / 2 else "right",
+        },
+        row=1,
+        col=panel,
+    )
+
+
 def endings_over_search(study: StudyData, parts: int = 10) -> go.Figure:
-    """Return how the trials ended in each tenth of the search, or of each trial if there are fewer, in percent."""
+    """Return how the trials ended in each tenth of the search, in percent."""
     ends = study.columns.ending
-    pieces = [piece for piece in np.array_split(np.arange(len(ends)), min(parts, len(ends))) if len(piece)]
+    pieces = [piece for piece in np.array_split(np.arange(len(ends)), parts)]
     kinds = sorted(set(ends), key=lambda end: (list(IN_WORDS).index(end) if end in IN_WORDS else len(IN_WORDS), end))
     trials = study.columns.trial
     names = ["\N{EN DASH}".join(dict.fromkeys(f"{trials[row]:.0f}" for row in piece[[0, -1]])) for piece in pieces]
@@ -103,7 +129,7 @@ def endings_over_search(study: StudyData, parts: int = 10) -> go.Figure:
 
 def time_by_stage(nodes: Mapping[str, Mapping[str, float]], stages: Sequence[str]) -> go.Figure:
     """Return what each node spent its time on, as one stacked bar a node."""
-    unit, seconds = _time_unit(max(sum(times.values()) for times in nodes.values()))
+    unit, seconds = time_unit(max(sum(times.values()) for times in nodes.values()))
     figure = go.Figure()
     for stage in stages:
         figure.add_bar(
@@ -118,12 +144,6 @@ def time_by_stage(nodes: Mapping[str, Mapping[str, float]], stages: Sequence[str
     figure.update_xaxes(title=unit)
     figure.update_yaxes(type="category", autorange="reversed")
     return styled(figure, 150 + 46 * len(nodes), legend=True)
-
-
-def _time_unit(seconds: float) -> tuple[str, float]:
-    if seconds < 180:
-        return "seconds", 1.0
-    return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)
 
 
 def layer_times(unpruned: Mapping[str, float], chosen: Mapping[str, float], name: str) -> go.Figure:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edge_tune.metrics import RATIOS
 from edge_tune.parameters import short_names
-from edge_tune.records.endings import ending, ending_text
+from edge_tune.records.endings import ending, ending_text, spared, spared_text
+from edge_tune.records.entries import Metrics
 from edge_tune.records.results import Record
 from edge_tune.report.data import StudyData, columns_of, interval, measurement, numbers, numbers_of
 
@@ -41,11 +42,13 @@ def cards(study: StudyData) -> dict[str, Any]:
         "epoch": pack(np.array([record.epoch for record in records], dtype=np.int32)),
         "attempts": pack(np.array([record.attempts for record in records], dtype=np.int32)),
         "reasons": {row: why for row, record in enumerate(records) if (why := record.reason or record.collapsed)},
+        "spared": _words(map(spared, records)),
+        "sparedTexts": {row: text for row, record in enumerate(records) if (text := spared_text(record))},
         "parameters": _columns([numbers_of(record) for record in records]),
         "choices": _choices(records),
         "short": short_names(dict.fromkeys(name for record in records for name in numbers_of(record))),
-        "pruned": _columns([record.pruned for record in records]),
-        "metrics": _columns([record.metrics for record in records]),
+        "pruned": _columns([_told(study, record.pruned) for record in records]),
+        "metrics": _columns([_told(study, record.metrics) for record in records]),
         "reference": _columns([measurement(record).reference_ms for record in records]),
         "imprecise": {
             stage: [row for row, record in enumerate(records) if not measurement(record, name).is_precise]
@@ -61,6 +64,11 @@ def cards(study: StudyData) -> dict[str, Any]:
         "front": [record.trial for record in study.front],
         "chosen": study.chosen.trial if study.chosen else None,
     }
+
+
+def _told(study: StudyData, metrics: Metrics) -> Metrics:
+    """Return the metrics that are shown."""
+    return {name: value for name, value in metrics.items() if name != "top5" or study.tells_top5}
 
 
 def _columns(mappings: Sequence[Mapping[str, object]]) -> dict[str, dict[str, str]]:

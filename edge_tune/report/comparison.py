@@ -10,6 +10,7 @@ from edge_tune.records.verdict import Row
 from edge_tune.report import verdict
 from edge_tune.report.blocks import DASH, Table
 from edge_tune.report.data import StudyData, interval, number
+from edge_tune.report.timeline import time_unit
 from edge_tune.report.verdict import Change, signed
 
 ARROW = "\N{GREEK CAPITAL LETTER DELTA}"
@@ -31,9 +32,10 @@ FIGURES = {
 def networks_table(study: StudyData, networks: Sequence[Row]) -> Table:
     """Set the networks' figures beside each other, and the chosen one's changes from each baseline's last state."""
     metrics = [name for name in FIGURES if any(_figure(row, name) != DASH for row in networks)]
-    chosen = networks[-1] if study.chosen else None
-    others = list({row.trial: row for row in networks[:-1]}.values()) if chosen else []
+    metrics = [name for name in metrics if study.tells_top5 or not name.endswith("top5")]
+    others = list({row.trial: row for row in networks[:-1]}.values()) if study.chosen else []
     found = [verdict.changes(networks[-1], other) for other in others]
+    networks = [networks[-1], *networks[:-1]] if study.chosen else networks  # where a narrow screen shows it
     rows = [
         [
             escape(FIGURES[name][0]),
@@ -54,7 +56,7 @@ def networks_table(study: StudyData, networks: Sequence[Row]) -> Table:
         f"known to 1 %. Accuracies change in points, below that in percent of the baseline's.{noise}{untested}",
         ["", *(escape(row.name) for row in networks), *(f"{ARROW} from {escape(other.name)}" for other in others)],
         rows,
-        chosen_column=len(networks) if chosen else None,
+        chosen_column=1 if study.chosen else None,
     )
 
 
@@ -102,12 +104,13 @@ def studies_table(studies: Sequence[StudyData]) -> Table:
         row = verdict.rows(study)[-1] if chosen else None
         test, mark = (row.test, "" if row.is_precise else "~") if row else ({}, "")
         hours = study.columns.hours[np.isfinite(study.columns.hours)]
+        unit, seconds = time_unit(3600 * max(hours, default=0.0))
         rows.append(
             [
                 escape(study.label),
                 escape(study.target.text),
                 str(study.tried),
-                f"{max(hours):.1f}" if len(hours) else DASH,
+                f"{3600 * max(hours) / seconds:.1f} {unit}" if len(hours) else DASH,
                 escape(chosen.name) if chosen else "none",
                 f"{mark}{ratio.ratio:.3f}<small>[{ratio.low:.3f}, {ratio.high:.3f}]</small>" if ratio else DASH,
                 f"{number(chosen.metrics.get('top1')):.2f}" if chosen else DASH,
@@ -119,7 +122,7 @@ def studies_table(studies: Sequence[StudyData]) -> Table:
             ]
         )
     width = max(len(row) for row in rows)
-    head = ["study", "target", "trials", "hours", "chosen", "latency_ratio", "val top1 (%)", "test top1 (%)"]
+    head = ["study", "target", "trials", "time", "chosen", "latency_ratio", "val top1 (%)", "test top1 (%)"]
     head += ["beat the schedule in both"] * (width - len(head))
     return Table(
         "The studies",

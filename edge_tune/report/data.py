@@ -30,7 +30,7 @@ from edge_tune.records.ranking import (
 from edge_tune.records.results import Record, Results
 from edge_tune.records.scoring import Scorer
 from edge_tune.records.verdict import Verdict, read_verdict
-from edge_tune.report.statistics import Floats, Mask
+from edge_tune.report.statistics import Floats, Ints, Mask
 from edge_tune.report.timeline import hours_of_work
 
 
@@ -156,6 +156,16 @@ class StudyData:
         return sorted(better_in_both(self.trials, baseline), key=_by_latency)
 
     @cached_property
+    def tells_top5(self) -> bool:
+        """Whether any network misses a top5: with 5 classes or fewer none can, and it is not shown."""
+        return any(metrics.get("top5", 100.0) < 100 for one in self.records for metrics in (one.pruned, one.metrics))
+
+    @property
+    def measured(self) -> int:
+        """How many trials have a latency_ratio."""
+        return int(np.isfinite(self.columns.metric("latency_ratio")).sum())
+
+    @cached_property
     def retrained(self) -> bool:
         """Whether trials were retrained."""
         return any(record.epoch for record in self.trials)
@@ -177,6 +187,8 @@ class Columns:
         pruned: Metric -> right after pruning.
         metrics: Metric -> now.
         hours: Of work on the study, at which it ended.
+        ended: The place of each in the order in which they ended.
+        epochs_spent: Epochs of retraining of the trials that had ended by then, itself included; baselines not counted.
     """
 
     trial: Floats
@@ -187,10 +199,15 @@ class Columns:
     pruned: Mapping[str, Floats]
     metrics: Mapping[str, Floats]
     hours: Floats
+    ended: Ints
+    epochs_spent: Floats
 
     @classmethod
     def of(cls, records: Sequence[Record], hours: Mapping[int, float]) -> "Columns":
         """Return the columns of these records."""
+        order = sorted(range(len(records)), key=lambda row: (records[row].ended_at, records[row].trial))
+        own = np.array([records[row].epoch if records[row].same_as is None else 0 for row in order], dtype=np.int64)
+        ended = np.argsort(np.array(order, dtype=np.int64), kind="stable")
         return cls(
             trial=numbers(record.trial for record in records),
             ending=[ending(record) for record in records],
@@ -200,6 +217,8 @@ class Columns:
             pruned=columns_of([record.pruned for record in records]),
             metrics=columns_of([record.metrics for record in records]),
             hours=numbers(hours.get(record.trial) for record in records),
+            ended=ended,
+            epochs_spent=np.cumsum(own)[ended].astype(np.float64),
         )
 
     def metric(self, name: str, *, pruned: bool = False) -> Floats:

@@ -13,9 +13,11 @@ from plotly.subplots import make_subplots
 
 from edge_tune.parameters import Axis, short_names
 from edge_tune.records.endings import ending_text
+from edge_tune.records.results import Record
 from edge_tune.report.data import StudyData, interval, number
-from edge_tune.report.statistics import Floats, Ints, Mask, best_so_far, bin_means
-from edge_tune.report.style import LIGHT, MANY, MARKS, WORDS, Axes, Mark, f4, padded, rows_of, spacing, styled
+from edge_tune.report.statistics import Floats, Mask, bin_means
+from edge_tune.report.style import BASELINES, LIGHT, MANY, MARKS, Axes, Mark, f4, padded, rows_of, spacing, styled
+from edge_tune.wording import counted
 
 BINS = 50
 """So many bins a parameter's axis has."""
@@ -33,6 +35,9 @@ def pareto(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) 
     )
     for number_, (study, first) in enumerate(zip(studies, first_rows, strict=True), start=1):
         _add_pareto(figure, study, first, number_)
+        if study.chosen and "top1" in study.chosen.metrics:
+            row = first + study.trials.index(study.chosen)
+            _add_chosen(figure, study.chosen, row, number_, "chosen" if names else f"{study.chosen.name}, chosen")
     figure.update_xaxes(title="latency_ratio (unpruned = 1)", range=list(axes.ratio))
     figure.update_yaxes(range=list(axes.top1))
     figure.update_yaxes(title="val top1 (%)", col=1)
@@ -47,19 +52,10 @@ def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int) -> 
     rows = {record.trial: first + row for row, record in enumerate(study.trials)}
     front = study.front
     x, y = ([number(record.metrics[metric]) for record in front] for metric in ("latency_ratio", "top1"))
-    ratios = [interval(record, "latency_ratio") for record in front]
-    bars = {
-        "symmetric": False,
-        "array": [r.high - value if r else 0.0 for r, value in zip(ratios, x, strict=True)],
-        "arrayminus": [value - r.low if r else 0.0 for r, value in zip(ratios, x, strict=True)],
-        "thickness": 1,
-        "width": 0,
-        "color": LIGHT["muted"],
-    }
     figure.add_scatter(
         x=f4(x),
         y=f4(y),
-        error_x=bars,
+        error_x=_intervals(front, x),
         customdata=rows_of(rows[record.trial] for record in front),
         mode="lines+markers",
         line={"shape": "hv", "width": 1.2, "color": LIGHT["accent"]},
@@ -71,45 +67,55 @@ def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int) -> 
         row=1,
         col=panel,
     )
-    baselines = [(row, record) for row, record in enumerate(study.baselines) if "top1" in record.metrics]
+    shown = {trace.name for trace in figure.data}
+    for row, record in enumerate(study.baselines):
+        if "top1" in record.metrics:
+            ratio = 1.0 if record.trial == 0 else number(record.metrics.get("latency_ratio"))
+            figure.add_scatter(
+                x=[ratio],
+                y=[number(record.metrics["top1"])],
+                error_x=_intervals([record], [ratio]),
+                customdata=rows_of([first - len(study.baselines) + row]),
+                mode="markers",
+                cliponaxis=False,
+                marker={"symbol": BASELINES[row % len(BASELINES)], "size": 10, "color": LIGHT["ink"]},
+                name=record.label,
+                hoverinfo="none",
+                legendgroup=record.label,
+                showlegend=record.label not in shown,
+                row=1,
+                col=panel,
+            )
+
+
+def _add_chosen(figure: go.Figure, chosen: Record, row: int, panel: int, name: str) -> None:
     figure.add_scatter(
-        x=[1.0 if record.trial == 0 else number(record.metrics.get("latency_ratio")) for _, record in baselines],
-        y=[number(record.metrics["top1"]) for _, record in baselines],
-        text=[record.label for _, record in baselines],
-        customdata=rows_of(first - len(study.baselines) + row for row, _ in baselines),
-        mode="markers+text",
-        textposition=["top left" if record.trial == 0 else "bottom right" for _, record in baselines],
+        x=[number(chosen.metrics.get("latency_ratio"))],
+        y=[number(chosen.metrics["top1"])],
+        customdata=rows_of([row]),
+        mode="markers",
         cliponaxis=False,
-        marker={"symbol": "diamond", "size": 10, "color": LIGHT["ink"]},
-        name="baseline",
+        marker={"symbol": "star", "size": 15, "color": LIGHT["accent"], "line": {"width": 1, "color": LIGHT["paper"]}},
+        name=name,
         hoverinfo="none",
-        legendgroup="baseline",
-        showlegend=panel == 1,
+        legendgroup="chosen",
+        showlegend=name not in {trace.name for trace in figure.data},
         row=1,
         col=panel,
     )
-    if study.chosen and "top1" in study.chosen.metrics:
-        figure.add_scatter(
-            x=[number(study.chosen.metrics.get("latency_ratio"))],
-            y=[number(study.chosen.metrics["top1"])],
-            text=[study.chosen.name],
-            customdata=rows_of([rows[study.chosen.trial]]),
-            mode="markers+text",
-            textposition="bottom left" if number(study.chosen.metrics.get("latency_ratio")) > 0.9 else "bottom right",
-            cliponaxis=False,
-            marker={
-                "symbol": "star",
-                "size": 15,
-                "color": LIGHT["accent"],
-                "line": {"width": 1, "color": LIGHT["paper"]},
-            },
-            name="chosen",
-            hoverinfo="none",
-            legendgroup="chosen",
-            showlegend=panel == 1,
-            row=1,
-            col=panel,
-        )
+
+
+def _intervals(records: Sequence[Record], ratios: Sequence[float]) -> dict[str, Any]:
+    """Return the bars of latency_ratios: their 95 % intervals, if they are known; the unpruned network's is 1."""
+    found = [None if record.trial == 0 else interval(record, "latency_ratio") for record in records]
+    return {
+        "symmetric": False,
+        "array": [one.high - ratio if one else 0.0 for one, ratio in zip(found, ratios, strict=True)],
+        "arrayminus": [ratio - one.low if one else 0.0 for one, ratio in zip(found, ratios, strict=True)],
+        "thickness": 1,
+        "width": 0,
+        "color": LIGHT["muted"],
+    }
 
 
 def _add_trials(
@@ -217,11 +223,11 @@ def latency_bins(study: StudyData, axes: Axes) -> go.Figure:
         figure.add_scatter(
             x=10**bins.centres if axis.is_logarithmic else bins.centres,
             y=bins.means,
-            customdata=bins.counts,
+            customdata=[counted(count, "trial") for count in bins.counts.tolist()],
             mode="lines+markers",
             line={"width": 1, "color": LIGHT["soft"]},
             marker={"size": np.minimum(3 + 2 * np.sqrt(bins.counts), 14), "color": LIGHT["accent"], "opacity": 1},
-            hovertemplate=f"{kind} about %{{x:.3g}}<br>" + "mean %{y:.3f}<br>%{customdata} trials<extra></extra>",
+            hovertemplate=f"{kind} about %{{x:.3g}}<br>" + "mean %{y:.3f}<br>%{customdata}<extra></extra>",
             showlegend=False,
             row=1,
             col=column,
@@ -258,97 +264,20 @@ def parallel_coordinates(study: StudyData) -> go.Figure:
     return styled(figure, 380, margin={"l": 60, "r": 60, "t": 60, "b": 30})
 
 
-def best_over_time(studies: Sequence[StudyData], first_rows: Sequence[int]) -> go.Figure:
-    """Return the target's figure of each trial and the best so far, over trials and over hours; one row for each study.
-
-    Studies of one target have the same axes.
-    """
-    figure = make_subplots(
-        len(studies),
-        2,
-        shared_xaxes=True,
-        shared_yaxes="all" if len({study.target.text for study in studies}) == 1 else "rows",
-        horizontal_spacing=0.03,
-        vertical_spacing=0.25 / len(studies),
-    )
-    for row, (study, first) in enumerate(zip(studies, first_rows, strict=True), start=1):
-        values, losses = _figures_of_target(study)
-        shown = study.columns.eligible & np.isfinite(values)
-        for panel, x in enumerate((study.columns.trial, study.columns.hours), start=1):
-            order = np.argsort(x, kind="stable")[: np.isfinite(x).sum()]
-            steps = best_so_far(losses[order], study.columns.eligible[order] & np.isfinite(losses[order]))
-            _add_trials_of(figure, x, values, shown, first, (row, panel))
-            kept = _changes(steps)
-            figure.add_scatter(
-                x=f4(x[order][kept]),
-                y=f4([study.target.figure(loss) for loss in steps[kept]]),
-                mode="lines",
-                line={"shape": "hv", "width": 2, "color": LIGHT["accent"]},
-                hoverinfo="skip",
-                name="best so far",
-                showlegend=row == panel == 1,
-                row=row,
-                col=panel,
-            )
-        title = WORDS.get(study.target.label, study.target.label)
-        figure.update_yaxes(title=f"{study.label}<br>{title}" if len(studies) > 1 else title, row=row, col=1)
-    figure.update_xaxes(title="trial", row=len(studies), col=1)
-    figure.update_xaxes(title="hours of work", row=len(studies), col=2)
-    return styled(figure, 90 + 230 * len(studies), legend=True)
-
-
-def _add_trials_of(figure: go.Figure, x: Floats, y: Floats, shown: Mask, first: int, cell: tuple[int, int]) -> None:
-    figure.add_trace(
-        (go.Scattergl if len(x) > MANY else go.Scatter)(
-            x=f4(x[shown]),
-            y=f4(y[shown]),
-            customdata=first + np.flatnonzero(shown).astype(np.int32),
-            mode="markers",
-            marker={"size": 5, "color": LIGHT["soft"], "opacity": 0.4 if len(x) > MANY else 0.8},
-            name="trial that may be best",
-            hoverinfo="none",
-            showlegend=cell == (1, 1),
-        ),
-        *cell,
-    )
-
-
-def _changes(steps: Floats) -> Ints:
-    """Return the places where a step curve begins, falls, and ends."""
-    known = np.flatnonzero(np.isfinite(steps))
-    if not len(known):
-        return known
-    falls = known[np.flatnonzero(np.diff(steps[known])) + 1]
-    return np.unique(np.concatenate([known[:1], falls, known[-1:]]))
-
-
 def before_and_after(study: StudyData, axes: Axes, first: int) -> go.Figure:
     """Return top1 right after pruning against top1 after retraining."""
     figure = make_subplots(1, 1)
     before, after = study.columns.metric("top1", pruned=True), study.columns.metric("top1")
+    same = [max(axes.pruned_top1[0], axes.top1[0]), min(axes.pruned_top1[1], axes.top1[1])]
     figure.add_scatter(
-        x=list(axes.top1),
-        y=list(axes.top1),
+        x=same if same[0] < same[1] else [],
+        y=same if same[0] < same[1] else [],
         mode="lines",
         line={"width": 1, "dash": "dot", "color": LIGHT["muted"]},
         hoverinfo="skip",
         name="no change",
     )
     _add_trials(figure, study, before, after, first, (1, 1), legend=True)
-    figure.update_xaxes(title="val top1 right after pruning (%)", range=list(axes.top1))
+    figure.update_xaxes(title="val top1 right after pruning (%)", range=list(axes.pruned_top1))
     figure.update_yaxes(title="val top1 after retraining (%)", range=list(axes.top1))
     return styled(figure, 400, legend=True)
-
-
-def _figures_of_target(study: StudyData) -> tuple[Floats, Floats]:
-    """Return of each trial the figure that the target looks at, and its loss; NaN where there is none.
-
-    A trial that breaks a condition has a figure, but no loss: it is never the best so far.
-    """
-    values, losses = np.full(len(study.trials), np.nan), np.full(len(study.trials), np.nan)
-    for place, record in enumerate(study.trials):
-        if study.scorer.is_ready and study.target.metrics_in(record.metrics):
-            values[place] = study.scorer.shown(record.metrics)
-            score = study.scorer.score(record)
-            losses[place] = score.loss if score.rank == 0 else np.nan
-    return values, losses

@@ -160,6 +160,7 @@ function openCard(row) {
   const also = [study.chosen === column(study.trial)[i] && !isBaseline(study, i) ? "the chosen network" : "",
     study.onFront.has(column(study.trial)[i]) && !isBaseline(study, i) ? "on the Pareto front" : ""].filter(Boolean);
   parts.push(make("p", { textContent: `${studies.length > 1 ? study.label + ": " : ""}${word(study.ending, i)}${reason}.${also.length ? ` It is ${also.join(" and ")}.` : ""}` }));
+  if (study.sparedTexts[i]) parts.push(make("p", { textContent: study.sparedTexts[i] }));
   parts.push(...figuresOf(study, i), ...curve(study, i), ...plan(study, i), ...times(study, i));
   dialog.replaceChildren(...parts);
   dialog.dataset.trial = name;
@@ -243,6 +244,7 @@ function trialTable(place) {
   const columns = [
     { title: "trial", number: (i) => column(study.trial)[i], name: true },
     { title: "ending", words: true, text: (i) => word(study.ending, i) },
+    Object.keys(study.sparedTexts).length && { title: "audited or promoted", words: true, text: (i) => word(study.spared, i) },
     column(study.epoch).some((epoch) => epoch) && { title: "epochs", number: (i) => column(study.epoch)[i], text: (i) => show(column(study.epoch)[i], 0) },
     metric(study.pruned, "top1", "val top1, pruned (%)"),
     column(study.epoch).some((epoch) => epoch) && metric(study.metrics, "top1", "val top1, now (%)"),
@@ -263,7 +265,8 @@ function trialTable(place) {
   const select = make("select", { ariaLabel: "Which trials" }, make("option", { value: "all", textContent: "all trials" }),
     make("option", { value: "front", textContent: "on the Pareto front" }),
     ...study.ending.words.filter((ending) => all.some((i) => word(study.ending, i) === ending))
-      .map((ending) => make("option", { value: `=${ending}`, textContent: ending })));
+      .map((ending) => make("option", { value: `=${ending}`, textContent: ending })),
+    ...study.spared.words.filter(Boolean).map((spared) => make("option", { value: `~${spared}`, textContent: spared })));
   select.addEventListener("change", () => { state.which = select.value; state.page = 0; fill(); });
   columns.forEach((one, n) => {
     const button = make("button", { textContent: one.title });
@@ -277,7 +280,9 @@ function trialTable(place) {
 
   function sorted() {
     const { column: n, sign, which } = state, one = columns[n];
-    const shown = all.filter((i) => which === "all" || (which === "front" ? study.onFront.has(column(study.trial)[i]) : which === `=${word(study.ending, i)}`));
+    const isShown = { all: () => true, front: (i) => study.onFront.has(column(study.trial)[i]) }[which] ??
+      ((i) => [`=${word(study.ending, i)}`, `~${word(study.spared, i)}`].includes(which));
+    const shown = all.filter(isShown);
     if (one.words) return shown.sort((a, b) => sign * one.text(a).localeCompare(one.text(b)) || a - b);
     return shown.sort((a, b) => {
       const [left, right] = [one.number(a), one.number(b)];

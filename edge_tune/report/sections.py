@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_tune.report import account, comparison, findings, verdict
+from edge_tune.report import account, comparison, findings, predicted, verdict
 from edge_tune.report.blocks import Block, Note, Section, Text
 from edge_tune.report.data import StudyData
 from edge_tune.report.style import Axes
@@ -50,6 +50,7 @@ def study_sections(study: StudyData, axes: Axes, first: int, place: int) -> list
         ("parameters", "Parameters against metrics", findings.parameters(study, axes, first)),
         ("importance", "Which parameter matters", findings.importance(study)),
         ("retraining", "Before and after retraining", findings.retraining(study, axes, first)),
+        ("predicted", "Predicted and found", predicted.predicted(study, first)),
         ("ruined", "Ruined networks", findings.ruined(study)),
         ("stops", "Stopped early", account.stops(study)),
         ("time", "Where the time went", account.time(study)),

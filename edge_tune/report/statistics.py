@@ -1,7 +1,6 @@
 """Columns of numbers -> what the report says of them. Pure; NaN stands for what is not known."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +15,7 @@ Mask = NDArray[np.bool_]
 
 BIN_WIDTH = 0.02
 MIN_TRIALS = 10
-"""Below so many trials a forest explains nothing, and no importance is given."""
-MAX_TRIALS = 1000
-"""Of more, so many are drawn to grow the forest: the shares no longer change, and it takes seconds."""
+"""Below so many trials no correlation, no share and no importance is given: it would say nothing."""
 
 
 @dataclass(frozen=True)
@@ -81,45 +78,3 @@ def quotient(ratio: Ratio, other: Ratio) -> Ratio:
 
 def _log(above: float, below: float) -> float:
     return math.log(above / below)
-
-
-@dataclass(frozen=True)
-class Importance:
-    """Which parameters decide a metric.
-
-    Attributes:
-        shares: Name -> share; they sum to 1.
-        r2: Share of the metric's variance that the forest predicts for trials it was not grown on; where it is
-            near 0, the shares say nothing.
-        n: Trials that the forest was grown on.
-    """
-
-    shares: Mapping[str, float]
-    r2: float
-    n: int
-
-
-def importance(parameters: Mapping[str, Floats], metric: Floats, seed: int = 0) -> Importance | None:
-    """Return how much worse a random forest predicts the metric when one parameter's values are shuffled.
-
-    None: there are too few trials, or nothing varies.
-
-    Source: Breiman, Random Forests, Machine Learning 45 (2001), section 10.
-    """
-    from sklearn.ensemble import RandomForestRegressor  # only now: it takes a second to import
-    from sklearn.inspection import permutation_importance
-
-    known = np.isfinite(metric) & np.all([np.isfinite(column) for column in parameters.values()], axis=0)
-    rows = np.flatnonzero(known)
-    if len(rows) > MAX_TRIALS:
-        rows = np.random.default_rng(seed).choice(rows, MAX_TRIALS, replace=False)
-    if len(rows) < MIN_TRIALS or np.ptp(metric[rows]) == 0:
-        return None
-    inputs = np.column_stack([column[rows] for column in parameters.values()])
-    forest = RandomForestRegressor(100, oob_score=True, random_state=seed).fit(inputs, metric[rows])
-    shuffled = permutation_importance(forest, inputs, metric[rows], n_repeats=5, random_state=seed)
-    worse = np.maximum(shuffled.importances_mean, 0.0)
-    if not worse.sum():
-        return None
-    shares = dict(zip(parameters, (worse / worse.sum()).tolist(), strict=True))
-    return Importance(shares, float(forest.oob_score_), len(rows))

@@ -1,14 +1,14 @@
 """How every plot looks: colours, marks, words, axes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from edge_tune.report.data import StudyData, number
+from edge_tune.report.data import StudyData, interval, number
 from edge_tune.report.statistics import Ints
 from edge_tune.report.timeline import IDLE, OTHER
 
@@ -87,6 +87,9 @@ ENDING_COLORS = {
 }
 """Ending -> the name of a colour, where trials are counted."""
 
+BASELINES = ("diamond", "diamond-open", "square", "square-open", "pentagon", "pentagon-open", "hexagon", "hexagon-open")
+"""The symbols of baselines, in their order; a study with more begins anew."""
+
 OTHER_RULE = "triangle-up-open"
 FINISHED = Mark("finished", "circle", LIGHT["soft"], opacity=0.8)
 MARKS = {  # of every way to end with figures; a trial that failed has none
@@ -106,24 +109,38 @@ class Axes:
 
     ratio: tuple[float, float]
     top1: tuple[float, float]
+    pruned_top1: tuple[float, float]
 
     @classmethod
     def of(cls, studies: Sequence[StudyData]) -> "Axes":
-        """Return the ranges that hold every trial and baseline."""
-        ratios = [value for study in studies for value in _known(study, "latency_ratio")]
-        top1 = [value for study in studies for value in _known(study, "top1")]
-        return cls(padded([*ratios, 1.0]), padded([*top1, 0.0, 100.0]))
+        """Return the ranges that hold every trial and baseline, as it is now, and every trial right after pruning."""
+        baselines = [record.metrics for study in studies for record in study.baselines]
+        barred = [record for study in studies for record in (*study.front, *study.baselines) if record.trial]
+        bars = [one for record in barred if (one := interval(record, "latency_ratio"))]
+        ratios = [study.columns.metric("latency_ratio") for study in studies]
+        top1 = [study.columns.metric("top1") for study in studies]
+        pruned = [study.columns.metric("top1", pruned=True) for study in studies]
+        return cls(
+            padded(
+                [
+                    *_known(ratios),
+                    *_known([[number(its.get("latency_ratio"))] for its in baselines]),
+                    *(bound for one in bars for bound in (one.low, one.high)),
+                    1.0,
+                ]
+            ),
+            padded([*_known(top1), *_known([[number(its.get("top1"))] for its in baselines])]),
+            padded(_known(pruned)),
+        )
 
 
-def _known(study: StudyData, metric: str) -> list[float]:
-    values = np.concatenate([study.columns.metric(metric), study.columns.metric(metric, pruned=True)])
-    baselines = [number(record.metrics.get(metric)) for record in study.baselines]
-    return [value for value in (*values.tolist(), *baselines) if math.isfinite(value)]
+def _known(columns: Iterable[Iterable[float]]) -> list[float]:
+    return [float(value) for column in columns for value in column if math.isfinite(value)]
 
 
 def padded(values: Sequence[float]) -> tuple[float, float]:
-    """Return the range of the values with a margin on both sides."""
-    low, high = min(values), max(values)
+    """Return the range of the values with a margin on both sides; of none, that from 0 to 100."""
+    low, high = min(values, default=0.0), max(values, default=100.0)
     margin = 0.04 * (high - low or 1.0)
     return low - margin, high + margin
 

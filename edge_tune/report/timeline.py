@@ -96,3 +96,10 @@ def stages_of(nodes: Mapping[str, Mapping[str, float]]) -> list[str]:
     names = dict.fromkeys(stage for stages in nodes.values() for stage in stages)
     order = [*(name for name in names if name not in (OTHER, IDLE)), OTHER, IDLE]
     return [name for name in order if any(stages.get(name, 0.0) > 0 for stages in nodes.values())]
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """Return the unit to show times of up to so many seconds in, and how many seconds it has."""
+    if seconds < 180:
+        return "seconds", 1.0
+    return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)

@@ -3,18 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from edge_tune.records.endings import PAUSES
+from edge_tune.records.endings import is_paused
 from edge_tune.records.results import Record, Stop
 from edge_tune.search.prediction import Outlook
 
 KEPT = 20
 """So many paused trials keep their checkpoint: those that promise most. One has 8 bytes a parameter with SGD: its
 weights and their momentum; 7 MB for an unpruned ResNet-56."""
-
-
-def is_paused(record: Record) -> bool:
-    """Tell whether a trial was paused, and may be continued."""
-    return record.stopped_by in PAUSES and record.status == "stopped" and record.same_as is None
 
 
 def stops_of(record: Record) -> tuple[Stop, ...]:

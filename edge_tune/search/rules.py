@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from edge_tune.experiment import Asha, Experiment, Predicted
 from edge_tune.records.endings import GATE, PREDICTED
+from edge_tune.records.entries import PRUNED, SUGGESTED, Metrics
 from edge_tune.records.results import Record, Stop
 from edge_tune.search.gate import Gate
 from edge_tune.search.paused import Paused, stops_of
@@ -51,6 +52,7 @@ class Rules:
         self.outlook = Outlook(objective, epochs, ended, earlier)
         self.paused = Paused(self.outlook, ended)
         self._stops: dict[int, tuple[Stop, ...]] = {}
+        self._foreseen: dict[int, Metrics] = {}
         self.gate = GateStopper(Gate(objective, ended))
         rule = experiment.rule(Predicted)
         self.predicted = PredictedStopper(rule, self.outlook, self.audits) if rule else None
@@ -77,14 +79,32 @@ class Rules:
     def go_on(self, record: Record) -> None:
         """Let a paused trial go on to its end; the gate alone may end it."""
         self._stops[record.trial] = stops_of(record)
+        self._foreseen[record.trial] = record.predictions.get(PRUNED, {})
         self.audits.continued.add(record.trial)
         self.paused.forget(record.trial)
 
-    def marked(self, record: Record) -> Record:
-        """Return a record that says what would have ended its trial, if it is audited, and what had paused it."""
+    def foresee(self, record: Record) -> None:
+        """Keep what is expected of a trial right after pruning, which its record is to say."""
+        if record.epoch == 0 and record.baseline is None and record.trial not in self._foreseen:
+            self._foreseen[record.trial] = self.outlook.forecast.expected(record)
+
+    def marked(self, record: Record, suggested: Metrics | None = None) -> Record:
+        """Return a record that says what the rules know of its trial.
+
+        That is: what would have ended it, if it is audited; what had paused it; and what was expected of it.
+
+        Args:
+            suggested: What the method of search expected.
+        """
         stops = self._stops.get(record.trial, ())
-        attempts = max(1, record.attempts - len(stops))
-        return replace(record, audit=self.audits.stops.get(record.trial), paused=stops, attempts=attempts)
+        expected = {SUGGESTED: suggested, PRUNED: self._foreseen.pop(record.trial, None)}
+        return replace(
+            record,
+            audit=self.audits.stops.get(record.trial),
+            paused=stops,
+            attempts=max(1, record.attempts - len(stops)),
+            predictions={when: metrics for when, metrics in expected.items() if metrics},
+        )
 
     def judged(self, record: Record, trial_id: str) -> Record:
         """Return the record of a trial that ended here by one of these rules as stopped; another one as it is."""
@@ -101,6 +121,7 @@ class Rules:
         """Look at a trial after each of its epochs, as was done before: it may be audited, and is in its rungs."""
         for epoch in range(record.epoch + 1):
             then = record.as_of(epoch)
+            self.foresee(then)
             if self.predicted:
                 self.predicted.stop_of(then)
             if epoch and isinstance(self.scheduler, AshaScheduler | AshaByObjective):

@@ -16,7 +16,7 @@ from edge_tune.errors import StudyError, first_line
 from edge_tune.experiment import Experiment
 from edge_tune.objective import FrontOf
 from edge_tune.parameters import Point
-from edge_tune.records.entries import left_out
+from edge_tune.records.entries import Metrics, left_out
 from edge_tune.records.results import Planned, Record
 from edge_tune.records.scoring import Score, Scorer
 from edge_tune.search import suggesters
@@ -79,8 +79,10 @@ class Searcher(RaySearcher):
         continued: Those of the unfinished that were paused, and are to be trained to their end.
         paused: What may be continued if epochs are left that no other trial can take; None: nothing.
         earlier: Records of earlier studies, with numbers below 0: they teach, and the best of them are tried first.
+        expected: Number -> what the method of search expected of trials of an earlier session.
 
     Attributes:
+        expected: The same of all trials of which it said something.
         exhausted: Why there is no other network to try, or None.
         has_retrained: Whether any trial, a baseline's too, has come through an epoch of retraining and did not fail.
     """
@@ -95,9 +97,11 @@ class Searcher(RaySearcher):
         continued: Collection[int] = (),
         paused: Paused | None = None,
         earlier: Sequence[Record] = (),
+        expected: Mapping[int, Metrics] | None = None,
     ) -> None:
         super().__init__()
         self.continued, self.paused = set(continued), paused
+        self.expected = dict(expected or {})
         self.budget = Budget(experiment, ended)
         self.promotions: list[Record] = []
         self.experiment, self.planner = experiment, planner
@@ -303,6 +307,8 @@ class Searcher(RaySearcher):
                     f"the search method {method!r} must suggest {name} within {parameter.shown}, but suggested "
                     f"{point[name]!r}."
                 )
+        if expected := getattr(self.suggester, "expected", None):
+            self.expected[self.next_number] = dict(expected)
         return {name: parameter.taken(point[name]) for name, parameter in parameters.items()}
 
     def _untried_point(self) -> Point | None:

@@ -25,7 +25,8 @@ from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.images import MEAN, STD
 from edge_tune.networks.weights import Pretrained
 from edge_tune.parameters import Point, from_json
-from edge_tune.records.entries import FORM, DeviceEntry, Effect, Run, Session, Taught
+from edge_tune.records.endings import is_paused
+from edge_tune.records.entries import FORM, DeviceEntry, Effect, Metrics, Run, Session, Taught
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record, Report, Results
 from edge_tune.records.verdict import Verdict
@@ -33,7 +34,7 @@ from edge_tune.search import cluster, conclusion, earlier, suggesters, tune
 from edge_tune.search.budget import Budget
 from edge_tune.search.cluster import Cluster
 from edge_tune.search.live import Board
-from edge_tune.search.paused import KEPT, Paused, is_paused
+from edge_tune.search.paused import KEPT, Paused
 from edge_tune.search.prediction import Outlook
 from edge_tune.search.searcher import count_trials
 from edge_tune.search.simulation import Simulation
@@ -453,9 +454,9 @@ class _Session:
         self._show_study(verdict)
         return verdict
 
-    def on_start(self, trial: int, point: Point) -> None:
-        """Note the point, so that a resumed study runs it again if it does not end."""
-        self.results.add_started(trial, point)
+    def on_start(self, trial: int, point: Point, expected: Metrics | None) -> None:
+        """Note the point, so that a resumed study runs it again if it does not end, and what is expected of it."""
+        self.results.add_started(trial, point, expected)
         self.running.add(trial)
 
     def on_promoted(self, record: Record) -> None:

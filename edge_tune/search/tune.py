@@ -25,6 +25,7 @@ from edge_tune.benchmark.measurement import Device
 from edge_tune.errors import StudyError
 from edge_tune.experiment import Experiment
 from edge_tune.parameters import Point
+from edge_tune.records.entries import Metrics
 from edge_tune.records.results import Record, Report, Results, now
 from edge_tune.search.earlier import numbered
 from edge_tune.search.live import Board
@@ -48,8 +49,8 @@ EXCEPTION_LINE = re.compile(r"^[\w.]+: .+$", re.MULTILINE)
 class Listener(Protocol):
     """Who is told what becomes of the trials, on the driver. An OSError from it ends the study."""
 
-    def on_start(self, trial: int, point: Point) -> None:
-        """Learn that a trial begins."""
+    def on_start(self, trial: int, point: Point, expected: Metrics | None) -> None:
+        """Learn that a trial begins, and what the method of search expects of it, if it says so."""
 
     def on_note(self, note: str) -> None:
         """Learn what the method of search says of itself."""
@@ -104,7 +105,8 @@ class Recorder(tune.Callback):
             for record in self.searcher.take_promotions():
                 self.rules.go_on(record)
                 self.listener.on_promoted(record)
-            self.listener.on_start(trial.config["trial"], trial.config["point"])
+            number = trial.config["trial"]
+            self.listener.on_start(number, trial.config["point"], self.searcher.expected.get(number))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Hand over what was taken over since."""
@@ -120,6 +122,7 @@ class Recorder(tune.Callback):
         weights, checkpoint = result.pop("weights"), result.pop("checkpoint")
         self.latest[trial.trial_id] = Report(record, weights)
         if record.status == "running":
+            self.rules.foresee(record)
             with self._writing():
                 self.listener.on_report(record, checkpoint)
 
@@ -159,7 +162,7 @@ class Recorder(tune.Callback):
 
     def _end(self, record: Record, weights: bytes | None) -> None:
         self.losses.pop(record.trial, None)
-        record = self.rules.marked(record)
+        record = self.rules.marked(record, self.searcher.expected.get(record.trial))
         self.rules.know(record)
         with self._writing():
             self.listener.on_end(replace(record, ended_at=record.ended_at or now()), weights)
@@ -254,6 +257,7 @@ def run_search(
         continued=continued,
         paused=rules.paused,
         earlier=earlier,
+        expected=results.expected(),
     )
     del ended, earlier  # of a long study, they are large
     checkpoints = Checkpoints(ray.get_runtime_context().get_node_id(), results.folder.absolute())

@@ -11,12 +11,13 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from edge_tune.records.results import Record
+from edge_tune.records.results import Record, Stop
 from edge_tune.report.data import read
 from edge_tune.report.page import write_report
-from tests.studies import write_study
+from tests.studies import record, write_files, write_study
 
 pytestmark = pytest.mark.browser
 
@@ -105,6 +106,8 @@ def test_every_plot_has_its_points(page: webdriver.Chrome, folder: Path) -> None
         "matrix": 2 * (5 * len(measured) + 2 * len(finished)),  # two groups, seven metrics
         "bins": sum(bins([t.point[f"{label}.sparsity"] for t in measured]) for label in ("layer_1", "layer_2")),
         "before-after": len(measured),
+        "predicted-latency_ratio": len(measured),
+        "predicted-top1": 2 * len(finished),
     }
     bars = {
         "latencies": sum(bins([t.metrics["latency_ratio"] for t in some]) for some in (finished, stopped)),
@@ -239,3 +242,28 @@ def test_ten_thousand_trials_are_shown(browser: webdriver.Chrome, tmp_path: Path
     plotted = "return (document.querySelector('[data-kind=pareto]').data ?? []).map((trace) => trace.x.length)"
     WebDriverWait(page, 60).until(lambda page: sum(page.execute_script(plotted)) > 9000)
     assert "of 10000" in page.find_element(By.CSS_SELECTOR, ".trials .bar").text
+
+
+def test_table_and_card_say_who_was_audited_and_promoted(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    stop = Stop("asha", 1, "asha: 3 are better")
+    trials = [
+        record(2, {"layer_1": 0.5}, "a"),
+        record(3, {"layer_1": 0.4}, "a", audit=stop),
+        record(4, {"layer_1": 0.3}, "a", paused=(stop,)),
+    ]
+    write_files(tmp_path, [], trials)
+    write_report([tmp_path], tmp_path / "report.html")
+    page = open_page(browser, tmp_path / "report.html")
+    assert column(page, "audited or promoted") == ["", "audited (ASHA)", "promoted (ASHA)"]
+    Select(page.find_element(By.CSS_SELECTOR, ".trials select")).select_by_visible_text("audited (ASHA)")
+    assert column(page, "trial") == ["trial_0003"]
+    page.find_element(By.XPATH, '//div[@class="trials"]//button[text()="trial_0003"]').click()
+    assert "It was audited: after 1 epoch it would have been stopped by ASHA (asha: 3 are better)" in card_of(page)
+
+
+def test_chosen_network_is_on_a_telephones_screen(browser: webdriver.Chrome, folder: Path) -> None:
+    page = open_page(browser, folder / "report.html", width=390)
+    sides = "return [...document.querySelectorAll('td.chosen')].map((cell) => cell.getBoundingClientRect())"
+    cells: list[dict[str, float]] = page.execute_script(sides)
+    assert cells
+    assert all(cell["left"] >= 0 and cell["right"] <= 390 for cell in cells)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_tune.records.results import Stop
 from edge_tune.report.cards import cards, pack
 from edge_tune.report.data import read
 from tests.studies import evidence, write_files, write_study
@@ -71,3 +72,21 @@ def test_cards_say_which_weights_a_group_prunes(tmp_path: Path) -> None:
     names = {group: [packed["weights"][place] for place in places] for group, places in packed["groups"].items()}
     assert names["layer_2"] == ["layer2.1.conv1.weight"]
     assert len(names["layer_1"]) == 9
+
+
+def test_cards_say_who_was_audited_and_promoted(tmp_path: Path) -> None:
+    asha, late = Stop("asha", 1, "asha: 3 are better"), Stop("predicted", 2, "predicted: at most 70")
+    trials = [
+        made_up(2, {"layer_1": 0.5}, "a"),
+        made_up(3, {"layer_1": 0.5}, "a", audit=late),
+        made_up(4, {"layer_1": 0.5}, "a", paused=(asha,)),
+    ]
+    write_files(tmp_path, [], trials)
+    packed = cards(read([tmp_path])[0])
+    words = [packed["spared"]["words"][code] for code in unpacked(packed["spared"]["codes"])]
+    assert words == ["", "audited (prediction)", "promoted (ASHA)"]
+    assert packed["sparedTexts"] == {
+        1: "It was audited: after 2 epochs it would have been paused by the prediction (predicted: at most 70), and "
+        "was trained all the same.",
+        2: "It was promoted: stopped by ASHA after 1 epoch (asha: 3 are better), it was continued later.",
+    }

@@ -47,31 +47,28 @@ def test_axes_hold_every_trial_of_all_studies(study: StudyData) -> None:
     axes = style.Axes.of([study, wide])
     assert axes.ratio[0] < min(t.metrics["latency_ratio"] for t in study.trials if t.metrics)
     assert axes.ratio[1] > 3.0
-    assert axes.top1[0] < 0
-    assert axes.top1[1] > 100
+    assert axes.top1[0] < 5.0
+    assert axes.top1[1] > max(t.metrics["top1"] for t in study.records if t.metrics)
+    assert axes.pruned_top1[0] < min(t.pruned["top1"] for t in study.trials if t.pruned)
 
 
-def test_best_so_far_falls_at_every_better_trial_and_reaches_to_the_last(study: StudyData) -> None:
-    expected, best = [], np.inf
-    finished = [t for t in study.trials if t.status == "finished"]
-    for trial in finished:
-        if trial.metrics["latency_ratio"] < best:
-            best = trial.metrics["latency_ratio"]
-            expected.append((trial.trial, best))
-    by_trial, by_hour = traces(figures.best_over_time([study], [2]), "best so far")
-    steps = list(zip(by_trial.x, by_trial.y, strict=True))
-    assert steps[: len(expected)] == [pytest.approx(step, rel=1e-6) for step in expected]
-    assert steps[-1] == pytest.approx((study.trials[-1].trial, best), rel=1e-6)
-    assert by_hour.y.tolist() == by_trial.y.tolist()  # one after another, so the order is the same
+def test_axes_fit_what_is_shown(tmp_path: Path) -> None:
+    trials = [record(n, {"layer_1": n / 20, "layer_2": n / 20}, "a", epochs=2) for n in range(2, 9)]
+    write_files(tmp_path, [record(0, {}, "a", baseline="unpruned")], trials, epochs=2)
+    axes = style.Axes.of(read([tmp_path]))
+    assert axes.top1 == pytest.approx((87.0 - 0.44, 98.0 + 0.44))  # 95 - 20 * 0.4, and the unpruned network's
+    assert axes.ratio == pytest.approx((0.75 - 0.01, 1 + 0.01))  # the fastest's interval begins at 0.75
+    assert style.Axes.of([]).top1 == (-4.0, 104.0)
 
 
-def test_best_so_far_of_studies_of_one_target_has_the_same_axes(tmp_path: Path) -> None:
-    for name, target in (("a", "latency_ratio"), ("b", "latency_ratio"), ("c", "latency_ms")):
-        write_study(tmp_path / name, 10, target=target)
-    for names, shared in (("ab", True), ("ac", False)):
-        figure = figures.best_over_time(read([tmp_path / name for name in names]), [2, 14])
-        assert (next(figure.select_yaxes(row=1, col=1)).matches == "y3") == shared  # y3 is the second row's
-        assert next(figure.select_xaxes(row=1, col=1)).matches == "x3"  # both rows: the same trials below each other
+def test_baselines_have_their_intervals_and_are_told_apart_without_labels(study: StudyData) -> None:
+    figure = figures.pareto([study], style.Axes.of([study]), [2])
+    unpruned, schedule = (traces(figure, name)[0] for name in ("unpruned", "off_the_shelf"))
+    assert (unpruned.error_x.array, unpruned.error_x.arrayminus) == ((0.0,), (0.0,))  # 1 by definition
+    assert schedule.error_x.array == pytest.approx([0.01])
+    assert schedule.error_x.arrayminus == pytest.approx([0.01])
+    assert unpruned.marker.symbol != schedule.marker.symbol
+    assert all("text" not in str(trace.mode) for trace in figure.data)
 
 
 def test_many_trials_are_drawn_by_webgl(tmp_path: Path) -> None:
@@ -100,10 +97,12 @@ def test_endings_over_search_add_up_to_all(study: StudyData) -> None:
     assert hopeless[0] == pytest.approx(100 * sum(first_six) / 6)
 
 
-def test_endings_of_fewer_than_ten_trials_have_a_bar_each(tmp_path: Path) -> None:
-    write_study(tmp_path, 3)
-    figure = bars.endings_over_search(read([tmp_path])[0])
-    assert list(figure.data[0].x) == ["2", "3", "4"]
+def test_counts_of_trials_are_in_words_that_fit_one_too(study: StudyData) -> None:
+    texts = {text for trace in figures.latency_bins(study, style.Axes.of([study])).data for text in trace.customdata}
+    texts |= {
+        text for trace in bars.trials_by_latency([study], style.Axes.of([study])).data for text in trace.customdata
+    }
+    assert {"1 trial", "2 trials"} <= texts
 
 
 def test_every_colour_has_a_dark_one() -> None:

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 
 from edge_tune.errors import ExperimentError
+from edge_tune.records.results import Stop
 from edge_tune.report.page import Pool, write_report
-from tests.studies import run, write_study
+from tests.studies import record as made_up
+from tests.studies import run, write_files, write_study
 
 
 class Reader(HTMLParser):
@@ -62,6 +65,7 @@ SECTIONS = [
     "Parameters against metrics",
     "Which parameter matters",
     "Before and after retraining",
+    "Predicted and found",
     "Ruined networks",
     "Stopped early",
     "Where the time went",
@@ -78,7 +82,7 @@ def test_page_of_a_study_holds_every_section_and_refers_to_nothing_outside(tmp_p
     assert reader.headings == SECTIONS
     assert reader.notes == ["The table of trials needs JavaScript."]
     assert all(address.startswith(("#", "data:")) for address in reader.addresses)
-    assert len(kinds(page)) == len(data_of(page)["figures"]) == 11
+    assert len(kinds(page)) == len(data_of(page)["figures"]) == 13
 
 
 def test_page_of_studies_side_by_side_shows_their_shared_plots_once(tmp_path: Path) -> None:
@@ -101,7 +105,7 @@ def test_page_of_an_empty_study_says_why_sections_are_left_out(tmp_path: Path) -
     assert reader.headings == SECTIONS
     assert kinds(page) == []
     assert "No trial has come to an end yet, so there is nothing to choose." in page
-    assert len([note for note in reader.notes if note.startswith("Left out: ")]) == 11
+    assert len([note for note in reader.notes if note.startswith("Left out: ")]) == 12
 
 
 def test_page_takes_trials_with_missing_and_extra_fields_and_an_unfinished_line(tmp_path: Path) -> None:
@@ -154,3 +158,51 @@ def test_report_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"holds no run\.json"):
         write_report([tmp_path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_page_of_a_few_trials_has_sentences_in_place_of_statistics(tmp_path: Path) -> None:
+    write_study(tmp_path, 6, epochs=2)
+    page = written(tmp_path)
+    notes = Reader(page.partition("<script")[0]).notes
+    assert {"correlations", "counts by latency"} <= {note[10:].partition(".")[0] for note in notes}
+    assert "Left out: it takes at least 10 measured trials that differ." in notes
+    assert "0 of 6 trials ended no better than chance" in page
+    assert "Too few trials finished to say whether one predicts the other." in page
+    assert {"latencies", "bins", "importance", "endings"}.isdisjoint(kinds(page))
+    assert {"pareto", "best", "matrix", "parallel", "before-after"} <= set(kinds(page))
+
+
+def test_page_shows_top5_only_where_a_network_can_miss_it(tmp_path: Path) -> None:
+    trials = [made_up(n, {"layer_1": 0.5}, "a", epochs=2) for n in range(2, 5)]
+    alike = [replace(t, pruned={**t.pruned, "top5": 100.0}, metrics={**t.metrics, "top5": 100.0}) for t in trials]
+    missed = [*alike[:2], replace(alike[2], pruned={**alike[2].pruned, "top5": 99.0})]
+    for name, records, shown in (("few", alike, False), ("many", missed, True)):
+        write_files(tmp_path / name, [], records, epochs=2)
+        page = written(tmp_path / name)
+        assert ("val top5 (%)" in page.partition("<script")[0]) == shown
+        assert ("top5" in data_of(page)["studies"][0]["metrics"]) == shown
+
+
+def test_table_of_networks_has_the_chosen_one_first(tmp_path: Path) -> None:
+    write_study(tmp_path, 12)
+    head = re.search(r"<thead><tr>(.*?)</tr></thead>", written(tmp_path), re.DOTALL)
+    assert head
+    assert re.findall(r'<th scope="col"( class="chosen")?>(best: |unpruned)?', head[1])[:3] == [
+        ("", ""),
+        (' class="chosen"', "best: "),
+        ("", "unpruned"),
+    ]
+
+
+def test_page_says_what_stopping_early_saved_of_what_the_search_spent(tmp_path: Path) -> None:
+    stop = Stop("asha", 1, "asha: 3 are better")
+    ended = made_up(3, {"layer_1": 0.6}, "a", epochs=2, status="stopped", stopped_by="asha")
+    trials = [
+        made_up(2, {"layer_1": 0.5}, "a", epochs=2),
+        replace(ended, epoch=1, curve=ended.curve[:1]),
+        made_up(4, {"layer_1": 0.5}, "a", epochs=2, audit=stop),
+    ]
+    write_files(tmp_path, [], trials, epochs=2)
+    page = written(tmp_path)
+    assert "The search spent 5 epochs of retraining. These rules saved 1 more." in page
+    assert '<th scope="row">stopped by ASHA</th><td>1</td><td>1</td><td>0</td><td>1</td>' in page

@@ -95,29 +95,3 @@ def test_quotient_of_exact_ratios_is_exact() -> None:
     six, seven_and_a_half = Ratio(0.6, 0.6, 0.6), Ratio(0.75, 0.75, 0.75)
     exact = 0.6 / 0.75
     assert statistics.quotient(six, seven_and_a_half) == Ratio(exact, exact, exact)
-
-
-def test_importance_finds_the_shares_of_variance() -> None:
-    # y = 2a + b of independent uniforms: the shares of variance are 4/5 and 1/5; c is a bystander.
-    generator = np.random.default_rng(4)
-    a, b, c = generator.random((3, 600))
-    found = statistics.importance({"a": a, "b": b, "c": c}, 2 * a + b)
-    assert found is not None
-    assert found.n == 600
-    assert found.r2 > 0.9
-    assert found.shares["a"] == pytest.approx(0.8, abs=0.06)  # a forest of 100 trees is not exact
-    assert found.shares["c"] < 0.02
-    assert sum(found.shares.values()) == pytest.approx(1)
-
-
-def test_importance_is_withheld_when_there_is_nothing_to_learn_from() -> None:
-    few = np.linspace(0, 1, 9)
-    assert statistics.importance({"a": few}, few) is None
-    assert statistics.importance({"a": np.linspace(0, 1, 50)}, np.ones(50)) is None
-
-
-def test_importance_says_when_it_predicts_nothing() -> None:
-    generator = np.random.default_rng(5)
-    found = statistics.importance({"a": generator.random(200), "b": generator.random(200)}, generator.random(200))
-    assert found is not None
-    assert found.r2 < 0.2

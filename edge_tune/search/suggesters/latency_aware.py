@@ -2,7 +2,7 @@
 
 After some plans for a ladder of latencies (../ladder.py), or, where nobody knows the layers, some points that fill the
 space evenly, come those of which most is expected by the objective: a Gaussian process says what accuracy to expect, a
-latency model what everything else will be (../latency_model.py, ../surrogate.py).
+latency model what everything else will be (../latency_model.py, ../../surrogate.py).
 """
 
 import math
@@ -23,7 +23,7 @@ from edge_tune.search.coding import Coding, Columns, Costs, Floats
 from edge_tune.search.ladder import Ladder, rung
 from edge_tune.search.latency_model import LEAST_PLANS, CostModel, Observed, fit
 from edge_tune.search.suggesters.protocol import Outcome, Problem
-from edge_tune.search.surrogate import Surrogate, area_improvement, improvement
+from edge_tune.surrogate import Surrogate, area_improvement, improvement
 
 DRAWN = 1500
 """So many random points are looked at for each suggestion."""
@@ -76,6 +76,7 @@ class LatencyAware:
 
     Attributes:
         notes: Sentences for the user that nobody has taken yet: what latency is predicted by, when that changes.
+        expected: Metric -> what is expected of the point that was suggested last; empty while nothing is.
     """
 
     is_exhaustive = False
@@ -87,6 +88,7 @@ class LatencyAware:
         self.suggested: set[int] = set()
         self.told: dict[int, _Told] = {}
         self.notes: list[str] = []
+        self.expected: dict[str, float] = {}
         self._terms: str | None = None
         self._coding: Coding | None = None
 
@@ -135,6 +137,7 @@ class LatencyAware:
         """Return a point; there is always another."""
         number = len(self.suggested)
         if number < self.first - self._taught() or (models := self._models()) is None:
+            self.expected = {}
             return self._filling(number)
         generator = np.random.default_rng([self.seed, number])
         units = generator.random((DRAWN, self.searched))
@@ -145,7 +148,9 @@ class LatencyAware:
         if models.terms != self._terms:
             self._terms = models.terms
             self.notes.append(models.text)
-        return self.coding.point(self.coding.from_units(units[[int(np.argmax(worth))]]), 0)
+        best = units[[int(np.argmax(worth))]]
+        self.expected = models.expected(best)
+        return self.coding.point(self.coding.from_units(best), 0)
 
     def _filling(self, number: int) -> Point:
         """Return a point of a sequence that fills the space evenly; its sizes are those of a rung of the ladder."""
@@ -258,6 +263,12 @@ class _Models:
         """The same in a sentence."""
         found = [f"{metric} is predicted by {model.text}" for metric, model in self.models.items()]
         return f"latency_aware: {found[0] if found else 'the objective speaks of accuracy alone'}."
+
+    def expected(self, units: Floats) -> dict[str, float]:
+        """Return metric -> the figure that is expected of one point, [1, searched parameters]."""
+        columns = self.coding.from_units(units)
+        expected = self._expected(self.coding.inputs(columns), self.coding.costs(columns))
+        return {metric: float(mean[0]) for metric, (mean, _) in expected.items()}
 
     def worth(self, units: Floats) -> Floats:
         """Return how much is expected of points, [points]; less than nothing where the network was tried."""

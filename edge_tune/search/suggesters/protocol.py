@@ -71,7 +71,8 @@ class Suggester(Protocol):
     study that is resumed makes a new one, tells it the outcomes of the earlier session, and goes on with the very
     points that it would have had.
 
-    It may have `notes`, a list of sentences: they are told to the user and taken from it.
+    It may have `notes`, a list of sentences: they are told to the user and taken from it. It may have `expected`, a
+    mapping from metrics to what it expects of the point that it suggested last: it is kept in the trial's record.
     """
 
     @property

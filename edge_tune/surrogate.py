@@ -1,4 +1,4 @@
-"""What is expected of accuracy: a Gaussian process over the parameters, and the improvements that follow from it.
+"""What is expected of a figure: a Gaussian process over the parameters, and the improvements that follow from it.
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2 and 5; for the improvements,
 Jones et al., Efficient Global Optimization, 1998, and Emmerich et al., 2011, in two losses of which one is known.
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import cho_solve
 from scipy.optimize import minimize
 from scipy.special import ndtr
 
-from edge_tune.search.coding import Floats
+Floats = npt.NDArray[np.float64]
 
 TUNED = 100
 """The length scales are tuned on so many observations at most."""
@@ -24,6 +25,9 @@ USED = 300
 
 ITERATIONS = 40
 """Of the tuning, at most."""
+
+ROUNDING = 1e-6
+"""Added to variances, those of the figures being 1, of which rounding may have made some less than nothing."""
 
 FLOOR = 3.0
 """Figures that lie further below the median than so many deviations count as if they lay there: far below what anybody
@@ -50,6 +54,25 @@ class Surrogate:
         noise = self._process.kernel_.k2.noise_level
         middle, scale = self._scale
         return middle + scale * mean, scale * np.sqrt(np.maximum(deviation**2 - noise, 1e-9))
+
+    def drawn(self, inputs: Floats, count: int, generator: np.random.Generator) -> Floats:
+        """Return `count` functions that may be true, each as its figures at these inputs: [count, points]."""
+        mean, covariance = self._process.predict(inputs, return_cov=True)
+        covariance += (ROUNDING - self._process.kernel_.k2.noise_level) * np.eye(len(inputs))
+        found = generator.multivariate_normal(mean, covariance, count, check_valid="ignore", method="cholesky")
+        middle, scale = self._scale
+        return np.asarray(middle + scale * found)
+
+    @cached_property
+    def explained(self) -> float:
+        """The share of the figures' variance that it predicts where each is left out; its kernel stays as it is.
+
+        Source: Rasmussen and Williams, equation 5.12.
+        """
+        process = self._process
+        known = process.y_train_
+        inverse = cho_solve((process.L_, True), np.eye(len(known)))
+        return float(1 - ((process.alpha_ / np.diag(inverse)) ** 2).mean() / known.var())
 
     def with_believed(self, inputs: Floats) -> "Surrogate":
         """Return the process as if its own mean had been observed at these inputs."""
