@@ -1036,7 +1036,7 @@ class Experiment:
                 yield f"must give {what} each pruner group, but it lacks the group {label!r}."
         for key, value in point.items():
             allowed = ranges.get(main.get(key, key))
-            if main.get(key) in point:
+            if key in main and main[key] in point:
                 yield f"must give each value once, but gives {key!r} and {main[key]!r}."
             if allowed is None and key not in self.groups and (sound or not self.groups):
                 yield f"must give a sparsity for each pruner group, but it has no group or parameter {key!r}."

@@ -181,8 +181,9 @@ class Objective:
         """Yield what is wrong with it for a study with these baselines, the unpruned network not counted."""
         if isinstance(self.goal, Goal):
             yield from self.goal.problems()
+        checked = self.goal.metric if isinstance(self.goal, Goal) else None
         for metric in self.metrics:
-            if metric not in METRICS and metric != self.label:
+            if metric not in METRICS and metric != checked:
                 yield f"a metric must be one of {list(METRICS)}, but got {metric!r}."
         for name in self.baselines:
             if name not in (UNPRUNED, *baselines):

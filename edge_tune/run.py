@@ -5,10 +5,7 @@ python -m edge_tune.run experiments/resnet56_latency.py
 
 import argparse
 import math
-import os
-import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,19 +14,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from edge_tune import command
+from edge_tune import command, studies
 from edge_tune.arguments import given_path, given_text
 from edge_tune.command import say
-from edge_tune.display import console
-from edge_tune.errors import AllFailedError, ExperimentError, StudyError
+from edge_tune.errors import ExperimentError, StudyError
 from edge_tune.experiment import Experiment, KeepWeights
-from edge_tune.loading import load_experiment, without_secrets
-from edge_tune.records.entries import Session
+from edge_tune.loading import load_experiment
 from edge_tune.records.results import Results
 from edge_tune.waiting import told
-from edge_tune.wording import listed
 
-REPORT = "report.html"
 STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
 """When a study began, as the name of its folder ends: another study's name may begin with this one's."""
 UNITS_S = {"s": 1, "m": 60, "h": 3600}
@@ -160,13 +153,24 @@ def _main(words: Sequence[str], program: str) -> int:
             "taught keeps what it learned."
         )
     results = Results(_results_folder(given))
-    _check_folder(results, resume=given.resume)
+    studies.check_folder(results, resume=given.resume)
     # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
     with told(say, "PyTorch and Ray to be loaded"):
         from edge_tune.search import session
 
     try:
-        _run(words, given, experiment, results)
+        studies.conduct(
+            experiment,
+            results,
+            studies.circumstances(
+                experiment, str(given.experiment), shlex.join(["python", "-m", "edge_tune.run", *words])
+            ),
+            studies.without_secrets_of(experiment, given.experiment.read_bytes()),
+            say,
+            simulated_epoch_s=given.simulate,
+            promote=given.promote,
+            warm_start=given.warm_start,
+        )
     except StudyError as error:
         raise StudyError(f"{error}{_how_to_resume(given, results, ' when this is mended')}") from error
     except KeyboardInterrupt as interruption:
@@ -176,28 +180,6 @@ def _main(words: Sequence[str], program: str) -> int:
         interruption.args = (sentence,)
         raise
     return 0
-
-
-def _run(words: Sequence[str], given: argparse.Namespace, experiment: Experiment, results: Results) -> None:
-    """Run the study, say what it came to, and write its report."""
-    from edge_tune.report.page import write_report
-    from edge_tune.search import session
-    from edge_tune.search.cluster import versions
-
-    about = replace(_about(words, given, experiment), versions=versions())
-    source = _without_secrets(given.experiment.read_bytes(), experiment)
-    verdict = session.run(experiment, results, about, source, say, given.simulate, given.promote, given.warm_start)
-    say("")
-    say(console.verdict_table(verdict))
-    for line in (*console.verdict_lines(verdict), *_places(results)):
-        say(line)
-    try:
-        write_report([results.folder], results.folder / REPORT)
-    except OSError as error:
-        raise StudyError(f"{results.folder / REPORT}: must be written, but got {error.strerror}.") from error
-    say(f"Report, for a browser: {results.folder / REPORT}")
-    if verdict.all_failed:
-        raise AllFailedError(console.all_failed(verdict))
 
 
 def _how_to_resume(given: argparse.Namespace, results: Results, when: str = "") -> str:
@@ -277,77 +259,17 @@ def _results_folder(given: argparse.Namespace) -> Path:
     return Path("results") / f"{study}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _check_folder(results: Results, *, resume: bool) -> None:
-    exists = results.exists()
-    if resume and not exists:
-        raise ExperimentError(f"{results.folder}: --resume needs a study that was started here, but there is none.")
-    if resume:
-        results.check()
-    elif exists:
-        raise ExperimentError(
-            f"{results.folder}: the results folder must be new, but holds a study; resume it with --resume, or "
-            f"choose another folder with --results."
-        )
-    elif others := results.others():
-        raise ExperimentError(
-            f"{results.folder}: the results folder must be new or empty, but holds {listed(others)}; choose "
-            f"another folder with --results."
-        )
-
-
-def _without_secrets(text: bytes, experiment: Experiment) -> bytes:
-    """Return a text that may hold the URL of the weights, with as much of that as others may know."""
-    url = experiment.weights
-    return text.replace(url.encode(), without_secrets(url).encode()) if url else text
-
-
-def _about(words: Sequence[str], given: argparse.Namespace, experiment: Experiment) -> Session:
-    """Return what run.json says of the circumstances."""
-    started = shlex.join(["python", "-m", "edge_tune.run", *words])
-    return Session(
-        experiment_file=str(given.experiment),
-        command=os.fsdecode(_without_secrets(os.fsencode(started), experiment)),
-        commit=_commit(),
-        host=platform.node(),
-    )
-
-
-def _commit() -> str | None:
-    """Return the commit of this checkout, with "+" when files differ from it; None outside of one.
-
-    A package that is installed may stand in another project's checkout.
-    """
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    git = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def _command(given: argparse.Namespace, results: Results) -> str:
     """Return the command that resumes the study."""
     times = {name: f"{value:.15g}s" for name in ("time_budget", "trial_time_limit") if (value := getattr(given, name))}
     shown = {**vars(given), **times}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in shown.items() if _is_option(name, value)]
     words = [str(given.experiment), *options, f"--results={results.folder}", "--resume"]
-    return shlex.join([_tool("python"), "-m", "edge_tune.run", *words])
-
-
-def _tool(name: str) -> str:
-    """Return the path of a command of this environment, from here."""
-    return os.path.relpath(Path(sys.executable).with_name(name))
+    return shlex.join([studies.tool("python"), "-m", "edge_tune.run", *words])
 
 
 def _is_option(name: str, value: object) -> bool:
     return value is not None and name not in ("experiment", "results", "resume", "promote", "warm_start")
-
-
-def _places(results: Results) -> list[str]:
-    lines = [f"Best network: {results.folder / 'best'}"] if (results.folder / "best").is_dir() else []
-    return [*lines, f"Curves and HParams: {_tool('tensorboard')} --logdir {results.folder / 'tensorboard'}"]
 
 
 if __name__ == "__main__":

@@ -7,20 +7,34 @@ network = study.network(study.best.trial)       # a torch.nn.Module
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_tune.errors import ExperimentError
+from edge_tune import command
+from edge_tune.convert.source import experiment_source
+from edge_tune.display import console
+from edge_tune.errors import AllFailedError, ExperimentError, StudyError
+from edge_tune.experiment import Experiment
+from edge_tune.loading import without_secrets
+from edge_tune.records.entries import Session
+from edge_tune.records.results import Record, Results
+from edge_tune.wording import listed
 
 if TYPE_CHECKING:  # torch, pandas and the rest take seconds, which to look at a study's records does without
     import pandas as pd
     from torch import nn
 
-    from edge_tune.records.results import Record
     from edge_tune.report.data import StudyData
+
+Say = Callable[[str], None]
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,6 @@ class KeptStudy:
                 and is not.
         """
         from edge_tune.networks.of_study import trained_network
-        from edge_tune.records.results import Results
 
         if trial not in self.records:
             raise ExperimentError(
@@ -87,6 +100,126 @@ class KeptStudy:
                 f"{next(reversed(self.records), 0)}, but got {trial!r}; study.trials shows all."
             )
         return trained_network(Results(self.folder), self.records[trial], trust_model=trust_model)
+
+
+def run(
+    experiment: Experiment,
+    *,
+    results: Path | str,
+    resume: bool = False,
+    warm_start: Sequence[Path | str] = (),
+    say: Say = command.say,
+) -> KeptStudy:
+    """Run a study and return what it left; a study that was interrupted goes on with `resume=True`.
+
+    Args:
+        results: The folder to write to, new or empty, or that of the study to resume.
+        warm_start: Results folders of earlier studies that teach a new one.
+        say: Receives the lines that tell how far it is; printed, if nothing else is given.
+
+    Raises:
+        ExperimentError: Something does not fit; nothing was started.
+        RetrainingError, BenchmarkError: The unpruned network could not be trained or measured; nothing was kept.
+        StudyError: The study ended early, or no trial came through; what was written is kept.
+        KeyboardInterrupt: The study was interrupted; what was written is kept.
+    """
+    found = Results(Path(results))
+    check_folder(found, resume=resume)
+    how = f"edge_tune.run(experiment, results={str(results)!r})"
+    text = experiment_source(experiment, command=how, origin="Written by edge_tune.run.", notes=[])
+    conduct(
+        experiment,
+        found,
+        circumstances(experiment, None, how),
+        without_secrets_of(experiment, text.encode()),
+        say,
+        warm_start=[Path(folder) for folder in warm_start],
+    )
+    return load_study(found.folder)
+
+
+def conduct(
+    experiment: Experiment,
+    results: Results,
+    about: Session,
+    source: bytes,
+    say: Say,
+    *,
+    simulated_epoch_s: float | None = None,
+    promote: int | None = None,
+    warm_start: Sequence[Path] = (),
+) -> None:
+    """Run a study, say what it came to, and write its report; arguments and errors are those of `search.session.run`.
+
+    Raises:
+        AllFailedError: No trial came through.
+    """
+    from edge_tune.report.page import write_report
+    from edge_tune.search import session
+    from edge_tune.search.cluster import versions
+
+    about = replace(about, versions=versions())
+    verdict = session.run(experiment, results, about, source, say, simulated_epoch_s, promote, warm_start)
+    say("")
+    say(console.verdict_table(verdict))
+    for line in (*console.verdict_lines(verdict), *_places(results)):
+        say(line)
+    try:
+        write_report([results.folder], results.folder / REPORT)
+    except OSError as error:
+        raise StudyError(f"{results.folder / REPORT}: must be written, but got {error.strerror}.") from error
+    say(f"Report, for a browser: {results.folder / REPORT}")
+    if verdict.all_failed:
+        raise AllFailedError(console.all_failed(verdict))
+
+
+def check_folder(results: Results, *, resume: bool) -> None:
+    """Check that a study may begin in this folder, or go on.
+
+    Raises:
+        ExperimentError: It may not.
+    """
+    exists = results.exists()
+    if resume and not exists:
+        raise ExperimentError(f"{results.folder}: --resume needs a study that was started here, but there is none.")
+    if resume:
+        results.check()
+    elif exists:
+        raise ExperimentError(
+            f"{results.folder}: the results folder must be new, but holds a study; resume it with --resume "
+            f"(resume=True), or choose another folder with --results."
+        )
+    elif others := results.others():
+        raise ExperimentError(
+            f"{results.folder}: the results folder must be new or empty, but holds {listed(others)}; choose "
+            f"another folder with --results."
+        )
+
+
+def circumstances(experiment: Experiment, file: str | None, started_by: str) -> Session:
+    """Return what run.json says of how a study was started.
+
+    Args:
+        file: The experiment file, if there is one.
+        started_by: The command.
+    """
+    return Session(
+        experiment_file=file,
+        command=os.fsdecode(without_secrets_of(experiment, os.fsencode(started_by))),
+        commit=_commit(),
+        host=platform.node(),
+    )
+
+
+def without_secrets_of(experiment: Experiment, text: bytes) -> bytes:
+    """Return a text that may hold the URL of the weights, with as much of that as others may know."""
+    url = experiment.weights
+    return text.replace(url.encode(), without_secrets(url).encode()) if url else text
+
+
+def tool(name: str) -> str:
+    """Return the path of a command of this environment, from here."""
+    return os.path.relpath(Path(sys.executable).with_name(name))
 
 
 def load_study(folder: Path | str) -> KeptStudy:
@@ -104,3 +237,23 @@ def _table(records: Sequence[Record]) -> pd.DataFrame:
     from edge_tune.records.tables import table
 
     return table(sorted(records, key=lambda record: record.trial)).to_pandas().set_index("trial")
+
+
+def _commit() -> str | None:
+    """Return the commit of this checkout, with "+" when files differ from it; None outside of one.
+
+    A package that is installed may stand in another project's checkout.
+    """
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _places(results: Results) -> list[str]:
+    lines = [f"Best network: {results.folder / 'best'}"] if (results.folder / "best").is_dir() else []
+    return [*lines, f"Curves and HParams: {tool('tensorboard')} --logdir {results.folder / 'tensorboard'}"]

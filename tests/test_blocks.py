@@ -12,8 +12,9 @@ from torch import Tensor, nn
 import edge_tune as et
 from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.loading import identity
-from edge_tune.networks import blocks, checking, models, oracle, pruning, stored
+from edge_tune.networks import blocks, checking, datasets, models, onnx_export, oracle, pruning, stored
 from edge_tune.networks.couplings import couplings
+from edge_tune.networks.sensitivity import Probe
 from edge_tune.parameters import Point
 from edge_tune.records.entries import Cut, left_out
 from edge_tune.records.results import Results
@@ -348,6 +349,25 @@ def test_planner_tells_networks_apart_by_blocks_and_what_is_left(cache: Path) ->
     assert planner(point(2, 1, 0.51), is_baseline=False).digest == here.digest
     assert planner(point(3, 1, 0.5), is_baseline=False).digest != here.digest
     assert planner.count() == 4 * 2 * 2
+
+
+def test_what_was_found_is_not_that_of_another_definition_with_the_same_weights(cache: Path) -> None:
+    class Doubled(Deep):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(2 * images)
+
+    torch.manual_seed(0)
+    network = Deep(10)
+    other = Doubled(10)
+    other.load_state_dict(network.state_dict())
+    dataset = datasets.load(et.Data("digits", image_size=16), seed=0)
+
+    def probe(one: nn.Module) -> Probe:
+        return Probe(one, onnx_export.to_onnx(one, dataset.input_shape), dataset, 64, 64)
+
+    probe(network)("block stage1.0", lambda: network)
+    assert "block stage1.0" in probe(network)
+    assert "block stage1.0" not in probe(other)
 
 
 def test_study_with_blocks_runs_to_a_table_and_is_resumed_in_its_order(

@@ -169,9 +169,8 @@ def test_steps_that_a_graph_would_not_do_again_are_run_as_if_nothing_had_been_tr
     random.seed(0)
     tried, _, its_epochs = trained(network, recipe, lambda _: graph())
     assert {epoch.steps_ran for epoch in its_epochs} == {f"eager: {reason}"}
-    if kind in (Looking, Small):  # the others go on from what they drew, or put in the place of another
-        check_same(tried, plain)
-        assert [epoch.train_loss for epoch in its_epochs] == [epoch.train_loss for epoch in epochs]
+    check_same(tried, plain)
+    assert [epoch.train_loss for epoch in its_epochs] == [epoch.train_loss for epoch in epochs]
 
 
 def test_error_of_the_work_itself_is_no_reason_to_run_it_again() -> None:

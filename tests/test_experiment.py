@@ -209,6 +209,14 @@ def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> Non
         ({"target": "minimise speed"}, r"target: a metric must be one of \['top1', .*, but got 'speed'"),
         ({"target": "minimise macs where speed > 2"}, r"target: a metric must be one of .*, but got 'speed'"),
         (
+            {"target": "front of latency_ratio and top1 where score <= 0.5"},
+            r"target: a metric must be one of .*, but got 'score'",
+        ),
+        (
+            {"target": "0.5 * latency_ratio + 0.5 * top1 where score <= 0"},
+            r"target: a metric must be one of .*, but got 'score'",
+        ),
+        (
             {"target": "minimise macs where top1 > fast"},
             r"target: a bound must be .* baselines, \['unpruned', 'half', 'unpruned_retrained'\], but got 'fast'",
         ),

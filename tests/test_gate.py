@@ -196,8 +196,8 @@ def test_study_trains_nothing_that_cannot_become_the_best_and_goes_on_so_when_re
         if one.status == "finished" and one.metrics["top1"] >= 75:
             best = min(best, ratio)
     assert 3 <= gated <= 12
-    saved = f"Another {gated} were not trained, since they could not become the best, whatever training did: "
-    assert f"{saved}{3 * gated} epochs of retraining saved." in out
+    saved = f"Another {gated} were not trained, or no further, since they could not become the best, whatever training "
+    assert f"{saved}did: {3 * gated} epochs of retraining saved." in out
     shutil.copytree("whole", "half")
     for name, lines in (("trials", 6), ("started", 8)):  # a baseline and seven trials began
         file = Path("half", f"{name}.jsonl")

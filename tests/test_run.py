@@ -21,8 +21,8 @@ import torch
 import torchvision
 
 import edge_tune as et
+import edge_tune.run as command_line
 from edge_tune import export, train
-from edge_tune import run as command_line
 from edge_tune.display import console
 from edge_tune.errors import ExperimentError
 from edge_tune.loading import identity

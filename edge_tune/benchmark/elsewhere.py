@@ -17,7 +17,7 @@ from edge_tune.experiment import Benchmark
 from edge_tune.networks.of_study import stored_network, unpruned_onnx
 from edge_tune.records.entries import DeviceEntry, Ratio
 from edge_tune.records.fronts import front_numbers
-from edge_tune.records.ranking import last_measurement
+from edge_tune.records.ranking import FRONT, last_measurement, with_metrics
 from edge_tune.records.results import Record, Results
 from edge_tune.wording import aligned, counted, verb
 
@@ -79,9 +79,14 @@ def compare(
         ExportError: ONNX cannot hold a network.
     """
     results.require()
+    sessions = results.run().sessions
+    if not sessions:
+        raise ExperimentError(
+            f"{results.folder / 'run.json'}: must name the study's device, but names none; restore it."
+        )
     kept = [
         record
-        for record in (*results.baselines(), *results.trials())
+        for record in with_metrics((*results.baselines(), *results.trials()), *FRONT)
         if record.status == "finished" and any(cut.kept < cut.before for cut in record.plan) and _ratio(record)
         if results.network_file(record).is_file()
     ]
@@ -107,7 +112,7 @@ def compare(
     finally:
         backend.close()
     return Comparison(
-        there=results.run().sessions[-1].device,
+        there=sessions[-1].device,
         here=device,
         rows=with_fronts(rows),
         itself=itself,
@@ -134,14 +139,15 @@ def text(found: Comparison) -> list[str]:
         f"*: on the front of latency_ratio and top1 of these {counted(len(found.rows), 'network')}. Noise, as of the "
         f"unpruned network measured against itself: {100 * floor:.1f} %.",
     ]
-    if found.rank_correlation is None:
-        return [*lines, f"Fewer than {LEAST} networks: nothing is said of their order."]
     changed = [row.name for row in found.rows if row.on_front_there != row.on_front_here]
     fronts = f"{', '.join(changed)} {verb(len(changed), 'is', 'are')} on one of them only" if changed else "the same"
-    return [
-        *lines,
-        f"Rank correlation of the ratios (Spearman): {found.rank_correlation:.2f}. Fronts on the two: {fronts}.",
-    ]
+    if found.rank_correlation is not None:
+        order = f"Rank correlation of the ratios (Spearman): {found.rank_correlation:.2f}."
+    elif len(found.rows) < LEAST:
+        order = f"Fewer than {LEAST} networks: nothing is said of their order."
+    else:
+        order = "On one of the two all ratios are equal: nothing is said of their order."
+    return [*lines, f"{order} Fronts on the two: {fronts}."]
 
 
 def _measured(backend: Backend, network: bytes, settings: Benchmark, unpruned: bytes) -> tuple[Ratio, float]:
@@ -169,7 +175,7 @@ def rank_correlation(rows: Sequence[Row]) -> float | None:
     """Return Spearman's rank correlation of the ratios on the two devices; None for few networks, or equal ones."""
     from scipy.stats import spearmanr  # half a second, which other commands do without
 
-    if len(rows) < LEAST:
+    there, here = [row.there.ratio for row in rows], [row.here.ratio for row in rows]
+    if len(rows) < LEAST or len(set(there)) == 1 or len(set(here)) == 1:
         return None
-    found = float(spearmanr([row.there.ratio for row in rows], [row.here.ratio for row in rows]).statistic)
-    return found if found == found else None
+    return float(spearmanr(there, here).statistic)

@@ -189,7 +189,7 @@ def gate_line(gated: int, epochs_saved: int) -> list[str]:
     """Return a sentence on the trials that the gate ended, if there are any."""
     if not gated:
         return []
-    were = verb(gated, "was not trained, since it", "were not trained, since they")
+    were = verb(gated, "was not trained, or no further, since it", "were not trained, or no further, since they")
     return [
         f"Another {gated} {were} could not become the best, whatever training did: "
         f"{counted(epochs_saved, 'epoch')} of retraining saved."

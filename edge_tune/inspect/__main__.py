@@ -116,9 +116,10 @@ def _main(words: Sequence[str], program: str) -> int:
     try:
         measured, proposal = _inspect(experiment)
     except KeyboardInterrupt as interruption:
-        raise type(interruption)(
-            "Interrupted: what was measured so far is kept, and the same command goes on; a training begins again."
-        ) from interruption
+        interruption.args = (
+            "Interrupted: what was measured so far is kept, and the same command goes on; a training begins again.",
+        )
+        raise
     _tell(measured, proposal)
     with writing(report, WRITABLE):
         write_atomically(report, page(given.model, Path(given.data).name, measured, proposal, str(output)).encode())

@@ -140,7 +140,7 @@ def measure(
     try:
         table = stopwatch.table(say)
         with _beside(settings):
-            probe = _probe(network, dataset, len(wanted))
+            probe = _probe(network, stopwatch.onnx, dataset, len(wanted))
             unpruned = _unpruned(network, probe, dataset.num_classes)
             timed = [(part, share) for part, share in wanted if first[part.alike, share] is part]
             _remove_each(network, wanted, timed, coupled, probe, stopwatch, say)
@@ -306,9 +306,9 @@ class _Stopwatch:
         return ratios.latency_ratio
 
 
-def _probe(network: nn.Module, dataset: Dataset, removals: int) -> Probe:
+def _probe(network: nn.Module, onnx: bytes, dataset: Dataset, removals: int) -> Probe:
     """Return what classifies with as many images as fit in the time; those of an earlier call, if there was one."""
-    probes = [Probe(network, dataset, *amount) for amount in AMOUNTS]
+    probes = [Probe(network, onnx, dataset, *amount) for amount in AMOUNTS]
     if known := next((probe for probe in probes if UNPRUNED in probe), None):
         return known
     least = probes[-1]

@@ -141,6 +141,7 @@ class Repeated:
         What it changes is afterwards as it was.
         """
         before = _Kept(self.work)
+        python, numpy = random.getstate(), np.random.get_state()
         try:
             with graph.aside():
                 with graph.drawing_again():
@@ -162,6 +163,8 @@ class Repeated:
             return f"the network looks at values as it computes ({first_line(error)})"
         finally:
             before.restore()
+            random.setstate(python)
+            np.random.set_state(numpy)
         try:
             graph.capture(self._run)
             with graph.drawing_again():
@@ -194,14 +197,17 @@ class _Kept:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the tensors what they held, and zero to those that there were not."""
-        if self.lost():
-            return
+        """Give the tensors what they held, or what those held whose place they took; zero to those that are new."""
         for kind, tensors in self._work.changes().items():
-            held = self.held(kind)
+            held, there = self.held(kind), {id(tensor) for tensor in tensors}
+            replaced = [value for was, value in held.items() if was not in there]
+            new = [tensor for tensor in tensors if id(tensor) not in held]
             for tensor in tensors:
                 if id(tensor) in held:
                     tensor.copy_(held[id(tensor)])
+            for nth, tensor in enumerate(new):
+                if nth < len(replaced):  # by their order, which the work keeps
+                    tensor.data = replaced[nth].clone()
                 else:
                     tensor.zero_()
 

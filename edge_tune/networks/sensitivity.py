@@ -50,6 +50,7 @@ class Probe:
 
     Args:
         network: The unpruned one, with its weights.
+        onnx: The same network, by which it is known again: another definition may have the same weights.
         statistics_images: At most so many training images give the batch-norm statistics.
         judged_images: At most so many images of the validation split are classified.
     """
@@ -57,13 +58,14 @@ class Probe:
     def __init__(
         self,
         network: nn.Module,
+        onnx: bytes,
         dataset: Dataset,
         statistics_images: int = STATISTICS_IMAGES,
         judged_images: int = JUDGED_IMAGES,
     ) -> None:
         self.train = _some(dataset.train, statistics_images)
         self.validation = _some(dataset.validation, judged_images)
-        self.kept = Kept(_file(network, dataset, statistics_images, judged_images), Effect)
+        self.kept = Kept(_file(onnx, dataset, statistics_images, judged_images), Effect)
 
     def __contains__(self, removed: str) -> bool:
         """Tell whether it is remembered what the network does without this."""
@@ -111,9 +113,7 @@ def _some(split: Split, most: int) -> Split:
     return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:most]))
 
 
-def _file(network: nn.Module, dataset: Dataset, statistics_images: int, judged_images: int) -> Path:
+def _file(onnx: bytes, dataset: Dataset, statistics_images: int, judged_images: int) -> Path:
     sha256 = hashlib.sha256(f"{dataset.digest} {statistics_images} {judged_images} {BATCH_SIZE}".encode())
-    for name, value in network.state_dict().items():
-        sha256.update(name.encode())
-        sha256.update(value.numpy().tobytes())
+    sha256.update(onnx)
     return datasets.cache_folder() / "sensitivity" / f"{sha256.hexdigest()[:16]}.json"

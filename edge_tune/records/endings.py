@@ -10,7 +10,7 @@ IN_WORDS = {
     "asha": "stopped by ASHA",
     "predicted": "paused by the prediction",
     "time_limit": "stopped by its time limit",
-    "gate": "not trained, since it could not become the best",
+    "gate": "not trained, or no further, since it could not become the best",
     "failed": "failed",
 }
 """A newer version may know other rules that stop trials; these are named as they are."""

@@ -247,7 +247,8 @@ def _effects(experiment: Experiment, network: nn.Module, dataset: Dataset, say: 
     blocks = counted(len(names), "block")
     say(f"Measuring what the network loses without each of {blocks}, not retrained: the least harmful go first.")
     images = sensitivity.afforded_images(pruning.size(network, dataset.input_shape)[1])
-    probe = sensitivity.Probe(network, dataset, images, images)
+    onnx = onnx_export.to_onnx(network, dataset.input_shape)
+    probe = sensitivity.Probe(network, onnx, dataset, images, images)
     effects = sensitivity.effects_of_blocks(network, names, probe, say)
     for label, group in unordered.items():
         say(f"{label}: first to go {listed(sorted(group.blocks, key=list(effects).index), most=8)}.")

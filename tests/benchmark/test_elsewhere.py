@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_tune import run
+import edge_tune.run as run
 from edge_tune.benchmark import elsewhere
 from edge_tune.benchmark.__main__ import main
 from edge_tune.benchmark.elsewhere import Row
-from edge_tune.records.entries import Ratio
+from edge_tune.records.entries import DeviceEntry, Ratio
 
 STUDY = """
 import edge_tune as et
@@ -78,4 +78,13 @@ def test_fronts_and_order_are_those_of_each_device() -> None:
     assert [one.on_front_there for one in rows] == [True, True, True]
     assert [one.on_front_here for one in rows] == [True, False, True]
     assert elsewhere.rank_correlation(rows) == pytest.approx(0.5)  # 1 - 6 * (1 + 1 + 0) / (3 * 8)
+    alike = elsewhere.with_fronts([row("a", 90, 0.9, 0.7), row("b", 85, 0.9, 0.8), row("c", 80, 0.9, 0.5)])
+    assert elsewhere.rank_correlation(alike) is None
+    device = DeviceEntry(device="CPU")
+    noise = Ratio(1.0, 0.99, 1.01)
+    found = elsewhere.Comparison(there=device, here=device, rows=alike, itself=noise, rank_correlation=None)
+    *_, last = elsewhere.text(found)
+    assert last.startswith(
+        "On one of the two all ratios are equal: nothing is said of their order. Fronts on the two: c is"
+    )
     assert elsewhere.rank_correlation(rows[:2]) is None

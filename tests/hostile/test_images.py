@@ -14,7 +14,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import edge_tune as et
-from edge_tune import run, train
+import edge_tune.run as run
+from edge_tune import train
 from edge_tune.errors import ExperimentError
 from edge_tune.networks import datasets, reading
 from edge_tune.networks.images import MEAN, STD

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_tune import export, run, train
+import edge_tune.run as run
+from edge_tune import export, train
 from edge_tune.benchmark import __main__ as benchmark
 from edge_tune.convert import __main__ as convert
 from edge_tune.report import __main__ as report

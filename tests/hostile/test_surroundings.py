@@ -209,6 +209,15 @@ def test_run_whose_reader_leaves(folder: Path) -> None:
     assert recorded == len((folder / "out/trials.jsonl").read_text().splitlines()) if recorded else True
 
 
+def test_inspect_whose_reader_leaves(folder: Path) -> None:
+    words = "tests.networks:small --data digits --device fake --image-size 8 --output mine.py"
+    code, err = shell(folder, "{python} -m edge_tune.inspect " + words + " | true")
+    assert code == 141
+    assert err == (
+        "Interrupted: what was measured so far is kept, and the same command goes on; a training begins again.\n"
+    )
+
+
 def test_full_disk_for_the_output(folder: Path) -> None:
     write_study(folder / "study", 3)
     code, err = shell(folder, "{python} -m edge_tune.report study > /dev/full")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import edge_tune as et
-from edge_tune import run
+import edge_tune.run as run
 from edge_tune.inspect import measuring
 from edge_tune.inspect.__main__ import main
 from edge_tune.loading import load_experiment
