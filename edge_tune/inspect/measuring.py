@@ -43,6 +43,9 @@ DEVICE_S = 60.0
 LEAST_S, MOST_S = 0.6, 2.0
 """Seconds of one measurement at least and at most."""
 
+AHEAD = 2
+"""So many networks, of up to half a gigabyte, may wait for the device."""
+
 UNPRUNED = "nothing"
 EVERY_S = 5.0
 """Seconds between two lines that tell how far it is."""
@@ -218,8 +221,8 @@ def _remove_each(
             f"parts, batch norm estimated anew on {len(probe.train)} training images, nothing retrained."
         )
 
-    def tell(wait: bool) -> None:
-        for key, cost in stopwatch.take(wait):
+    def tell(ahead: int) -> None:
+        for key, cost in stopwatch.take(ahead):
             measured.step(f"without {shown[key]}: latency_ratio {cost.ratio.ratio:.3f}")
 
     if UNPRUNED not in stopwatch.kept:
@@ -235,8 +238,8 @@ def _remove_each(
             unpruned = probe.kept.known[UNPRUNED]
             effect = probe.kept(key, lambda: unpruned if smaller is None else probe.effect(smaller))  # noqa: B023
             classified.step(f"without {shown[key]}: top1 {effect.top1:.1f}, loss {effect.loss:.3f}")
-        tell(wait=False)
-    tell(wait=True)
+        tell(AHEAD)
+    tell(0)
 
 
 def cache_file(made_of: bytes, what: str) -> Path:
@@ -279,17 +282,17 @@ class _Stopwatch:
         onnx = self.onnx if network is self.network else onnx_export.to_onnx(network, self.coupled.input_shape)
         self.asked[key] = size, self.worker.submit(self._ratio, onnx)
 
-    def take(self, wait: bool) -> Iterator[tuple[str, Cost]]:
+    def take(self, ahead: int) -> Iterator[tuple[str, Cost]]:
         """Yield what was measured since the last call, which is remembered from now on.
 
         Args:
-            wait: For all that was asked for.
+            ahead: So many that were asked for are not waited for.
 
         Raises:
             BenchmarkError: The device failed.
         """
         for key, (size, ratio) in list(self.asked.items()):
-            if ratio and not wait and not ratio.done():
+            if ratio and len(self.asked) <= ahead and not ratio.done():
                 return
             yield key, self.kept(key, lambda: Cost(*size, ratio.result() if ratio else Ratio(1.0, 1.0, 1.0)))  # noqa: B023
             del self.asked[key]
