@@ -64,7 +64,7 @@ def drive(
         continued: Those of them that were paused, as they were then.
     """
     simulation, listener = Simulation(one), Kept()
-    last = {record.trial: record for record in ended if record.trial not in (continued or {})}
+    last = {record.trial: record for record in ended} | dict(continued or {})
     known = [last[trial] for trial in sorted(last)] or [unpruned(one)]
     checkpoints = {record.trial: record.to_json().encode() for record in under_way}
     unfinished = {record.trial: record.point for record in under_way}

@@ -14,7 +14,8 @@ from edge_tune.search.budget import Budget
 from edge_tune.search.paused import KEPT, Paused
 from edge_tune.search.rules import Rules
 from tests.driving import drive, unpruned
-from tests.networks import experiment
+from tests.networks import BLOCKS, experiment
+from tests.searching import searching
 
 EPOCHS = 9
 
@@ -79,6 +80,45 @@ def test_paused_trials_that_are_continued_on_demand_are_ended_by_no_rule_and_hav
     assert [record.trial for record in again] == [best.trial]
     assert (again[0].status, again[0].epoch) == ("finished", EPOCHS)
     assert others
+
+
+def test_paused_trial_that_others_repeated_is_continued_on_demand_as_the_one_network_that_it_is() -> None:
+    sparsity = et.Choice([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7])
+    groups = {label: et.PrunerGroup("filters", one.weights, sparsity=sparsity) for label, one in BLOCKS.items()}
+    one = replace(study("maximise top1", trials=14), pruner_groups=groups)
+    whole = drive(one)
+    repeated = {record.same_as for record in whole}
+    paused = [record for record in whole if is_paused(record)]
+    assert {record.trial for record in paused} & repeated
+    for former in paused:
+        going = [replace(former, status="running", stopped_by=None, reason=None)]
+        rest = drive(one, [unpruned(one), *whole], going, continued={former.trial: former})
+        assert [(record.trial, record.epoch) for record in rest] == [(former.trial, EPOCHS)]
+
+
+def test_search_knows_of_a_continued_trial_what_it_knew_before_a_resume_and_has_its_network_waited_for() -> None:
+    whole = drive(study(epochs=100))
+    one = replace(study(epochs=100), search=et.Search("latency_aware", epochs=100, seed=1))
+    first = next(nth for nth, record in enumerate(whole) if record.paused)
+    former = next(record for record in whole if record.trial == whole[first].trial)
+    ended, another = [unpruned(one), *whole[:first]], 1 + max(record.trial for record in whole)
+    before = searching(one, ended, paused=Rules(one, ended).paused)
+    begun = before.suggest("a")
+    before.waiting.append((another, former.point))
+    unfinished = {former.trial: former.point, another: former.point}
+    after = searching(one, ended, unfinished, {former.trial: 1}, continued={former.trial: former})
+    again: Any = after.suggest("a")
+    assert begun == {**again, "attempt": 1}
+    assert again["trial"] == former.trial
+    for searcher in (before, after):
+        told: Any = searcher.suggester
+        assert told.told[former.trial].has_ended
+        searcher.suggest("b")
+        waits, _ = searcher.take_news()
+        assert [(repeat.trial, repeat.of) for repeat in waits] == [(another, former.trial)]
+        searcher.end(whole[first])
+        (taken,) = searcher.take_news()[1]
+        assert (taken.trial, taken.status, taken.epoch) == (another, "finished", EPOCHS)
 
 
 def test_records_tell_which_paused_trials_are_under_way_again(tmp_path: Path) -> None:

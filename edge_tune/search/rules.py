@@ -30,7 +30,7 @@ class Rules:
     once it depends on which ended first.
 
     Args:
-        ended: Records of an earlier session.
+        ended: Records of an earlier session, those `continued` as they were paused.
         under_way: What is known of trials that an earlier session began and did not end.
         continued: Number -> record of those trials that were paused, and are under way again.
         earlier: Of earlier studies, with numbers below 0; they teach the prediction alone.

@@ -245,7 +245,7 @@ def run_search(
     """
     experiment = trials.experiment
     continued = results.promoted()
-    ended = [*results.baselines(), *(record for record in results.trials() if record.trial not in continued)]
+    ended = [*results.baselines(), *results.trials()]
     earlier = list(numbered(results.earlier()))
     rules = Rules(experiment, ended, under_way, continued, earlier)
     searcher = Searcher(
