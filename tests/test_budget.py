@@ -11,9 +11,10 @@ from edge_tune.errors import ExperimentError
 from edge_tune.records.endings import is_paused
 from edge_tune.records.results import Record, Results, Stop
 from edge_tune.search.budget import Budget
-from edge_tune.search.paused import KEPT, Paused
+from edge_tune.search.paused import KEPT, Paused, let_go_before
 from edge_tune.search.rules import Rules
-from tests.driving import drive, unpruned
+from edge_tune.search.session import _Session
+from tests.driving import Kept, drive, unpruned
 from tests.networks import BLOCKS, experiment
 from tests.searching import searching
 
@@ -121,6 +122,63 @@ def test_search_knows_of_a_continued_trial_what_it_knew_before_a_resume_and_has_
         assert (taken.trial, taken.status, taken.epoch) == (another, "finished", EPOCHS)
 
 
+def test_budget_is_kept_by_what_was_really_trained_though_checkpoints_were_let_go_wherever_it_is_interrupted() -> None:
+    one = replace(study("maximise top1", trials=60, epochs=480), stopping=[et.Asha(grace_epochs=3)])
+    listener = Kept()
+    whole = drive(one, listener=listener)
+    continued = [nth for nth, record in enumerate(whole) if record.paused]
+    assert len(continued) == KEPT
+    assert listener.let_go
+    assert spent(whole) == listener.epochs <= 480
+    assert not {whole[nth].trial for nth in continued} & listener.let_go
+    for ended in (40, continued[0], continued[-3]):
+        first, rest = Kept(), Kept()
+        drive(one, most=ended, listener=first)
+        drive(one, [unpruned(one), *whole[:ended]], let_go=first.let_go, listener=rest)
+        assert ends(rest.records) == ends(whole[ended:])
+        assert first.epochs + rest.epochs == listener.epochs
+
+
+def test_paused_trial_that_begins_anew_on_demand_counts_what_it_was_trained_before() -> None:
+    one = study("maximise top1", epochs=100)
+    whole = drive(one)
+    ended = [unpruned(one), *whole]
+    former = Rules(one, ended).paused.ordered()[0]
+    let_go, going = {former.trial}, [replace(former.as_of(0), status="running", stopped_by=None)]
+    listener = Kept()
+    (record,) = drive(one, ended, going, continued={former.trial: former}, let_go=let_go, listener=listener)
+    assert record.paused == (Stop("asha", former.epoch, str(former.reason), anew=True),)
+    assert (record.epoch, record.epochs_trained) == (EPOCHS, EPOCHS + former.epoch)
+    assert listener.epochs == EPOCHS
+    assert Budget(one, [*ended, record]).spent == spent(whole) + EPOCHS
+
+
+def test_missing_checkpoints_tell_what_was_let_go_and_promoted_ones_what_began_anew(tmp_path: Path) -> None:
+    results, said = Results(tmp_path), []
+    paused = Record(trial=1, status="stopped", stopped_by="asha", reason="why", epoch=2)
+    for record in (paused, replace(paused, trial=2), replace(paused, trial=3, epoch=0), replace(paused, trial=4)):
+        results.add(record)
+    for trial in (1, 4):
+        results.write_checkpoint(trial, b"")
+    assert let_go_before(results) == {2}
+    say: Any = said.append
+    listener = _Session(work=None, results=results, here=None, device=None, say=say, gpus=0)  # type: ignore[arg-type]
+    for record in results.trials()[:3]:
+        listener.on_promoted(record)
+    best = "of the paused trials, it promises most."
+    assert said == [
+        f"trial_0001, paused after 2 epochs, is continued: {best}",
+        f"trial_0002, paused after 2 epochs, begins anew, since it has no checkpoint: {best}",
+        f"trial_0003, paused after 0 epochs, begins anew, since it has no checkpoint: {best}",
+    ]
+    results.write_checkpoint(2, b"")  # of its first epoch since
+    results.checkpoint_file(1).unlink()
+    assert let_go_before(results) == {2}
+    results.add(replace(paused, trial=2, status="finished", stopped_by=None, paused=(Stop("asha", 2, "why", True),)))
+    results.checkpoint_file(4).unlink()
+    assert let_go_before(results) == {2, 4}
+
+
 def test_records_tell_which_paused_trials_are_under_way_again(tmp_path: Path) -> None:
     results = Results(tmp_path)
     paused = Record(trial=3, status="stopped", stopped_by="asha", reason="why", epoch=2)
@@ -128,7 +186,7 @@ def test_records_tell_which_paused_trials_are_under_way_again(tmp_path: Path) ->
         results.add_started(trial, {"a": 1.0})
         results.add(replace(paused, trial=trial))
     assert (results.unfinished(), results.promoted()) == ({}, {})
-    results.add_promoted(3)
+    results.add_promoted(3, anew=False)
     assert results.unfinished() == {3: {"a": 1.0}}
     assert list(results.promoted()) == [3]
     done = replace(paused, status="finished", stopped_by=None, epoch=9, paused=(Stop("asha", 2, "why"),))
@@ -144,7 +202,7 @@ def test_only_the_paused_trials_that_promise_most_keep_their_checkpoint() -> Non
     let_go = []
     for trial in range(1, KEPT + 6):
         metrics = {"top1": float(trial % 7 + trial / 100)}
-        paused.know(Record(trial=trial, status="stopped", stopped_by="asha", metrics=metrics))
+        paused.know(Record(trial=trial, status="stopped", stopped_by="asha", metrics=metrics, epoch=1))
         let_go += sorted(paused.let_go())
     tops = {trial: trial % 7 + trial / 100 for trial in range(1, KEPT + 6)}
     kept = sorted(tops, key=lambda trial: -tops[trial])[:KEPT]
@@ -167,6 +225,10 @@ def test_budget_sets_aside_what_runs_and_counts_a_continued_trial_once() -> None
     assert not budget.affords(13)
     budget.know(Record(trial=1, epoch=9))
     assert budget.left == 21
+    budget.know(Record(trial=3, epoch=4))
+    budget.begin(3, anew=True)
+    assert budget.affords(8)
+    assert not budget.affords(9)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ class Searcher(RaySearcher):
                 self.names[number] = trial_id
                 self.running.add(trial_id)
                 if not self._is_baseline(number):
-                    self.budget.begin(number)
+                    self.budget.begin(number, anew=self.paused is not None and self.paused.begins_anew(number))
                 return {"trial": number, "attempt": self.attempts[number], "point": dict(point)}
         return None if self.running else self.FINISHED
 

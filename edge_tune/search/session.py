@@ -461,9 +461,11 @@ class _Session:
 
     def on_promoted(self, record: Record) -> None:
         """Note that a paused trial is continued, so that a resumed study goes on with it."""
-        self.results.add_promoted(record.trial)
+        has_checkpoint = self.results.checkpoint_file(record.trial).is_file()
+        self.results.add_promoted(record.trial, anew=record.epoch > 0 and not has_checkpoint)
+        how = "is continued" if has_checkpoint else "begins anew, since it has no checkpoint"
         done = counted(record.epoch, "epoch")
-        self.say(f"{record.name}, paused after {done}, is continued: of the paused trials, it promises most.")
+        self.say(f"{record.name}, paused after {done}, {how}: of the paused trials, it promises most.")
 
     def on_let_go(self, trial: int) -> None:
         """Delete the checkpoint of a paused trial that others promise more than."""
