@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError
-from edge_tune.records.endings import is_paused
+from edge_tune.records.endings import GATE, is_paused
+from edge_tune.records.entries import FORM, Run
 from edge_tune.records.results import Record, Results, Stop
 from edge_tune.search.budget import Budget
+from edge_tune.search.gate import Gate
 from edge_tune.search.paused import KEPT, Paused, let_go_before
 from edge_tune.search.rules import Rules
 from edge_tune.search.session import _Session
@@ -139,6 +142,42 @@ def test_budget_is_kept_by_what_was_really_trained_though_checkpoints_were_let_g
         assert first.epochs + rest.epochs == listener.epochs
 
 
+@pytest.mark.parametrize("seed", [0, 3, 5])
+def test_no_epoch_goes_to_a_paused_trial_that_cannot_become_the_best_any_more(seed: int) -> None:
+    search = et.Search("random", trials=24, epochs=150, seed=seed)
+    one = replace(study("minimise latency_ratio where top1 >= 70", epochs=150), stopping=[et.Asha()], search=search)
+    whole = drive(one)
+    assert any(record.paused for record in whole)
+    assert not [record.name for record in whole if record.paused and record.stopped_by == GATE]
+    ended = [unpruned(one), *whole]
+    rules, still = Rules(one, ended), {record.trial: record for record in whole if is_paused(record)}
+    for record in whole:
+        if not is_paused(record):
+            still.pop(record.trial, None)
+    may_win = {trial for trial, record in still.items() if not Gate(one.objective, ended).why(record)}
+    assert {record.trial for record in rules.paused.ordered()} == may_win < still.keys()
+
+
+def test_paused_trials_that_cannot_become_the_best_are_not_continued_on_demand_either(tmp_path: Path) -> None:
+    search = et.Search("random", trials=24, epochs=150, seed=0)
+    one = replace(study("minimise latency_ratio where top1 >= 70", epochs=150), stopping=[et.Asha()], search=search)
+    results, said = Results(tmp_path), []
+    for record in (unpruned(one), *drive(one)):
+        results.add(record)
+    ended = [*results.baselines(), *results.trials()]
+    results.write_json("run.json", Run(form=FORM))
+    work: Any = SimpleNamespace(experiment=one)
+    say: Any = said.append
+    session = _Session(work=work, results=results, here=None, device=None, say=say, gpus=0)  # type: ignore[arg-type]
+    session._promote(ended, 24)
+    gate, paused = Gate(one.objective, ended), [record for record in ended if is_paused(record)]
+    hopeless = {record.trial for record in paused if gate.why(record)}
+    assert results.promoted().keys() == {record.trial for record in paused} - hopeless
+    assert len(hopeless) == 1
+    words = "trial cannot become the best any more, whatever training does, and is not continued."
+    assert said[-1] == f"1 paused {words}"
+
+
 def test_paused_trial_that_begins_anew_on_demand_counts_what_it_was_trained_before() -> None:
     one = study("maximise top1", epochs=100)
     whole = drive(one)
@@ -198,7 +237,7 @@ def test_records_tell_which_paused_trials_are_under_way_again(tmp_path: Path) ->
 
 def test_only_the_paused_trials_that_promise_most_keep_their_checkpoint() -> None:
     one = study("maximise top1", trials=9)
-    paused = Paused(Rules(one, [unpruned(one)]).outlook)
+    paused = Paused(Rules(one, [unpruned(one)]).outlook, Gate(one.objective))
     let_go = []
     for trial in range(1, KEPT + 6):
         metrics = {"top1": float(trial % 7 + trial / 100)}

@@ -4,7 +4,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from edge_tune.records.endings import is_paused
+from edge_tune.records.entries import Evidence
 from edge_tune.records.results import Record, Results, Stop
+from edge_tune.search.gate import Gate
 from edge_tune.search.prediction import Outlook
 
 KEPT = 20
@@ -39,8 +41,10 @@ class Paused:
             among them: it loses nothing.
     """
 
-    def __init__(self, outlook: Outlook, records: Iterable[Record] = (), let_go: Collection[int] = ()) -> None:
-        self.outlook = outlook
+    def __init__(
+        self, outlook: Outlook, gate: Gate, records: Iterable[Record] = (), let_go: Collection[int] = ()
+    ) -> None:
+        self.outlook, self.gate = outlook, gate
         self._records: dict[int, Record] = {}
         self._gone = set(let_go)
         for record in records:
@@ -49,7 +53,11 @@ class Paused:
     def know(self, record: Record) -> None:
         """Learn how a trial ended."""
         if is_paused(record):
-            self._records[record.trial] = replace(record, layers=(), measurements={})
+            for_the_gate = {
+                stage: Evidence(reference=evidence.reference, ratios=evidence.ratios)
+                for stage, evidence in record.measurements.items()
+            }
+            self._records[record.trial] = replace(record, layers=(), measurements=for_the_gate)
         else:
             self.forget(record.trial)
 
@@ -58,8 +66,11 @@ class Paused:
         self._records.pop(trial, None)
 
     def ordered(self) -> list[Record]:
-        """Return them, those first that promise most by the objective, as they are expected to end; or are now."""
-        records = [self._records[trial] for trial in sorted(self._records)]
+        """Return those that may still become the best by the gate, in their order by the objective.
+
+        Those come first that promise most, as they are expected to end; or are now.
+        """
+        records = [record for _, record in sorted(self._records.items()) if not self.gate.why(record)]
         if not self.outlook.scorer.is_ready:
             return records
         keys = self.outlook.scorer.order([self.outlook.expected(record) for record in records])

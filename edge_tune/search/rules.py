@@ -52,10 +52,11 @@ class Rules:
         objective, epochs = experiment.objective, experiment.retraining.epochs
         self.audits = Audits(experiment.search.seed)
         self.outlook = Outlook(objective, epochs, ended, earlier)
-        self.paused = Paused(self.outlook, ended, let_go)
+        gate = Gate(objective, ended)
+        self.paused = Paused(self.outlook, gate, ended, let_go)
         self._stops: dict[int, tuple[Stop, ...]] = {}
         self._foreseen: dict[int, Metrics] = {}
-        self.gate = GateStopper(Gate(objective, ended))
+        self.gate = GateStopper(gate)
         rule = experiment.rule(Predicted)
         self.predicted = PredictedStopper(rule, self.outlook, self.audits) if rule else None
         for record in (continued or {}).values():
