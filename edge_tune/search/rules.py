@@ -76,8 +76,8 @@ class Rules:
         self.gate.gate.know(record)
         self.outlook.know(record)
         self.paused.know(record)
-        if isinstance(self.scheduler, AshaByObjective) and record.same_as is None and record.trial:
-            self.scheduler.look(record)
+        if isinstance(self.scheduler, AshaByObjective):
+            self.scheduler.remember([record])
 
     def go_on(self, record: Record) -> None:
         """Let a paused trial go on to its end; the gate alone may end it."""
