@@ -218,6 +218,21 @@ def test_missing_checkpoints_tell_what_was_let_go_and_promoted_ones_what_began_a
     assert let_go_before(results) == {2, 4}
 
 
+def test_session_that_continues_paused_trials_says_that_they_are_to_run(tmp_path: Path) -> None:
+    one, results, said = study("maximise top1", trials=3), Results(tmp_path), []
+    for trial in (2, 3, 4):
+        results.add(Record(trial=trial, status="stopped", stopped_by="asha", reason="why", epoch=1))
+    here: Any = SimpleNamespace(trials_at_once=lambda *_: 1)
+    work: Any = SimpleNamespace(experiment=one)
+    say: Any = said.append
+    session = _Session(work=work, results=results, here=here, device=None, say=say, gpus=0)  # type: ignore[arg-type]
+    session.total, session.ended_before, session.budget = 4, 4, Budget(one)
+    for record in results.trials()[1:]:
+        session.on_promoted(record)
+    session._say_what_is_ahead([])
+    assert "2 of 4 trials to run (baselines: 1), 1 at a time." in said
+
+
 def test_records_tell_which_paused_trials_are_under_way_again(tmp_path: Path) -> None:
     results = Results(tmp_path)
     paused = Record(trial=3, status="stopped", stopped_by="asha", reason="why", epoch=2)

@@ -590,7 +590,8 @@ class _Session:
         if self.total is None:
             self.say(f"As many trials to run as the epochs afford {baselines}")
         else:
-            self.say(f"{self.total - self.ended_before} of {counted(self.total, 'trial')} to run {baselines}")
+            ahead = self.total - self.ended_before + len(self.results.promoted())
+            self.say(f"{ahead} of {counted(self.total, 'trial')} to run {baselines}")
         if self.budget.epochs is not None:
             self.say(
                 f"{self.budget.left:,} of {self.budget.epochs:,} epochs of retraining are left: "
