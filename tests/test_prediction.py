@@ -120,6 +120,15 @@ def test_trial_is_paused_that_is_predicted_to_break_a_condition_and_the_reason_i
     assert Outlook(outlook.objective, EPOCHS, finished(9)).why_not(trial(50, 0.2, epochs=2), 0.9) is None
 
 
+@pytest.mark.parametrize("target", ["minimise latency_ratio where top1 <= 50", "minimise top1"])
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_no_trial_is_paused_for_the_best_figure_that_it_may_have_where_a_worse_one_is_asked_for(
+    target: str, share: float
+) -> None:
+    outlook = Outlook(parse(target), EPOCHS, [UNPRUNED, *finished(20)])
+    assert outlook.why_not(trial(50, share, epochs=2), 0.9) is None
+
+
 @pytest.mark.parametrize(
     ("target", "hopeless", "hopeful", "why"),
     [

@@ -11,7 +11,9 @@ from edge_tune.objective_text import parse
 from edge_tune.records.endings import GATE, PREDICTED
 from edge_tune.records.entries import PRUNED, EpochEntry
 from edge_tune.records.results import Record, Stop
+from edge_tune.records.scoring import Scorer
 from edge_tune.search.prediction import Outlook
+from edge_tune.search.rules import Rules
 from edge_tune.search.rungs import Rungs
 from edge_tune.search.stopping import Audits
 from tests.driving import drive, unpruned
@@ -58,6 +60,23 @@ def test_rung_counts_each_trial_once_and_lets_the_first_pass() -> None:
     there = rungs("maximise top1")
     assert stops(there, at(1, 80, 0.5), at(1, 80, 0.5), at(2, 60, 0.5), at(2, 60, 0.5)) == [False, False, True, False]
     assert stops(there, at(1, 85, 0.5, epoch=2), at(3, 84, 0.5, epoch=2)) == [False, True]
+
+
+def test_rungs_are_filled_from_records_without_a_comparison_and_decide_as_if_each_had_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    came, filled = rungs("maximise top1"), rungs("maximise top1")
+    known = [at(trial, 80 + trial % 5, 0.5, epoch) for trial in range(1, 12) for epoch in (1, 2)]
+    stops(came, *known)
+    one = study("maximise top1", [et.Asha()])
+    with monkeypatch.context() as patch:
+        patch.delattr(Scorer, "order")
+        assert [filled.put(record) for record in known] == [1, 2] * 11
+        assert [filled.put(record) for record in known] == [None] * 22
+        Rules(one, [UNPRUNED]).know(at(2, 81, 0.5))
+        Rules(one, [UNPRUNED, at(1, 81, 0.5, epoch=3), at(2, 82, 0.5, epoch=3)])
+    new = [at(trial, top1, 0.5, epoch) for trial, top1 in ((20, 80.5), (21, 82), (22, 80)) for epoch in (1, 2)]
+    assert stops(filled, *new) == stops(came, *new) == [True, True, False, False, True, True]
 
 
 def test_rung_goes_by_what_trials_are_expected_to_end_with_once_enough_have_finished() -> None:

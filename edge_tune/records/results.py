@@ -62,11 +62,16 @@ Status = Literal["running", "finished", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class Stop:
-    """That a rule would end a trial, or has paused it: after which epoch, and why, for a person."""
+    """That a rule would end a trial, or has paused it: after which epoch, and why, for a person.
+
+    Attributes:
+        anew: Whether the trial began anew when it was continued, since its checkpoint had been let go.
+    """
 
     rule: str
     epoch: Count
     reason: str
+    anew: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +132,11 @@ class Record:
     def name(self) -> str:
         """A name that sorts by number."""
         return self.baseline or f"trial_{self.trial:04d}"
+
+    @property
+    def epochs_trained(self) -> int:
+        """Epochs of retraining in all: of a trial that was paused and began anew, those before it too."""
+        return self.epoch + sum(stop.epoch for stop in self.paused if stop.anew)
 
     @property
     def label(self) -> str:
@@ -199,9 +209,14 @@ class Started:
 
 @dataclass(frozen=True)
 class Promoted:
-    """A line of promoted.jsonl: a paused trial is continued."""
+    """A line of promoted.jsonl: a paused trial is continued.
+
+    Attributes:
+        anew: Whether it begins anew, since its checkpoint was let go.
+    """
 
     trial: Count
+    anew: bool = False
 
     @classmethod
     def from_entry(cls, entry: object) -> "Promoted":
@@ -425,9 +440,9 @@ class Results:
         """Note that a trial begins, and what the method of search expects of it."""
         _append(self.folder / "started.jsonl", to_json(Started(trial, point, expected)))
 
-    def add_promoted(self, trial: int) -> None:
+    def add_promoted(self, trial: int, *, anew: bool) -> None:
         """Note that a paused trial is continued: it is under way again until another record of it is added."""
-        _append(self.folder / "promoted.jsonl", to_json(Promoted(trial)))
+        _append(self.folder / "promoted.jsonl", to_json(Promoted(trial, anew)))
 
     def write_earlier(self, records: Sequence[Record]) -> None:
         """Keep what earlier studies teach; nothing is written where they teach nothing."""
@@ -454,6 +469,10 @@ class Results:
         """Return number -> record of the paused trials that are under way again, as they were when they were paused."""
         times = Counter(entry.trial for entry in self._promoted().parts)
         return {record.trial: record for record in self.trials() if times[record.trial] > len(record.paused)}
+
+    def begun_anew(self) -> set[int]:
+        """Return the trials whose checkpoint had been let go when they were continued."""
+        return {entry.trial for entry in self._promoted().parts if entry.anew}
 
     def trials(self) -> list[Record]:
         """Return the trials of the search that came to an end, by number."""

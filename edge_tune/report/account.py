@@ -20,7 +20,7 @@ def stops(study: StudyData) -> list[Block]:
     found = accounts(study.target, study.baselines, study.trials, study.settings.retraining.epochs)
     if not found:
         return [Note("Left out: no rule has ended a trial.")]
-    spent = sum(record.epoch for record in study.trials if record.same_as is None)
+    spent = sum(record.epochs_trained for record in study.trials if record.same_as is None)
     saved = sum(account.epochs_saved for account in found)
     cost = f"The search spent {counted(spent, 'epoch')} of retraining. These rules saved {saved:,} more."
     exact = "<small>none is needed: it is exact</small>"

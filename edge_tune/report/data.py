@@ -206,7 +206,7 @@ class Columns:
     def of(cls, records: Sequence[Record], hours: Mapping[int, float]) -> "Columns":
         """Return the columns of these records."""
         order = sorted(range(len(records)), key=lambda row: (records[row].ended_at, records[row].trial))
-        own = np.array([records[row].epoch if records[row].same_as is None else 0 for row in order], dtype=np.int64)
+        own = [records[row].epochs_trained if records[row].same_as is None else 0 for row in order]
         ended = np.argsort(np.array(order, dtype=np.int64), kind="stable")
         return cls(
             trial=numbers(record.trial for record in records),
@@ -218,7 +218,7 @@ class Columns:
             metrics=columns_of([record.metrics for record in records]),
             hours=numbers(hours.get(record.trial) for record in records),
             ended=ended,
-            epochs_spent=np.cumsum(own)[ended].astype(np.float64),
+            epochs_spent=np.cumsum(np.array(own, dtype=np.int64))[ended].astype(np.float64),
         )
 
     def metric(self, name: str, *, pruned: bool = False) -> Floats:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_tune.metrics import LARGER_IS_BETTER, TRAINED
-from edge_tune.objective import SIGNS, FrontOf, Goal, Objective
+from edge_tune.objective import SIGNS, FrontOf, Goal, Maximise, Objective
 from edge_tune.records.entries import Metrics
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record
@@ -209,8 +209,10 @@ class Outlook:
         )
 
     def _why_by_a_condition(self, metrics: Metrics, best: Metrics) -> str | None:
+        """Say which condition will be missed; of one that a better figure breaks, the best one says nothing."""
         for condition in self.objective.conditions:
-            if condition.metric in best:
+            asks_for_more = condition.sign in (">=", ">")
+            if condition.metric in best and asks_for_more == (condition.metric in LARGER_IS_BETTER):
                 bound = condition.bound.value(condition.metric, self.scorer.baselines)
                 if not SIGNS[condition.sign](metrics[condition.metric], bound):
                     return f"{condition.metric} {condition.sign} {bound:.4g} must hold"
@@ -222,6 +224,8 @@ class Outlook:
         of_goal = [goal.metric] if isinstance(goal, Goal) else list(goal.weights)
         if known is None or not set(of_goal) & best.keys():
             return None
+        if isinstance(goal, Goal) and isinstance(goal, Maximise) != (goal.metric in LARGER_IS_BETTER):
+            return None  # the best figure is the worst for such a goal, and says nothing
         if isinstance(goal, FrontOf):
             mine = goal.losses(metrics)
             return next(

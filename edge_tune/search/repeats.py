@@ -56,10 +56,13 @@ class Networks:
         """Note that a trial tries a network."""
         self._under_way[trial] = digest
 
+    def reopen(self, digest: str) -> None:
+        """Forget how the trial of a network ended, which is continued: others wait for how it ends now."""
+        self._ended.pop((digest, False), None)
+
     def end(self, record: Record) -> list[Repeat]:
         """Note how a trial ended. Returns those that waited for it."""
         digest = self._under_way.pop(record.trial)
-        self._ended.pop((digest, record.baseline is not None), None)  # as it was before it was continued
         self.know(record, digest)
         return self.waiting.pop(digest, [])
 

@@ -3,7 +3,7 @@
 The rules that a trial asks itself, whether it is hopeless or takes too long, are asked where it runs (trial.py).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from edge_tune.experiment import Asha, Experiment, Predicted
@@ -30,10 +30,11 @@ class Rules:
     once it depends on which ended first.
 
     Args:
-        ended: Records of an earlier session.
+        ended: Records of an earlier session, those `continued` as they were paused.
         under_way: What is known of trials that an earlier session began and did not end.
         continued: Number -> record of those trials that were paused, and are under way again.
         earlier: Of earlier studies, with numbers below 0; they teach the prediction alone.
+        let_go: The trials whose checkpoint was let go when they were paused.
 
     Attributes:
         paused: The trials that may be continued.
@@ -46,14 +47,16 @@ class Rules:
         under_way: Iterable[Record] = (),
         continued: Mapping[int, Record] | None = None,
         earlier: Iterable[Record] = (),
+        let_go: Collection[int] = (),
     ) -> None:
         objective, epochs = experiment.objective, experiment.retraining.epochs
         self.audits = Audits(experiment.search.seed)
         self.outlook = Outlook(objective, epochs, ended, earlier)
-        self.paused = Paused(self.outlook, ended)
+        gate = Gate(objective, ended)
+        self.paused = Paused(self.outlook, gate, ended, let_go)
         self._stops: dict[int, tuple[Stop, ...]] = {}
         self._foreseen: dict[int, Metrics] = {}
-        self.gate = GateStopper(Gate(objective, ended))
+        self.gate = GateStopper(gate)
         rule = experiment.rule(Predicted)
         self.predicted = PredictedStopper(rule, self.outlook, self.audits) if rule else None
         for record in (continued or {}).values():
@@ -73,12 +76,12 @@ class Rules:
         self.gate.gate.know(record)
         self.outlook.know(record)
         self.paused.know(record)
-        if isinstance(self.scheduler, AshaByObjective) and record.same_as is None and record.trial:
-            self.scheduler.look(record)
+        if isinstance(self.scheduler, AshaByObjective):
+            self.scheduler.remember([record])
 
     def go_on(self, record: Record) -> None:
         """Let a paused trial go on to its end; the gate alone may end it."""
-        self._stops[record.trial] = stops_of(record)
+        self._stops[record.trial] = stops_of(record, anew=self.paused.begins_anew(record.trial))
         self._foreseen[record.trial] = record.predictions.get(PRUNED, {})
         self.audits.continued.add(record.trial)
         self.paused.forget(record.trial)

@@ -21,12 +21,18 @@ class Rungs:
 
     def enter(self, record: Record) -> Stop | None:
         """Enter a trial into the highest rung that it has come to, once; say why it is to stop there, if it is."""
+        if (milestone := self.put(record)) is None:
+            return None
+        others = [other for trial, other in self._rungs[milestone].items() if trial != record.trial]
+        why = self._why_not_among_the_best(record, others, milestone)
+        return Stop("asha", record.epoch, why) if why else None
+
+    def put(self, record: Record) -> int | None:
+        """Enter a trial in the same way, and compare it with no other. Returns the epoch of the rung, if it is new."""
         for milestone in sorted(self._rungs, reverse=True):
-            entered = self._rungs[milestone]
-            if milestone <= record.epoch and record.trial not in entered:
-                why = self._why_not_among_the_best(record, list(entered.values()), milestone)
-                entered[record.trial] = _slim(record)
-                return Stop("asha", record.epoch, why) if why else None
+            if milestone <= record.epoch and record.trial not in self._rungs[milestone]:
+                self._rungs[milestone][record.trial] = _slim(record)
+                return milestone
         return None
 
     def _why_not_among_the_best(self, record: Record, others: list[Record], milestone: int) -> str | None:

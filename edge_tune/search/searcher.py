@@ -72,11 +72,12 @@ class Searcher(RaySearcher):
 
     Args:
         planner: Tells the networks of points.
-        ended: Records of an earlier session; they teach, and are not suggested again. That of the unpruned network, to
-            compare with, too.
+        ended: Records of an earlier session; they teach, and are not suggested again, but for those `continued`. That
+            of the unpruned network, to compare with, too.
         unfinished: Number -> point of the trials that an earlier session began and did not end.
         attempts: Number -> how often an earlier session began the trial.
-        continued: Those of the unfinished that were paused, and are to be trained to their end.
+        continued: Those of the unfinished that were paused, and are to be trained to their end. Until they come to it,
+            their records teach as they were then.
         paused: What may be continued if epochs are left that no other trial can take; None: nothing.
         earlier: Records of earlier studies, with numbers below 0: they teach, and the best of them are tried first.
         expected: Number -> what the method of search expected of trials of an earlier session.
@@ -131,7 +132,7 @@ class Searcher(RaySearcher):
         self.ranked: dict[int, tuple[Record, Score | None]] = {}  # of a front: slim records, and the score last told
         self.begun = self.repeats_in_a_row = 0
         baselines = dict(enumerate(map(experiment.baseline_point, experiment.baseline_names), 1))
-        done = {record.trial for record in ended}
+        done = {record.trial for record in ended} - self.continued
         waiting = {**baselines, **(unfinished or {})}
         self.waiting = deque(
             sorted(((number, point) for number, point in waiting.items() if number not in done), key=lambda one: one[0])
@@ -157,7 +158,7 @@ class Searcher(RaySearcher):
                 self.names[number] = trial_id
                 self.running.add(trial_id)
                 if not self._is_baseline(number):
-                    self.budget.begin(number)
+                    self.budget.begin(number, anew=self.paused is not None and self.paused.begins_anew(number))
                 return {"trial": number, "attempt": self.attempts[number], "point": dict(point)}
         return None if self.running else self.FINISHED
 
@@ -219,7 +220,8 @@ class Searcher(RaySearcher):
                 return self._promotion()
             number, point = self.next_number, new
             self.next_number += 1
-        self._tell_begun(number, point)
+        if number not in self.continued:
+            self._tell_begun(number, point)
         return number, point
 
     def _next(self) -> Point | None:
@@ -339,8 +341,7 @@ class Searcher(RaySearcher):
         is_baseline = self._is_baseline(number)
         planned = self.planner(point, is_baseline=is_baseline)
         if number in self.continued:
-            if planned.digest not in self.networks.searched:
-                self._count(planned.digest, repeats=False)
+            self.networks.reopen(planned.digest)
         elif not is_baseline and self._repeats(number, point, planned):
             return False
         self.networks.begin(number, planned.digest)

@@ -33,6 +33,7 @@ from edge_tune.records.verdict import Verdict
 from edge_tune.search import cluster, conclusion, earlier, suggesters, tune
 from edge_tune.search.budget import Budget
 from edge_tune.search.cluster import Cluster
+from edge_tune.search.gate import Gate
 from edge_tune.search.live import Board
 from edge_tune.search.paused import KEPT, Paused
 from edge_tune.search.prediction import Outlook
@@ -461,9 +462,11 @@ class _Session:
 
     def on_promoted(self, record: Record) -> None:
         """Note that a paused trial is continued, so that a resumed study goes on with it."""
-        self.results.add_promoted(record.trial)
+        has_checkpoint = self.results.checkpoint_file(record.trial).is_file()
+        self.results.add_promoted(record.trial, anew=record.epoch > 0 and not has_checkpoint)
+        how = "is continued" if has_checkpoint else "begins anew, since it has no checkpoint"
         done = counted(record.epoch, "epoch")
-        self.say(f"{record.name}, paused after {done}, is continued: of the paused trials, it promises most.")
+        self.say(f"{record.name}, paused after {done}, {how}: of the paused trials, it promises most.")
 
     def on_let_go(self, trial: int) -> None:
         """Delete the checkpoint of a paused trial that others promise more than."""
@@ -516,14 +519,20 @@ class _Session:
         self.say(console.repeat_line(record, original.name, self.work.experiment))
 
     def _promote(self, records: Sequence[Record], most: int) -> None:
-        """Have the paused trials that promise most continued."""
+        """Have the paused trials that promise most continued, of those that may still become the best."""
         experiment = self.work.experiment
         continued = self.results.promoted()
         known = [record for record in records if record.trial not in continued]
         taught = earlier.numbered(self.results.earlier())
         outlook = Outlook(experiment.objective, experiment.retraining.epochs, known, taught)
-        for record in Paused(outlook, known).ordered()[:most]:
+        paused = Paused(outlook, Gate(experiment.objective, known), known).ordered()
+        for record in paused[:most]:
             self.on_promoted(record)
+        if left_out := sum(map(is_paused, known)) - len(paused):
+            self.say(
+                f"{counted(left_out, 'paused trial')} cannot become the best any more, whatever training does, and "
+                f"{verb(left_out, 'is', 'are')} not continued."
+            )
 
     def _is_there_more(self) -> bool:
         """Tell whether there is anything to run, as far as one can tell before the search."""
@@ -581,7 +590,8 @@ class _Session:
         if self.total is None:
             self.say(f"As many trials to run as the epochs afford {baselines}")
         else:
-            self.say(f"{self.total - self.ended_before} of {counted(self.total, 'trial')} to run {baselines}")
+            ahead = self.total - self.ended_before + len(self.results.promoted())
+            self.say(f"{ahead} of {counted(self.total, 'trial')} to run {baselines}")
         if self.budget.epochs is not None:
             self.say(
                 f"{self.budget.left:,} of {self.budget.epochs:,} epochs of retraining are left: "

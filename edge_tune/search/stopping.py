@@ -281,10 +281,11 @@ class AshaByObjective(InOrder):
         return TrialScheduler.STOP
 
     def remember(self, records: Iterable[Record]) -> None:
-        """Enter the epochs of trials into the rungs, as they were before a resume; a record taken over is in none."""
-        for record in (record for record in records if record.same_as is None):
-            for entry in record.curve:
-                self.look(record.as_of(entry.epoch))
+        """Enter the epochs of trials into the rungs, as they were; a record taken over is in none, nor a baseline's."""
+        for record in records:
+            if record.same_as is None and record.baseline is None:
+                for entry in record.curve:
+                    self.rungs.put(record.as_of(entry.epoch))
 
     def look(self, record: Record) -> Stop | None:
         """Enter a trial as it is after an epoch; say why it is outside the best of its rung, if it is."""

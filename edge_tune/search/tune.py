@@ -29,6 +29,7 @@ from edge_tune.records.entries import Metrics
 from edge_tune.records.results import Record, Report, Results, now
 from edge_tune.search.earlier import numbered
 from edge_tune.search.live import Board
+from edge_tune.search.paused import let_go_before
 from edge_tune.search.rules import Rules
 from edge_tune.search.searcher import Searcher
 from edge_tune.search.stopping import StudyLimits
@@ -245,9 +246,9 @@ def run_search(
     """
     experiment = trials.experiment
     continued = results.promoted()
-    ended = [*results.baselines(), *(record for record in results.trials() if record.trial not in continued)]
+    ended = [*results.baselines(), *results.trials()]
     earlier = list(numbered(results.earlier()))
-    rules = Rules(experiment, ended, under_way, continued, earlier)
+    rules = Rules(experiment, ended, under_way, continued, earlier, let_go_before(results))
     searcher = Searcher(
         experiment,
         trials.planner(),
