@@ -95,6 +95,17 @@ def test_standing_is_what_ranking_all_records_at_once_gives() -> None:
     assert (standing.ended, standing.hopeless) == (59, 8)
 
 
+@pytest.mark.parametrize("keep", ["best", "front"])
+def test_of_equals_the_first_by_number_is_best_and_kept_whichever_ended_first(keep: KeepWeights) -> None:
+    target = Objective.of(et.Maximise("top1"))
+    late = [record(3, 1.0, 80.0), record(2, 1.2, 80.0)]
+    standing = ranking.Standing(target, keep=keep)
+    dropped = [[one.trial for one in standing.add(record)] for record in late]
+    assert standing.best is rank(target, late).best is late[1]
+    assert late[1] in standing.kept
+    assert dropped == [[], [3] if keep == "best" else []]
+
+
 def test_a_collapsed_network_beats_nothing() -> None:
     """One that names the same class for all images may be faster and a chance more than right."""
     baseline, lucky = record(1, 3.0, 9.8, baseline="off_the_shelf"), record(2, 1.0, 10.5)

@@ -146,11 +146,17 @@ class Standing:
         if not eligible([record]) or not self.scorer.objective.metrics_in(record.metrics):
             return []
         score = self.scorer.score(record)
-        if score.rank == 0 and (self.best is None or score < self.scorer.score(self.best)):
+        if score.rank == 0 and self._is_before(record, self.best):
             self.best, self.nearest = record, None
-        elif self.best is None and (self.nearest is None or score < self.scorer.score(self.nearest)):
+        elif self.best is None and self._is_before(record, self.nearest):
             self.nearest = record
         return self._front.add(record) if self._own_front and score.rank == 0 else []
+
+    def _is_before(self, record: Record, other: Record | None) -> bool:
+        """Tell whether a trial is the better one, or as good with the smaller number, whichever of them ended first."""
+        if other is None:
+            return True
+        return (self.scorer.score(record), record.trial) < (self.scorer.score(other), other.trial)
 
     def _dropped(self, records: Iterable[Record]) -> list[Record]:
         return [record for record in records if not self._keeps(record)]
