@@ -336,6 +336,7 @@ def points_of(folder: str) -> list[Point]:
     return [record.point for record in Results(Path(folder)).trials()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["latency_aware", "hyperopt"])
 def test_study_that_was_taught_is_resumed_to_the_very_points_without_the_other_folder(
     method: str, first: Path, capsys: pytest.CaptureFixture[str]
@@ -391,6 +392,7 @@ def test_other_networks_and_what_is_no_study_are_refused_before_anything_starts(
         earlier.check_network([first], "another digest")
 
 
+@pytest.mark.slow
 def test_simulated_study_is_taught_by_a_simulated_one(capsys: pytest.CaptureFixture[str]) -> None:
     write(FIRST)
     assert main(["study.py", "--results=first", "--simulate=0"]) == 0

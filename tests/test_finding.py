@@ -162,6 +162,7 @@ def test_groups_of_a_network_share_a_role_and_a_resolution() -> None:
     assert sum("features" in part and not part.endswith(".weight") for part in parts) == 9
 
 
+@pytest.mark.slow
 def test_auto_runs_to_a_table_and_is_resumed_with_the_groups_that_were_found(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,

@@ -179,6 +179,7 @@ def ends(folder: Path) -> list[tuple[object, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_study_trains_nothing_that_cannot_become_the_best_and_goes_on_so_when_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,7 @@ def spent(records: list[Record]) -> int:
     return sum(record.epoch for record in records)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_study_that_is_killed_decides_as_one_that_is_not_and_continues_what_it_paused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -131,6 +132,7 @@ experiment = make(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_paused_trial_that_is_continued_comes_to_the_figures_of_one_that_never_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -262,6 +262,7 @@ experiment = make(
 """
 
 
+@pytest.mark.slow
 def test_range_is_narrowed_between_sessions_and_what_follows_is_resumed_to_the_very_points(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -407,6 +408,7 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     assert Path("out/report.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.slow
 def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C after the second trial: its records stay, --resume adds the rest, no trial runs twice."""
     file = write("search=et.Search('hyperopt', trials=4, seed=1), retraining=et.Retraining(epochs=0, lr=0.1)")
@@ -446,6 +448,7 @@ def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.C
     )
 
 
+@pytest.mark.slow
 def test_run_interrupted_within_a_trial_goes_on_to_the_very_weights(capsys: pytest.CaptureFixture[str]) -> None:
     """Distillation, an average of the weights and a warm-up: all of it is in the checkpoint of an epoch."""
     recipe = (
@@ -542,6 +545,7 @@ def test_run_goes_on_when_a_trial_fails(capsys: pytest.CaptureFixture[str]) -> N
     assert Path("out/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_run_goes_on_past_rates_that_no_network_survives(capsys: pytest.CaptureFixture[str]) -> None:
     """The half of all rates diverges, and two failures end a study: of a search of rates they do not."""
     recipe = "et.Retraining(epochs=1, lr=et.Choice([0.05, 1e20]), batch_size=32, precision='f32')"

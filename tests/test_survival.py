@@ -45,6 +45,7 @@ def run(folder: Path, *options: str) -> int:
     return main([str(STUDY), f"--results={folder / 'out'}", *options])
 
 
+@pytest.mark.slow
 def test_time_budget_ends_with_what_there_is_and_resume_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +71,7 @@ def test_time_budget_ends_with_what_there_is_and_resume_goes_on(
         assert f"; {under_way} under way, to be run again" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_trial_whose_process_is_killed_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
     process = command(tmp_path, "--simulate", "0.5", "--epochs", "5", "--trials", "1")
     checkpoint = tmp_path / "out" / "checkpoints" / "0002.pt"

@@ -20,7 +20,7 @@ experiment = make(search=et.Search("random", trials=6, seed=0))
 """
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.chaos,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system"),
 ]
 

@@ -52,7 +52,7 @@ LONG = Size(
 )
 SHORT = Size(trials=8, epochs=8, kills=dict.fromkeys(LONG.kills, 1), until=0.7)
 SIZES = [
-    pytest.param(SHORT, id="short", marks=pytest.mark.slow),
+    pytest.param(SHORT, id="short", marks=pytest.mark.chaos),
     pytest.param(LONG, id="long", marks=pytest.mark.figures),
 ]
 
