@@ -20,10 +20,10 @@ from edge_tune.records.results import Record, Results
 from edge_tune.run import main
 from edge_tune.search import earlier, session, study
 from edge_tune.search.prediction import Outlook
-from edge_tune.search.searcher import TRIED_FIRST, Searcher
+from edge_tune.search.searcher import TRIED_FIRST
 from tests.asked import sparsities
 from tests.networks import BLOCKS, experiment, small
-from tests.searching import finished, searching
+from tests.searching import UNPRUNED, go_on, searching
 from tests.searching import study as searched
 
 FILE = """
@@ -203,37 +203,6 @@ def test_a_group_that_the_earlier_study_lacked_is_whole_in_its_points(first: Pat
     found = earlier.lessons(without, mine(experiment(baselines={}), device=device_of(first)))
     assert len(found.records) == 6
     assert {record.point["second.sparsity"] for record in found.records} == {0.0}
-
-
-UNPRUNED = Record(
-    trial=0,
-    baseline="unpruned",
-    status="finished",
-    metrics={"latency_ratio": 1.0, "latency_ms": 4.0, "top1": 90.0, "parameters": 1e6},
-)
-
-
-def ran(number: int, point: Point, one: Experiment) -> Record:
-    """A trial whose first sparsity is worth more latency, and costs less accuracy, than the second."""
-    first, second = sparsities(point).values()
-    ratio = 1 - 0.6 * first - 0.3 * second
-    metrics = {
-        "latency_ratio": ratio,
-        "latency_ms": 4 * ratio,
-        "top1": 90 - 8 * first**3 - 40 * second**2,
-        "parameters": 1e6 * (1 - first),
-    }
-    return finished(number, point, one, metrics=metrics, epoch=2)
-
-
-def go_on(searcher: Searcher, one: Experiment, trials: int) -> list[Record]:
-    records: list[Record] = []
-    for number in range(trials):
-        config = searcher.suggest(f"{searcher.next_number} {number}")
-        assert isinstance(config, dict)
-        records.append(ran(config["trial"], config["point"], one))
-        searcher.end(records[-1])
-    return records
 
 
 def taught(one: Experiment, count: int = 12) -> list[Record]:

@@ -14,19 +14,17 @@ from edge_tune.networks.couplings import couplings
 from edge_tune.networks.layer_shapes import network_shape
 from edge_tune.parameters import Point
 from edge_tune.records import fronts
-from edge_tune.records.endings import GATE
 from edge_tune.records.entries import SUGGESTED
-from edge_tune.records.results import Record, Results
+from edge_tune.records.results import Results
 from edge_tune.run import main
 from edge_tune.search import latency_model
 from edge_tune.search.coding import Coding, Costs, kept_counts
 from edge_tune.search.latency_model import Observed, fit
-from edge_tune.search.searcher import Searcher
 from edge_tune.surrogate import Surrogate, area_improvement, improvement
 from tests.asked import sparsities
 from tests.driving import drive, unpruned
 from tests.networks import deep, experiment, small
-from tests.searching import finished, searching, study
+from tests.searching import UNPRUNED, go_on, ran, searching, study
 
 SHAPE = (3, 16, 16)
 
@@ -196,40 +194,6 @@ def test_throughput_is_expected_to_rise_as_networks_shrink() -> None:
     models = searcher.suggester._models()  # type: ignore[attr-defined]
     expected = models.models["throughput_fps"].predict(models.costs)
     assert expected == pytest.approx([one.metrics["throughput_fps"] for one in models.known], rel=0.1)
-
-
-UNPRUNED = Record(
-    trial=0,
-    baseline="unpruned",
-    status="finished",
-    metrics={"latency_ratio": 1.0, "latency_ms": 4.0, "top1": 90.0, "parameters": 1e6},
-)
-
-
-def ran(number: int, point: Point, one: et.Experiment, best: float = float("inf")) -> Record:
-    """A trial whose first sparsity is worth more latency, and costs less accuracy, than the second."""
-    first, second = sparsities(point).values()
-    ratio = 1 - 0.6 * first - 0.3 * second
-    metrics = {
-        "latency_ratio": ratio,
-        "latency_ms": 4 * ratio,
-        "top1": 90 - 8 * first**3 - 40 * second**2,
-        "parameters": 1e6 * (1 - first),
-    }
-    record = finished(number, point, one, metrics=metrics, epoch=2)
-    if ratio > best:
-        return replace(record, status="stopped", stopped_by=GATE, epoch=0, metrics={**metrics, "top1": 10.0})
-    return record
-
-
-def go_on(searcher: Searcher, one: et.Experiment, trials: int) -> list[Record]:
-    records: list[Record] = []
-    for number in range(trials):
-        config = searcher.suggest(f"{searcher.next_number} {number}")
-        assert isinstance(config, dict)
-        records.append(ran(config["trial"], config["point"], one))
-        searcher.end(records[-1])
-    return records
 
 
 @pytest.mark.parametrize(
