@@ -254,7 +254,7 @@ class Searcher(RaySearcher):
                 self._tell_ended(record, scores[record.trial])
             elif isinstance(self.suggester, LearnsOfParts):
                 self.suggester.tell_part(dict(record.point), record)
-        if self.suggester.is_exhaustive or self.experiment.search.method == "random":
+        if not getattr(self.suggester, "learns", True):
             return
         best = sorted(
             (one for one in whole if scores[one.trial].rank == 0), key=lambda one: (scores[one.trial], -one.trial)

@@ -11,6 +11,7 @@ class Grid:
     """The product of all values of all parameters, each of which has values that can be counted."""
 
     is_exhaustive = True
+    learns = False
 
     def __init__(self, parameters: Mapping[str, Parameter], *, seed: int, trials: int) -> None:
         size = count_points(parameters)

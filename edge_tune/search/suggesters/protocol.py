@@ -72,7 +72,9 @@ class Suggester(Protocol):
     points that it would have had.
 
     It may have `notes`, a list of sentences: they are told to the user and taken from it. It may have `expected`, a
-    mapping from metrics to what it expects of the point that it suggested last: it is kept in the trial's record.
+    mapping from metrics to what it expects of the point that it suggested last: it is kept in the trial's record. It
+    may have `learns`: if that is False, nothing that came of a trial changes what it suggests, and the best points of
+    earlier studies are not tried before its own.
     """
 
     @property

@@ -13,6 +13,7 @@ class RandomPoints:
     """HyperOpt's random search."""
 
     is_exhaustive = False
+    learns = False
 
     def __init__(self, parameters: Mapping[str, Parameter], *, seed: int, trials: int) -> None:
         self.space = Space(parameters, seed)
