@@ -64,6 +64,7 @@ __all__ = [
     "Step",
     "Uniform",
     "load_study",
+    "run",
 ]
 
 

@@ -147,13 +147,8 @@ def _main(words: Sequence[str], program: str) -> int:
     experiment = _with_options(load_experiment(given.experiment), given)
     if given.promote and not given.resume:
         raise ExperimentError("--promote: continues trials of a study that was run before; give --resume as well.")
-    if given.warm_start and given.resume:
-        raise ExperimentError(
-            "--warm-start: teaches a study when it begins, but got --resume as well; leave it out: a study that was "
-            "taught keeps what it learned."
-        )
     results = Results(_results_folder(given))
-    studies.check_folder(results, resume=given.resume)
+    studies.check_folder(results, resume=given.resume, warm_start=given.warm_start)
     # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
     with told(say, "PyTorch and Ray to be loaded"):
         from edge_tune.search import session

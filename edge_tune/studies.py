@@ -123,8 +123,8 @@ def run(
         StudyError: The study ended early, or no trial came through; what was written is kept.
         KeyboardInterrupt: The study was interrupted; what was written is kept.
     """
-    found = Results(Path(results))
-    check_folder(found, resume=resume)
+    found, taught_by = Results(Path(results)), [Path(folder) for folder in warm_start]
+    check_folder(found, resume=resume, warm_start=taught_by)
     how = f"edge_tune.run(experiment, results={str(results)!r})"
     text = experiment_source(experiment, command=how, origin="Written by edge_tune.run.", notes=[])
     conduct(
@@ -133,7 +133,7 @@ def run(
         circumstances(experiment, None, how),
         without_secrets_of(experiment, text.encode()),
         say,
-        warm_start=[Path(folder) for folder in warm_start],
+        warm_start=taught_by,
     )
     return load_study(found.folder)
 
@@ -173,12 +173,17 @@ def conduct(
         raise AllFailedError(console.all_failed(verdict))
 
 
-def check_folder(results: Results, *, resume: bool) -> None:
-    """Check that a study may begin in this folder, or go on.
+def check_folder(results: Results, *, resume: bool, warm_start: Sequence[Path] = ()) -> None:
+    """Check that a study may begin in this folder, or go on, and be taught by earlier ones.
 
     Raises:
         ExperimentError: It may not.
     """
+    if warm_start and resume:
+        raise ExperimentError(
+            "--warm-start: teaches a study when it begins, but got --resume as well; leave it out: a study that was "
+            "taught keeps what it learned."
+        )
     exists = results.exists()
     if resume and not exists:
         raise ExperimentError(f"{results.folder}: --resume needs a study that was started here, but there is none.")

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import edge_tune as et
+from edge_tune import studies
 from edge_tune.errors import ExperimentError
 from edge_tune.networks.stored import load_network
+from tests.networks import experiment
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
@@ -76,6 +78,12 @@ def test_study_holds_its_trials_its_best_and_its_networks(
         found.network(found.best.trial)
     with pytest.raises(ExperimentError, match=r"the trial must be one of its 4, such as 3, but got 77; study.trials"):
         found.network(77)
+
+
+def test_study_that_goes_on_is_not_taught_anew(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = study
+    with pytest.raises(ExperimentError, match=r"--warm-start: teaches a study when it begins, but got --resume as wel"):
+        studies.run(experiment(), results=folder, resume=True, warm_start=[folder])
 
 
 def test_folder_without_a_study_is_refused(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def run(
         about: What else run.json is to hold: command, versions, commit.
         source: The experiment file as it is, which is kept beside the results.
         simulated_epoch_s: Seconds an epoch, to simulate the trials; None: they are real.
-        warm_start: Results folders of earlier studies that teach a new one.
         promote: So many paused trials are continued first, those that promise most, whatever the budget of epochs is.
+        warm_start: Results folders of earlier studies that teach a new one.
 
     Raises:
         ExperimentError: Something that the experiment names does not fit; nothing was started.
