@@ -66,9 +66,9 @@ class Amount:
 
     train: int = 45_000
     validation: int = 15_000
-    epochs: int = 2
+    epochs: int = 1
     trials: int = 50
-    processes: tuple[int, ...] = (2, 4, 6)
+    processes: tuple[int, ...] = (4, 6)
 
 
 QUICK = Amount(train=12_800, epochs=1, trials=10, processes=(4,))

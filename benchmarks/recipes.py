@@ -1,21 +1,21 @@
 """What a pruned network recovers to by which recipe: rates, with and without distillation, on the same networks.
 
-python -m benchmarks.recipes --data CIFAR_FOLDER --weights FILE
+python -m benchmarks.recipes --data CIFAR_FOLDER --weights FILE --at-once 6
 python -m benchmarks.recipes --data CIFAR_FOLDER --weights FILE --train-images 2000 --test-images 1000 --epochs 2 \
-    --lrs 0.1 0.03 --seeds 0 --threads 1
+    --lrs 0.1 0.03 --seeds 0
 
 Prints a table in Markdown, a row as soon as it is known. Each network is retrained once for each seed by a rate that
 falls as a cosine, and classifies the test split. Beside it, the distance to the unpruned network retrained alike: what
-the pruning cost, apart from what the recipe did. Without --weights, the unpruned network is trained first.
+the pruning cost, apart from what the recipe did. Without --weights, the unpruned network is trained first. On a GPU
+where PyTorch sees one, several networks --at-once.
 """
 
 import argparse
-import os
-import platform
 import shlex
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,23 +24,33 @@ from torch import nn
 
 import edge_tune as et
 from benchmarks.batch_norm import spread_out
+from benchmarks.workers import computes_on, here, workers
 from edge_tune.errors import EdgeTuneError, RetrainingError
+from edge_tune.experiment import Experiment
 from edge_tune.loading import load_experiment
 from edge_tune.networks import pruning
 from edge_tune.networks.evaluation import evaluate
-from edge_tune.networks.images import Split
 from edge_tune.networks.retraining import retrain
 from edge_tune.search import study
 from edge_tune.search.study import Study
 from edge_tune.wording import counted
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_latency.py"
-NETWORKS = {
-    "unpruned": (0.0, 0.0, 0.0, 0.0),
-    "off_the_shelf": (0.7, 0.6, 0.2, 0.4),
-    "fastest": (0.9519, 0.9352, 0.4657, 0.8789),
+ORDERS = {
+    "stage_1": [f"layer1.{block}" for block in (2, 4, 5, 8, 3, 6, 7, 1, 0)],
+    "stage_2": [f"layer2.{block}" for block in (1, 2, 4, 5, 6, 3, 7, 8)],  # the first of 2 and 3 changes the shape
+    "stage_3": [f"layer3.{block}" for block in (2, 4, 6, 8, 1, 3, 5, 7)],
 }
-"""Sparsities of layer_1, layer_2, layer_3.1 and layer_3.2; "fastest" is that of the dissertation."""
+"""Which blocks go first: by the top1 that is left after one alone was removed and batch norm estimated anew."""
+
+WHOLE: Mapping[str, float] = dict.fromkeys(("layer_1", "layer_2", "layer_3.1", "layer_3.2"), 0.0)
+NETWORKS: Mapping[str, Mapping[str, float]] = {
+    "unpruned": WHOLE,
+    "off_the_shelf": {"layer_1": 0.7, "layer_2": 0.6, "layer_3.1": 0.2, "layer_3.2": 0.4},
+    "fastest": {"layer_1": 0.9519, "layer_2": 0.9352, "layer_3.1": 0.4657, "layer_3.2": 0.8789},
+    "4 of 9 blocks": {**WHOLE, "stage_1": 4, "stage_2": 3, "stage_3": 3},
+}
+"""Sparsities, and how many blocks of a stage stay; "fastest" is that of the dissertation."""
 
 COLUMNS = (
     "network",
@@ -79,34 +89,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lrs", type=float, nargs="+", default=[0.1, 0.05, 0.02])
     parser.add_argument("--distillation", type=float, nargs="+", default=[0.0, 0.9], help="weights; 0: none")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, help="of PyTorch; all cores, if not given")
+    parser.add_argument("--at-once", type=int, default=1, help="networks that are retrained side by side")
     given = parser.parse_args(arguments)
-    experiment = load_experiment(EXPERIMENT)
-    data = replace(experiment.data, name=given.data, train_images=given.train_images)
     try:
-        loaded = study.load(replace(experiment, dataset=data, weights=given.weights))
-        torch.set_num_threads(given.threads or torch.get_num_threads())
+        loaded = study.load(experiment(given.data, given.weights, given.train_images))
         prepared = study.prepare(loaded, print)
         recipes = [recipe(given.epochs, lr, weight) for lr in given.lrs for weight in given.distillation]
     except EdgeTuneError as error:
         print(error, file=sys.stderr)
         return 2
     test = spread_out(loaded.dataset.test, given.test_images)
+    compute, gpu = computes_on()
     print(
-        f"{platform.processor() or platform.machine()}, {counted(os.cpu_count() or 1, 'core')}, "
-        f"{counted(torch.get_num_threads(), 'thread')}, torch {torch.__version__}; {len(prepared.train):,} training "
-        f"and {len(test):,} test images, {counted(given.epochs, 'epoch')}, n = {len(given.seeds)}:\n"
+        f"{compute}, torch {torch.__version__}; {len(prepared.train):,} training and {len(test):,} test images, "
+        f"{counted(given.epochs, 'epoch')}, n = {len(given.seeds)}:\n"
         f"`python -m benchmarks.recipes {shlex.join(sys.argv[1:] if arguments is None else arguments)}`\n\n"
         f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|",
         flush=True,
     )
-    for one in recipes:
-        unpruned = None
-        for name in given.networks:
-            found = trained(prepared, name, one, given.seeds, test)
-            unpruned = found if name == "unpruned" else unpruned
-            print(row(name, one, found, unpruned), flush=True)
+    with workers(given.at_once, (prepared, test), gpu=gpu) as pool:
+        before = {name: pool.submit(score, name) for name in given.networks}
+        jobs = {
+            (one, name): [pool.submit(retrained, name, one, seed) for seed in given.seeds]
+            for one in recipes
+            for name in given.networks
+        }
+        known: dict[tuple[et.Retraining, str], Trained] = {}
+        for (one, name), seeds in jobs.items():
+            known[one, name] = Trained(before[name].result(), _results(seeds))
+            print(row(name, one, known[one, name], known.get((one, "unpruned"))), flush=True)
     return 0
+
+
+def experiment(data: str, weights: str | None, train_images: int | None) -> Experiment:
+    """Return the dissertation's, which may lose blocks as well."""
+    shipped = load_experiment(EXPERIMENT)
+    blocks = {
+        label: et.BlockGroup(sorted(order), keep=et.Integer(0, len(order)), order=order)
+        for label, order in ORDERS.items()
+    }
+    return replace(
+        shipped,
+        dataset=replace(shipped.data, name=data, train_images=train_images),
+        weights=weights,
+        pruner_groups={**shipped.groups, **blocks},
+        baselines={},
+    )
+
+
+def _results(jobs: Sequence[Future[float | None]]) -> list[float | None]:
+    return [job.result() for job in jobs]
 
 
 def recipe(epochs: int, lr: float, weight: float) -> et.Retraining:
@@ -115,28 +147,41 @@ def recipe(epochs: int, lr: float, weight: float) -> et.Retraining:
     return et.Retraining(epochs=epochs, lr=lr, decay=et.Cosine(), distillation=distillation)
 
 
-def trained(prepared: Study, name: str, recipe: et.Retraining, seeds: Sequence[int], test: Split) -> Trained:
-    """Return what a network scores before and after its retraining with each seed."""
-    groups = prepared.experiment.groups
-    point = prepared.experiment.point(dict(zip(groups, NETWORKS[name], strict=True)))
+def pruned(prepared: Study, name: str) -> nn.Module:
+    """Return a network as it is before it is retrained."""
+    groups, network = prepared.experiment.groups, prepared.network()
+    whole = {label: len(group.blocks) for label, group in prepared.experiment.block_groups.items()}
+    point = prepared.experiment.point({**whole, **NETWORKS[name]})
+    return pruning.prune(network, pruning.make_plan(network, groups, point, prepared.coupled), prepared.coupled)
 
-    def pruned() -> nn.Module:
-        network = prepared.network()
-        return pruning.prune(network, pruning.make_plan(network, groups, point, prepared.coupled), prepared.coupled)
 
-    def top1(seed: int) -> float | None:
-        network, teacher = pruned(), prepared.network()
-        torch.manual_seed(seed)
-        try:
-            for _ in retrain(
-                network, prepared.train, recipe, augmentation=prepared.augmentation, seed=seed, teacher=teacher
-            ):
-                pass
-        except RetrainingError:
-            return None
-        return evaluate(network, test).top1
+def score(name: str) -> float:
+    """Return the test top1 of a network before it is retrained."""
+    compute, (prepared, test) = here()
+    return evaluate(compute.network(pruned(prepared, name)), compute.images(test), compute=compute).top1
 
-    return Trained(evaluate(pruned(), test).top1, [top1(seed) for seed in seeds])
+
+def retrained(name: str, recipe: et.Retraining, seed: int) -> float | None:
+    """Return the test top1 of a network after it was retrained; None if that diverged."""
+    compute, (prepared, test) = here()
+    network = pruned(prepared, name)
+    torch.manual_seed(seed)
+    try:
+        for _ in retrain(
+            network,
+            compute.images(prepared.train),
+            recipe,
+            augmentation=prepared.augmentation,
+            seed=seed,
+            teacher=prepared.network() if recipe.distillation else None,
+            compute=compute,
+        ):
+            pass
+    except RetrainingError:
+        return None
+    found = evaluate(network, compute.images(test), compute=compute).top1
+    compute.tidy()
+    return found
 
 
 def row(name: str, recipe: et.Retraining, found: Trained, unpruned: Trained | None) -> str:

@@ -1,7 +1,8 @@
 """Train the unpruned network of an experiment that brings no weights, or weights of other classes, once.
 
 python -m edge_tune.train experiments/resnet56_latency.py --data digits
-The weights are kept by network, data, recipe and seed, and found again by a study with the same options.
+It computes on this host's GPU where PyTorch can use one. The weights are kept by network, data, recipe and seed, and
+found again by a study with the same options.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from edge_tune.arguments import given_path, given_text
 from edge_tune.experiment import Experiment
 from edge_tune.loading import load_experiment, without_secrets
 from edge_tune.networks import datasets, models
-from edge_tune.networks.training import checked_onnx, trained_weights
+from edge_tune.networks.training import checked_onnx, train_here, trained_weights
 from edge_tune.networks.weights import load_pretrained, read_weights
 
 
@@ -44,7 +45,7 @@ def _main(words: Sequence[str], program: str) -> int:
         if not pretrained:
             command.say(f"{shown}: these weights fit the network and its data: there is nothing to train.")
             return 0
-    trained_weights(experiment, dataset, command.say, pretrained)
+    trained_weights(experiment, dataset, command.say, pretrained, train_here)
     return 0
 
 

@@ -21,6 +21,7 @@ from edge_tune.networks.retraining import retrain
 from edge_tune.run import main
 from edge_tune.search import cluster
 from edge_tune.search.checkpoint import Checkpoint
+from edge_tune.search.study import Study
 from edge_tune.search.trial import Trials, run_trial
 from tests.devices import Formula
 from tests.networks import Small, experiment
@@ -196,16 +197,22 @@ def test_gpu_and_cpu_compute_the_same_but_for_rounding() -> None:
     assert evaluate(on_gpu.cpu(), dataset.validation).loss == pytest.approx(gpu_says.loss, rel=1e-4)
 
 
+def on_gpu(one: Study) -> Study:
+    """Return a study whose images come to the GPU."""
+    return replace(one, train=one.train.on("cuda", resident=True), validation=one.validation.on("cuda", resident=True))
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not HAS_GPU, reason="needs a GPU that PyTorch can use")
 def test_what_a_gpu_made_is_stored_exported_and_resumed_on_a_cpu() -> None:
-    gpu, one = Compute("cuda"), study_with(retraining=replace(RECIPE, distillation=None, average=et.Ema(0.9)))
+    gpu, here = Compute("cuda"), study_with(retraining=replace(RECIPE, distillation=None, average=et.Ema(0.9)))
+    one = on_gpu(here)
     reports = list(run_trial(one, HALF, Formula(), epochs=2, trial=7, compute=gpu))
     assert reports[-1].record.compute is not None
     assert reports[-1].record.compute.device == "cuda"
     checkpoint = next(report.checkpoint for report in reports if report.checkpoint)
     assert all(value.device.type == "cpu" for value in Checkpoint.from_bytes(checkpoint).weights.values())
-    resumed = list(run_trial(one, HALF, Formula(), epochs=2, trial=7, checkpoint=checkpoint, compute=CPU))
+    resumed = list(run_trial(here, HALF, Formula(), epochs=2, trial=7, checkpoint=checkpoint, compute=CPU))
     assert resumed[-1].record.status == "finished"
     network = gpu.network(Small(10))
     exported = onnx_export.to_onnx(network, (3, 16, 16))
@@ -227,7 +234,7 @@ def test_network_without_weights_is_trained_on_a_gpu() -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not HAS_GPU, reason="needs a GPU that PyTorch can use")
 def test_memory_does_not_grow_over_trials() -> None:
-    gpu, one = Compute("cuda"), study_with()
+    gpu, one = Compute("cuda"), on_gpu(study_with())
     used = []
     for trial in range(1, 51):
         list(run_trial(one, HALF, Formula(), epochs=1, trial=trial, compute=gpu))
@@ -243,7 +250,8 @@ def test_too_little_memory_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     try:
         recipe = replace(RECIPE, distillation=None, batch_size=128)
         network = gpu.network(Small(10))
+        images = dataset.train.on("cuda", resident=False)
         with pytest.raises(ComputeError, match=r"retraining: must fit in the GPU's memory, .* lower retraining.batch_"):
-            list(retrain(network, dataset.train, recipe, augmentation=None, seed=0, compute=gpu))
+            list(retrain(network, images, recipe, augmentation=None, seed=0, compute=gpu))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -19,7 +19,7 @@ from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Data
 from edge_tune.networks import datasets
 from edge_tune.networks.datasets import cache_folder, load
-from edge_tune.networks.images import MEAN, STD, Augmentation, Split
+from edge_tune.networks.images import MEAN, STD, Augmentation, Split, _bilinear, _through_floats
 
 SIZE = 8
 
@@ -131,6 +131,15 @@ def test_batches_reads_arrays_that_are_read_only():
             labels.zero_()
 
     assert colours(split) == set(range(6))
+
+
+def test_what_resizes_on_a_gpu_makes_the_bytes_that_a_cpu_makes_but_for_one_level() -> None:
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 24, 24), dtype=np.uint8))
+    for size in (9, 16, 32):
+        floats, bytes_ = _through_floats(pixels, size), _bilinear(pixels, size)
+        assert floats.dtype == bytes_.dtype == torch.uint8
+        assert (floats.int() - bytes_.int()).abs().max() <= 1
+        assert floats.max() > 128
 
 
 def test_batches_resizes_to_the_image_size_when_the_array_has_another():

@@ -15,6 +15,9 @@ from edge_tune.networks.images import Split
 WORTH_COMPILING = 1000
 """Fewer images are not worth the second or two that OpenVINO takes to be imported and to compile a network."""
 
+AT_ONCE, BYTES_AT_ONCE = 1024, 3 * 2**20
+"""A GPU, which waits for Python between batches, classifies so many small images at once, or fewer large ones."""
+
 COMPARED_IMAGES = 16
 """Enough to see that a folded copy is another function; few, since each evaluation compares."""
 
@@ -69,6 +72,8 @@ def _evaluate(model: nn.Module, split: Split, batch_size: int, compute: Compute)
         if folded and len(split) >= WORTH_COMPILING and (compiled := _compiled(folded, some)):
             return score(compiled(_noting(split.batches(BATCH_SIZE), labels)), torch.cat(labels))
         network = folded or model
+    else:
+        batch_size = max(batch_size, min(AT_ONCE, BYTES_AT_ONCE * len(split) // split.bytes))
     with torch.inference_mode():
         logits = [
             network(images.contiguous(memory_format=torch.channels_last))

@@ -230,4 +230,15 @@ def _decode_files(paths: Sequence[str], image_size: int) -> Decoded:
 def _resize(pixels: Tensor, image_size: int | None) -> Tensor:
     if image_size is None or pixels.shape[2:] == (image_size, image_size):
         return pixels
+    if pixels.device.type == "cpu":
+        return _bilinear(pixels, image_size)
+    return _through_floats(pixels, image_size)
+
+
+def _bilinear(pixels: Tensor, image_size: int) -> Tensor:
     return functional.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)
+
+
+def _through_floats(pixels: Tensor, image_size: int) -> Tensor:
+    """Resize where bytes cannot be resized, as on CUDA: within one level of what a CPU makes of them."""
+    return _bilinear(pixels.float(), image_size).round_().clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,147 @@
+"""Methods of search against each other on real studies: ResNet-56 on CIFAR-10, each with the same number of epochs.
+
+python -m benchmarks.methods --data IMAGES --results DIR [--methods latency_aware hyperopt] [--seeds 0 1]
+
+All studies look for the fastest network within one point of the unpruned one, by the search space and recipe of
+experiments/resnet56_fastest_within_1.py with fewer epochs and images, and may train for --budget epochs in all. The
+unpruned network was trained on all training images but those of its seed's validation split: --only-unpruned ends then.
+"latency_aware" pauses what cannot win any more; "hyperopt" trains every network to its end, but for those that are
+measured slower than one that keeps the condition. A study that is there already is not run again. The table has the
+network that each study would choose, on the test split, and the hypervolume of its front.
+"""
+
+import argparse
+import itertools
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import edge_tune as et
+from benchmarks.recipes import ORDERS
+from edge_tune.command import say
+from edge_tune.experiment import Experiment
+from edge_tune.loading import load_experiment
+from edge_tune.networks import datasets, stored, training
+from edge_tune.networks.evaluation import evaluate
+from edge_tune.networks.images import Split
+from edge_tune.records import fronts
+from edge_tune.records.results import Record, Results
+from edge_tune.run import main as run
+
+EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_fastest_within_1.py"
+VALIDATION = 0.1
+"""The share of the training images that the search is guided by."""
+
+REFERENCE_POINTS = 10.0
+"""The hypervolume counts networks that are faster than the unpruned one, down to so many points below its top1."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the studies that are missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="an image folder, as shared/data/cifar10-jpeg.zip holds one")
+    parser.add_argument("--results", type=Path, required=True, help="a folder for the studies")
+    parser.add_argument("--methods", nargs="+", default=["latency_aware", "hyperopt"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--budget", type=int, default=180, help="epochs of a study")
+    parser.add_argument("--epochs", type=int, default=6, help="of a trial")
+    parser.add_argument("--train-images", type=int, default=6000)
+    parser.add_argument("--at-once", type=int, default=1, help="trials")
+    parser.add_argument("--gpus-per-trial", type=float)
+    parser.add_argument("--only-unpruned", action="store_true", help="train the unpruned networks, and end")
+    given = parser.parse_args(arguments)
+    given.results.mkdir(parents=True, exist_ok=True)
+    shared = {"data", "budget", "epochs", "train_images", "at_once", "gpus_per_trial"}
+    options = {key: value for key, value in vars(given).items() if key in shared}
+    weights = {seed: unpruned(given.data, seed) for seed in given.seeds}
+    if given.only_unpruned:
+        return
+    studies = list(itertools.product(given.methods, given.seeds))
+    for method, seed in studies:
+        folder = given.results / f"{method}_{seed}"
+        if (folder / "summary.json").exists():
+            continue
+        file = folder.with_suffix(".py")
+        given_to = ", ".join(map(repr, (method, seed, str(weights[seed]), options)))
+        file.write_text(f"from benchmarks.methods import experiment\n\nexperiment = experiment({given_to})\n")
+        if run([str(file), f"--results={folder}", *(["--resume"] if (folder / "run.json").exists() else [])]):
+            raise SystemExit(f"the study {folder.name} did not end")
+    test = datasets.load(et.Data(given.data), seed=0).test
+    print(
+        f"\n{platform.processor() or platform.machine()}; {given.budget} epochs a study, {given.epochs} a trial, "
+        f"{given.train_images:,} images; test top1 of {len(test):,}\n\n"
+        "| method, seed | trials | trained to the end | epochs | latency_ratio | val top1 | test top1 (unpruned alike) "
+        "| hypervolume |\n|---|---|---|---|---|---|---|---|"
+    )
+    for method, seed in studies:
+        print(row(f"{method}, {seed}", Results(given.results / f"{method}_{seed}"), test))
+
+
+def unpruned(data: str, seed: int) -> Path:
+    """Return the weights of the unpruned network, trained now if they are not kept from before."""
+    one = replace(
+        load_experiment(EXPERIMENT),
+        dataset=et.Data(data, validation_fraction=VALIDATION),
+        training=et.Retraining(epochs=24, lr=0.1, decay=et.Cosine(), weight_decay=5e-4),
+        search=et.Search("random", trials=1, seed=seed),
+    )
+    dataset = datasets.load(one.data, seed=seed)
+    training.trained_weights(one, dataset, say, train_by=training.train_here)
+    return training.weights_file(one, dataset)
+
+
+def experiment(method: str, seed: int, weights: str, given: dict[str, object]) -> Experiment:
+    """Return the experiment of one study."""
+    shipped = load_experiment(EXPERIMENT)
+    share = given["gpus_per_trial"]
+    return replace(
+        shipped,
+        dataset=et.Data(
+            str(given["data"]), validation_fraction=VALIDATION, train_images=int(str(given["train_images"]))
+        ),
+        weights=weights,
+        pruner_groups={
+            label: replace(group, order=ORDERS[label]) if isinstance(group, et.BlockGroup) else group
+            for label, group in shipped.groups.items()
+        },
+        retraining=replace(shipped.retraining, epochs=int(str(given["epochs"]))),
+        stopping=[et.Hopeless(after_epochs=1), *([et.Predicted()] if method == "latency_aware" else [])],
+        search=et.Search(
+            method,
+            epochs=int(str(given["budget"])),
+            seed=seed,
+            max_concurrent_trials=int(str(given["at_once"])),
+            gpus_per_trial=None if share is None else float(str(share)),
+        ),
+    )
+
+
+def row(name: str, results: Results, test: Split) -> str:
+    """Return a line of the table."""
+    baselines, trials = results.baselines(), results.trials()
+    unpruned, alike = baselines[0], next(one for one in baselines if one.label.startswith("unpruned, "))
+    finished = [one for one in trials if one.status == "finished"]
+    able = [one for one in finished if one.metrics["top1"] >= unpruned.metrics["top1"] - 1]
+    best = min(able, key=lambda one: one.metrics["latency_ratio"], default=None)
+    losses = [(one.metrics["latency_ratio"], -one.metrics["top1"]) for one in finished]
+    area = fronts.hypervolume(losses, (1.0, REFERENCE_POINTS - unpruned.metrics["top1"])) / REFERENCE_POINTS
+    epochs = sum(one.epochs_trained for one in trials)
+    if best is None:
+        return f"| {name} | {len(trials)} | {len(finished)} | {epochs} | none within a point | | | {area:.3f} |"
+    return (
+        f"| {name} | {len(trials)} | {len(finished)} | {epochs} | {best.metrics['latency_ratio']:.3f} ({best.name}) | "
+        f"{best.metrics['top1']:.2f} | {test_top1(results, best, test):.2f} ({test_top1(results, alike, test):.2f}) | "
+        f"{area:.3f} |"
+    )
+
+
+def test_top1(results: Results, record: Record, test: Split) -> float:
+    """Return what a network scores on the test split."""
+    file = results.network_file(record)
+    description = stored.Description(results.run().settings.model, 10, (3, 32, 32), record.plan)
+    return evaluate(stored.rebuild(description, file.read_bytes()), test).top1
+
+
+if __name__ == "__main__":
+    main()
