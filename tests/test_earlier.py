@@ -267,7 +267,7 @@ def test_latency_and_accuracy_are_learned_each_by_itself() -> None:
     models = suggester._models()
     assert (len(models.sized), len(models.learned), len(models.known)) == (8, 8, 0)
     assert models.models["latency_ratio"].predict(models.costs) == pytest.approx(ratios(reversed(latency)), rel=0.1)
-    assert sorted(models.surrogates["top1"].figures) == sorted(record.metrics["top1"] for record in accuracy)
+    assert sorted(models.accuracies["top1"].figures) == sorted(record.metrics["top1"] for record in accuracy)
     records = go_on(searcher, one, 4)  # no points that fill the space are needed
     assert min(searcher.scorer.score(record) for record in records).rank == 0
     only = searching(one, [UNPRUNED], earlier=latency).suggester

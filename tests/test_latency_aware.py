@@ -249,7 +249,7 @@ def test_what_the_gate_did_not_train_teaches_latency_and_no_accuracy() -> None:
         searcher.end(ran(config["trial"], config["point"], one, best=0.5))
     models = searcher.suggester._models()  # type: ignore[attr-defined]
     assert 0 < len(models.learned) < len(models.known) == 12
-    assert models.surrogates["top1"].figures.min() > 40
+    assert models.accuracies["top1"].figures.min() > 40
     notes = searcher.take_notes()
     assert notes
     assert all(note.startswith("latency_aware: latency_ratio is predicted by the shares that stay, ") for note in notes)

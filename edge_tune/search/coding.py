@@ -4,7 +4,6 @@ A *column* holds one parameter of many points: its numbers, or the places of its
 AS_ASKED, may tell which networks keep just as much as is asked, as baselines do, whatever kept counts are aligned to.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -111,6 +110,13 @@ class Coding:
                 found.append(_unit(parameter, columns[name]))
         return np.column_stack(found)
 
+    def trends(self, costs: Costs) -> Floats:
+        """Return what a network loses more the greater it is, by size parameter, [points, size parameters].
+
+        That is the share that goes of a group: of filters its third power, of blocks its square.
+        """
+        return np.asarray((1 - costs.shares) ** np.array([2 if name.endswith(".keep") else 3 for name in self.sizes]))
+
     def costs(self, columns: Columns) -> Costs:
         """Return what the networks of points cost."""
         count = len(next(iter(columns.values())))
@@ -135,11 +141,14 @@ class Coding:
         )
 
     def worth(self, columns: Columns, curves: Curves, factors: Mapping[str, float]) -> Floats:
-        """Return what the layers that stay are worth, [points]: 1 - (the share of importance that goes)^2 each.
+        """Return what networks are worth before anything is trained, [points].
+
+        Each layer that slices go from counts 1 - (the share of its importance that goes)^2, and the blocks of a group,
+        each 1 - (the share of them that goes)^2: one that goes leaves its shortcut, so that a few cost little.
 
         Args:
             curves: Of the layers that lose slices of their own; without a curve, all slices are as important.
-            factors: Size parameter -> how much the layers count of whose widths or blocks it decides.
+            factors: Size parameter -> how much the layers or blocks count of which it decides.
         """
         found = np.zeros(len(next(iter(columns.values()))))
         for layer in self.shape.layers if self.shape else ():
@@ -148,8 +157,14 @@ class Coding:
                 curve = curves.get(layer.name, np.zeros(0))
                 curve = curve if len(curve) == width.slices + 1 else np.linspace(0, 1, width.slices + 1)
                 left = np.minimum(left, curve[self._kept(width, columns).astype(int)])
-            factor = math.prod(factors[name] for name in self._sizes_of(layer))
-            found = found + factor * self._stays(layer.name, columns) * (1 - (1 - left) ** 2)
+            for label, cut in self._cut_layers.items():
+                if any(its is layer for its, _ in cut):
+                    found = found + factors.get(f"{label}.sparsity", 1.0) * (1 - (1 - left) ** 2)
+        for name in self.sizes:
+            if name.endswith(".keep"):
+                group = self.experiment.block_groups.get(name.removesuffix(".keep"))
+                blocks = len(group.blocks) if group else 1
+                found = found + factors[name] * blocks * (1 - (1 - self._share(name, columns)) ** 2)
         return found
 
     def counters(self, record: Record) -> Floats:
@@ -192,16 +207,6 @@ class Coding:
         for layer, width in (one for cut in self._cut_layers.values() for one in cut):
             found.setdefault(layer.name, []).append(width)
         return found
-
-    def _sizes_of(self, layer: LayerShape) -> list[str]:
-        """Return the searched parameters that decide how wide a layer is, or whether it stays."""
-        own = [f"{label}.sparsity" for label, cut in self._cut_layers.items() if any(its is layer for its, _ in cut)]
-        own += [
-            f"{label}.keep"
-            for label, group in self.experiment.block_groups.items()
-            if any(f"{layer.name}.".startswith(f"{block}.") for block in group.blocks)
-        ]
-        return [name for name in own if name in self.sizes]
 
     @cached_property
     def _cut_layers(self) -> Mapping[str, list[tuple[LayerShape, Width]]]:

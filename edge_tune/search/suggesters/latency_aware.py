@@ -14,16 +14,17 @@ from scipy.special import ndtr
 from scipy.stats import qmc
 
 from edge_tune.metrics import LARGER_IS_BETTER, RATIO_OF, TRAINED
-from edge_tune.objective import UNPRUNED, FrontOf, Goal, Hybrid, Maximise
+from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED, FrontOf, Goal, Hybrid, Maximise
 from edge_tune.parameters import Parameter, Point
 from edge_tune.records.endings import GATE
 from edge_tune.records.fronts import front_numbers
 from edge_tune.records.results import Record
+from edge_tune.search.accuracy_model import AccuracyModel
 from edge_tune.search.coding import Coding, Columns, Costs, Floats
 from edge_tune.search.ladder import Ladder, rung
 from edge_tune.search.latency_model import LEAST_PLANS, CostModel, Observed, fit
 from edge_tune.search.suggesters.protocol import Outcome, Problem
-from edge_tune.surrogate import Surrogate, area_improvement, improvement
+from edge_tune.surrogate import area_improvement, improvement
 
 DRAWN = 1500
 """So many random points are looked at for each suggestion."""
@@ -245,7 +246,7 @@ class _Models:
         columns = _columns(self.coding, self.known)
         self.units = self.coding.units(columns)
         self.costs = self.coding.costs(_columns(self.coding, self.sized))
-        self.surrogates = {metric: self._surrogate(metric) for metric in self.objective.metrics if metric in TRAINED}
+        self.accuracies = {metric: self._accuracy(metric) for metric in self.objective.metrics if metric in TRAINED}
         self.models = {metric: self._cost_model(metric) for metric in self.objective.metrics if metric not in TRAINED}
         own = [one.is_own for one in self.known]
         self.taken = {tuple(row) for row in np.round(self.coding.inputs(columns)[np.array(own, dtype=bool)], 6)}
@@ -292,20 +293,24 @@ class _Models:
 
     def _believe(self, columns: Columns) -> None:
         """Take what runs for what is expected of it, so that others are tried beside it."""
-        inputs = self.coding.inputs(columns)
-        expected = self._expected(inputs, self.coding.costs(columns))
-        self.surrogates = {metric: one.with_believed(inputs) for metric, one in self.surrogates.items()}
+        inputs, costs = self.coding.inputs(columns), self.coding.costs(columns)
+        expected, trends = self._expected(inputs, costs), self.coding.trends(costs)
+        self.accuracies = {metric: one.with_believed(inputs, trends) for metric, one in self.accuracies.items()}
         self.taken |= {tuple(row) for row in np.round(inputs, 6)}
         for row in range(len(inputs)):
             metrics = {metric: float(mean[row]) for metric, (mean, _) in expected.items()}
             if not self.objective.shortfall(metrics, self.baselines):
                 self.met.append(metrics)
 
-    def _surrogate(self, metric: str) -> Surrogate:
+    def _accuracy(self, metric: str) -> AccuracyModel:
         sign = 1.0 if metric in LARGER_IS_BETTER else -1.0
         figures = np.array([sign * one.metrics[metric] for one in self.learned])
         figures[[one.diverged for one in self.learned]] = figures.min()
-        return Surrogate(self.coding.inputs(_columns(self.coding, self.learned)), figures)
+        columns = _columns(self.coding, self.learned)
+        known = (self.baselines.get(name, {}).get(metric) for name in (UNPRUNED_RETRAINED, UNPRUNED))
+        unpruned = next((sign * figure for figure in known if figure is not None), figures.max())
+        trends = self.coding.trends(self.coding.costs(columns))
+        return AccuracyModel(self.coding.inputs(columns), trends, figures, float(unpruned))
 
     def _cost_model(self, metric: str) -> CostModel:
         """Return what tells a figure that training does not change; milliseconds by their ratio."""
@@ -330,8 +335,9 @@ class _Models:
         for metric, model in self.models.items():
             mean = model.predict(costs)
             found[metric] = mean, model.error * np.abs(mean)
-        for metric, surrogate in self.surrogates.items():
-            mean, deviation = surrogate.predict(inputs)
+        trends = self.coding.trends(costs)
+        for metric, accuracy in self.accuracies.items():
+            mean, deviation = accuracy.predict(inputs, trends)
             found[metric] = mean if metric in LARGER_IS_BETTER else -mean, deviation
         return found
 
