@@ -111,9 +111,7 @@ def judged(trials: Trials, count: int, expect: Expect) -> tuple[float, float, fl
 def main() -> int:
     """Print the table."""
     warnings.filterwarnings("ignore", module="sklearn")
-    say(
-        f"Median of {DRAWS} draws; error in points of top1, of the better half / rank correlation / in its 90 % interval\n"
-    )
+    say(f"Medians of {DRAWS} draws: error of the better half, points / rank correlation / share in the 90 % interval\n")
     say("| trials | known | Gaussian process alone | with trends |\n|---|---|---|---|")
     for trials in (resnet56(0), resnet56(1), resnet20()):
         for count in KNOWN:

@@ -24,17 +24,23 @@ import torch
 
 import edge_tune as et
 from benchmarks.workers import computes_on, here, workers
+from edge_tune.benchmark import layers
+from edge_tune.benchmark.backend import open_backend
+from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.errors import EdgeTuneError, RetrainingError
 from edge_tune.experiment import Experiment
-from edge_tune.networks import pruning, training
+from edge_tune.networks import onnx_export, pruning, training
+from edge_tune.networks.compute import CPU
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.retraining import retrain
 from edge_tune.parameters import Point
 from edge_tune.search import study
 from edge_tune.search.points import random_point
+from edge_tune.search.trial import Planner
 
 PLANS = 200
 EPOCHS = 12
+MEASURED_S = 3.0
 UNPRUNED = -1
 """The number of the unpruned network retrained alike."""
 
@@ -71,7 +77,7 @@ def experiment(data: str, train_images: int) -> Experiment:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, or measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train",))
+    parser.add_argument("what", choices=("train", "measure"))
     parser.add_argument("--data", required=True)
     parser.add_argument("--to", type=Path, required=True, help="a folder for weights and curves")
     parser.add_argument("--train-images", type=int, default=4000)
@@ -80,7 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     os.environ["EDGE_TUNE_CACHE"] = str(given.to)
     try:
-        train(given.data, given.train_images, given.plans, given.at_once, given.to / "curves.jsonl")
+        if given.what == "train":
+            train(given.data, given.train_images, given.plans, given.at_once, given.to / "curves.jsonl")
+        else:
+            measure(given.data, given.train_images, given.to)
     except EdgeTuneError as error:
         print(error, file=sys.stderr)
         return 2
@@ -123,6 +132,41 @@ def train(data: str, train_images: int, count: int, at_once: int, file: Path) ->
             print(json.dumps(job.result()), file=lines, flush=True)
             if done % 20 == 0:
                 print(f"{done} of {len(jobs)}", flush=True)
+
+
+def measure(data: str, train_images: int, folder: Path) -> None:
+    """Measure all plans, and print them with what they were worth."""
+    known = [json.loads(line) for line in (folder / "curves.jsonl").read_text().splitlines()]
+    head, lines = known[0], sorted(known[1:], key=lambda line: int(line["number"]))
+    settings = et.Benchmark(device="CPU", max_s=MEASURED_S)
+    one = replace(experiment(data, train_images), weights=str(folder / "weights" / head["weights"]))
+    prepared = study.prepare(study.load(one.ordered(head["orders"])), lambda line: None)
+    network, planner, reference = prepared.network(), Planner(prepared), prepared.reference()
+    importances = {
+        layer: [float(f"{value:.4g}") for value in its]
+        for label in one.pruners
+        for layer, its in planner.importances(label, "filters", "l1").items()
+    }
+    backend = open_backend(settings, measuring_cpus(settings.threads))
+    try:
+        on = {"device": CPU.name, "max_s": MEASURED_S, "epochs": EPOCHS}
+        print(json.dumps({**head, **on, "importances": importances}), flush=True)
+        for line in lines:
+            plan = pruning.make_plan(network, prepared.experiment.groups, line["point"], prepared.coupled)
+            assert [cut.kept for cut in plan] == line["kept"], "the plan must be the one that was trained"
+            onnx = onnx_export.to_onnx(pruning.prune(network, plan, prepared.coupled), prepared.input_shape)
+            found = backend.measure(onnx, settings, reference)
+            ratios, its = found.evidence.ratios, found.evidence.reference
+            assert ratios
+            assert its
+            assert its.latency
+            ratio = ratios.latency_ratio
+            line["latency_ratio"] = [round(value, 4) for value in (ratio.ratio, ratio.low, ratio.high)]
+            line["unpruned_ms"] = round(its.latency.median, 4)
+            line["layers"] = {row.name: round(row.ms, 4) for row in layers.rows(found.layers, onnx)}
+            print(json.dumps(line), flush=True)
+    finally:
+        backend.close()
 
 
 def unpruned() -> bytes:
