@@ -161,6 +161,7 @@ def measure(data: str, train_images: int, folder: Path) -> None:
             assert its
             assert its.latency
             ratio = ratios.latency_ratio
+            assert ratio
             line["latency_ratio"] = [round(value, 4) for value in (ratio.ratio, ratio.low, ratio.high)]
             line["unpruned_ms"] = round(its.latency.median, 4)
             line["layers"] = {row.name: round(row.ms, 4) for row in layers.rows(found.layers, onnx)}
