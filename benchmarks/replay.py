@@ -390,7 +390,7 @@ def main(words: Sequence[str] | None = None) -> int:
         f"{table.alike['top1'][-1]:.2f}; {len(able(table))} plans keep the condition. Median and quartiles of "
         f"{given.seeds} seeds: epochs until\n\n| method | "
         + " | ".join(f"{share:.0%} of the hypervolume" for share in SHARES)
-        + " | the fastest within 6 points, to 3 % | on the front or the fastest, of those ended early |\n|---|---|---|---|---|"
+        + " | the fastest within 6 points, to 3 % | best, of those ended early |\n|---|---|---|---|---|"
     )
     for method in (*METHODS, *(PEERS if given.peers else ())):
         runs = [
