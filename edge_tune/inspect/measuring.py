@@ -145,8 +145,8 @@ def measure(
         with _beside(settings):
             probe = _probe(network, stopwatch.onnx, dataset, len(wanted))
             unpruned = _unpruned(network, probe, dataset.num_classes)
-            timed = [(part, share) for part, share in wanted if first[part.alike, share] is part]
-            _remove_each(network, wanted, timed, coupled, probe, stopwatch, say)
+        timed = [(part, share) for part, share in wanted if first[part.alike, share] is part]
+        _remove_each(network, wanted, timed, coupled, probe, stopwatch, say)
     finally:
         stopwatch.close()
     removals = {
@@ -202,6 +202,8 @@ def _remove_each(
 ) -> None:
     """Classify without each share of each part, while the device measures those of which no other is alike.
 
+    These come first; the others are then classified on all cores.
+
     Args:
         timed: Those of `wanted` that are measured.
     """
@@ -225,20 +227,26 @@ def _remove_each(
         for key, cost in stopwatch.take(ahead):
             measured.step(f"without {shown[key]}: latency_ratio {cost.ratio.ratio:.3f}")
 
-    if UNPRUNED not in stopwatch.kept:
-        stopwatch.ask(UNPRUNED, network)
-    for part, share in wanted:
-        key = _key(part, share)
-        if key not in unknown and key not in slow:
-            continue
-        smaller = without(network, part, share, coupled)
+    def remove(part: Part, share: float) -> None:
+        key, smaller = _key(part, share), without(network, part, share, coupled)
         if key in slow:
             stopwatch.ask(key, smaller)
         if key in unknown:
             unpruned = probe.kept.known[UNPRUNED]
-            effect = probe.kept(key, lambda: unpruned if smaller is None else probe.effect(smaller))  # noqa: B023
+            effect = probe.kept(key, lambda: unpruned if smaller is None else probe.effect(smaller))
             classified.step(f"without {shown[key]}: top1 {effect.top1:.1f}, loss {effect.loss:.3f}")
         tell(AHEAD)
+
+    with _beside(stopwatch.settings):
+        if UNPRUNED not in stopwatch.kept:
+            stopwatch.ask(UNPRUNED, network)
+        for one in timed:
+            if _key(*one) in slow:
+                remove(*one)
+        tell(0)
+    for one in wanted:
+        if _key(*one) in unknown - slow:
+            remove(*one)
     tell(0)
 
 
