@@ -123,6 +123,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "seconds. What it names must be there and fit, but for the device and what would be downloaded",
     )
     parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check all that a run checks, time one step and one measurement, say what the study would take, and end",
+    )
+    parser.add_argument(
         "--warm-start",
         type=given_path,
         nargs="+",
@@ -149,9 +154,17 @@ def _main(words: Sequence[str], program: str) -> int:
         raise ExperimentError("--promote: continues trials of a study that was run before; give --resume as well.")
     results = Results(_results_folder(given))
     studies.check_folder(results, resume=given.resume, warm_start=given.warm_start)
+    if given.check and (given.simulate is not None or given.resume):
+        raise ExperimentError(
+            "--check: looks at a study before it begins, as it would really run, but got --simulate or --resume; leave "
+            "that out."
+        )
     # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
     with told(say, "PyTorch and Ray to be loaded"):
-        from edge_tune.search import session
+        from edge_tune.search import estimate, session
+    if given.check:
+        estimate.check(experiment, say)
+        return 0
 
     try:
         studies.conduct(
