@@ -21,6 +21,9 @@ PRIOR_DEVIATION = 0.6
 NOISE, NOISE_COUNTS = 0.3, 4.0
 """What is left over is believed to deviate by so much, as firmly as so many trials would say it."""
 
+FAR = 2.0
+"""So many deviations above its mean, a figure is as likely by its normal distribution as by that of the loss."""
+
 NEAR = 0.1
 """Losses below this share of the median one differ by little."""
 
@@ -44,12 +47,16 @@ class AccuracyModel:
     believed: tuple[Floats, Floats] | None = None
 
     def predict(self, inputs: Floats, trends: Floats) -> tuple[Floats, Floats]:
-        """Return mean and standard deviation of the figure, without noise, at each of these points."""
+        """Return mean and standard deviation of the figure, without noise, at each of these points.
+
+        The logarithm is taken for normal, so that nothing loses less than nothing. Whoever takes the figure for normal
+        is given the deviation by which it is rightly said how good the best of fifty such networks is.
+        """
         rows = _with_constant(trends)
         mean, deviation = self._process.predict(inputs)
         lost = np.exp(rows @ self._fitted[0] + mean)
         variance = deviation**2 + np.einsum("ij,jk,ik->i", rows, self._fitted[1], rows)
-        return self._best - (lost - self._near), lost * np.sqrt(variance)
+        return self._best - (lost - self._near), lost * (1 - np.exp(-FAR * np.sqrt(variance))) / FAR
 
     def with_believed(self, inputs: Floats, trends: Floats) -> "AccuracyModel":
         """Return the model as if at these points its own expectation had been observed."""
