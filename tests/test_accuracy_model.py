@@ -18,7 +18,7 @@ def test_six_real_trials_tell_the_others_better_than_a_process_alone(seed: int) 
         other, its_order, _ = accuracy.judged(trials, 6, accuracy.by_process)
     assert error < 1.2 < other
     assert order > 0.8 > its_order
-    assert inside > 0.6
+    assert inside > 0.5
 
 
 def test_loss_follows_what_goes_and_nothing_gone_loses_nothing() -> None:
