@@ -28,6 +28,7 @@ from edge_tune.networks.images import Split
 from edge_tune.records import fronts
 from edge_tune.records.results import Record, Results
 from edge_tune.run import main as run
+from edge_tune.train import on_this_host
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_fastest_within_1.py"
 VALIDATION = 0.1
@@ -87,7 +88,7 @@ def unpruned(data: str, seed: int) -> Path:
         search=et.Search("random", trials=1, seed=seed),
     )
     dataset = datasets.load(one.data, seed=seed)
-    training.trained_weights(one, dataset, say, train_by=training.train_here)
+    training.trained_weights(one, dataset, say, train_by=on_this_host)
     return training.weights_file(one, dataset)
 
 

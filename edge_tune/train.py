@@ -7,16 +7,18 @@ found again by a study with the same options.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
+from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.experiment import Experiment
 from edge_tune.loading import load_experiment, without_secrets
 from edge_tune.networks import datasets, models
-from edge_tune.networks.training import checked_onnx, train_here, trained_weights
-from edge_tune.networks.weights import load_pretrained, read_weights
+from edge_tune.networks.compute import why_no_gpu
+from edge_tune.networks.training import checked_onnx, train_with, trained_weights
+from edge_tune.networks.weights import Pretrained, load_pretrained, read_weights
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.train") -> int:
@@ -45,8 +47,20 @@ def _main(words: Sequence[str], program: str) -> int:
         if not pretrained:
             command.say(f"{shown}: these weights fit the network and its data: there is nothing to train.")
             return 0
-    trained_weights(experiment, dataset, command.say, pretrained, train_here)
+    trained_weights(experiment, dataset, command.say, pretrained, on_this_host)
     return 0
+
+
+def on_this_host(
+    experiment: Experiment, dataset: datasets.Dataset, say: Callable[[str], None], pretrained: Pretrained | None
+) -> bytes:
+    """Train with all of this host: its GPU where PyTorch can use one. Returns the weights as the bytes of a file.
+
+    Raises:
+        ComputeError: The GPU has too little memory.
+        RetrainingError: The training diverged.
+    """
+    return train_with(len(usable_cpus()), 0 if why_no_gpu() else 1, experiment, dataset, pretrained, say)
 
 
 def _with_options(experiment: Experiment, given: argparse.Namespace) -> Experiment:

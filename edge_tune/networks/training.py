@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.errors import ExperimentError, ExportError, RetrainingError
 from edge_tune.experiment import Cosine, Experiment, Retraining, settled
 from edge_tune.files import write_atomically
 from edge_tune.networks import datasets, models, onnx_export, stored
-from edge_tune.networks.compute import CPU, Compute, enough_memory, take, why_no_gpu
+from edge_tune.networks.compute import CPU, Compute, enough_memory, take
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.images import Augmentation, Split
@@ -135,16 +134,6 @@ def train_with(
     compute = take(threads, gpus)
     say(f"  on {compute.name}")
     return train(experiment, dataset, say, pretrained, compute)
-
-
-def train_here(experiment: Experiment, dataset: Dataset, say: Say, pretrained: Pretrained | None) -> bytes:
-    """Train as `train` does, with all of this host: its GPU where PyTorch can use one.
-
-    Raises:
-        ComputeError: The GPU has too little memory.
-        RetrainingError: The training diverged.
-    """
-    return train_with(len(usable_cpus()), 0 if why_no_gpu() else 1, experiment, dataset, pretrained, say)
 
 
 def train(
