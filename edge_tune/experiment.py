@@ -34,6 +34,7 @@ IMPORTABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 """What an experiment brings with it: "package.module:name"."""
 
 RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+HOST = re.compile(r"(?!-)[!-~]+")
 TRIAL_NAME = re.compile(r"trial_\d+", re.IGNORECASE)
 
 DATA_SETS = ("digits", "cifar10", "cifar100")
@@ -578,7 +579,9 @@ class Benchmark:
         max_s: Seconds that the networks of a measurement may run in all, warm-up included, compiling not; it ends
             before when its ratio is known to 1 %. Each network runs at least once, however long that takes.
         python: Interpreter (a text or a Path) with numpy and an OpenVINO that has the device, on the host that
-            measures; None takes EdgeTune's own.
+            measures; None takes EdgeTune's own, or python3 on a `host`.
+        host: Where the device is, if that is no node of Ray's, as ssh names it: "pi@board". A node drives it from
+            there; it needs an sshd, and numpy and OpenVINO for `python`, nothing of EdgeTune. None: on the node.
         retries: How often a measurement is begun again when the process that owns the device fails.
         resource: Ray resource that marks the nodes of a cluster with the device, one unit a device. A Ray that is
             started for the study gives it to this machine.
@@ -592,11 +595,17 @@ class Benchmark:
     align: int | Literal["auto"] | None = None
     max_s: float = 3.0
     python: str | None = None
+    host: str | None = None
     retries: int = 2
     resource: str = "ncs"
 
     def __post_init__(self) -> None:
         _freeze(self, "python", PathLike, fspath)
+
+    @property
+    def takes_cores(self) -> bool:
+        """Tell whether measuring takes cores of a node, which trials must then leave to it."""
+        return self.device != "fake" and self.host is None
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with these settings; whether the device exists is asked later."""
@@ -616,6 +625,8 @@ class Benchmark:
             yield f"max_s must be a number above 0, but got {self.max_s!r}."
         if self.python is not None:
             yield from _text("python", self.python, "the path of an interpreter or None")
+        if not (self.host is None or (isinstance(self.host, str) and HOST.fullmatch(self.host))):
+            yield f"host must be one as ssh names it, such as 'pi@board', or None, but got {self.host!r}."
         yield from _at_least("retries", self.retries, 0)
         if not (isinstance(self.resource, str) and RESOURCE.fullmatch(self.resource)):
             yield f"resource must be a name of letters, digits and '_', such as 'ncs', but got {self.resource!r}."

@@ -77,6 +77,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="interpreter whose OpenVINO has the device, such as .venv-ncs/bin/python (make legacy-runtime)",
     )
     parser.add_argument(
+        "--device-host",
+        type=given_text,
+        metavar="USER@HOST",
+        help="board that has the device, as ssh names it; it needs a Python with numpy and OpenVINO, nothing else "
+        "(docs/boards.md)",
+    )
+    parser.add_argument(
         "--device-resource",
         metavar="NAME",
         help="on a cluster: the Ray resource of the nodes that hold the device (ncs, as in cluster.yaml)",
@@ -203,7 +210,11 @@ def _with_options(experiment: Experiment, given: argparse.Namespace) -> Experime
         "dataset": _replaced(experiment.data, **data),
         "retraining": _replaced(experiment.retraining, epochs=given.epochs),
         "benchmark": _replaced(
-            experiment.benchmark, device=device, python=given.device_python, resource=given.device_resource
+            experiment.benchmark,
+            device=device,
+            python=given.device_python,
+            host=given.device_host,
+            resource=given.device_resource,
         ),
         "search": _replaced(
             experiment.search,

@@ -1,6 +1,7 @@
-"""A stand-in for the process that owns the device: it computes nothing, and says what it is told to."""
+"""Stand-ins: for the process that owns the device, which computes nothing and says what it is told to; for ssh."""
 
 import sys
+from pathlib import Path
 
 HONEST = """
 import json, os, sys, time
@@ -71,3 +72,23 @@ def double_of(lie: str) -> list[str]:
             whom every candidate takes 0.75 ms and every reference 1 ms.
     """
     return [sys.executable, "-c", HONEST.format(lie=lie or "pass")]
+
+
+SSH = """#!/bin/sh
+[ ! -e {folder}/fails ] || {{ . {folder}/fails; }}
+while [ "$1" != -- ]; do shift; done
+cd {folder}/home && exec env HOME={folder}/home TMPDIR={folder}/tmp sh -c "exec $3"
+"""
+
+
+def ssh_of(folder: Path) -> Path:
+    """Write an ssh without a network, and return its folder.
+
+    Every host is this machine, with `home` and `tmp` in `folder`. A file `fails` there holds what a shell does instead,
+    such as `exit 255`.
+    """
+    for name in ("bin", "home", "tmp"):
+        (folder / name).mkdir(parents=True)
+    (folder / "bin/ssh").write_text(SSH.format(folder=folder))
+    (folder / "bin/ssh").chmod(0o755)
+    return folder / "bin"

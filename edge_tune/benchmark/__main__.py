@@ -2,6 +2,7 @@
 
 python -m edge_tune.benchmark MODEL.onnx --reference REFERENCE.onnx
 python -m edge_tune.benchmark RESULTS --device GPU
+python -m edge_tune.benchmark RESULTS --device-host pi@board
 python -m edge_tune.benchmark granularity --device CPU
 python -m edge_tune.benchmark layers A.onnx B.onnx
 """
@@ -78,6 +79,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="interpreter whose OpenVINO has the device (make legacy-runtime)",
     )
     parser.add_argument(
+        "--device-host", type=given_text, metavar="USER@HOST", help="board that has the device, as ssh names it"
+    )
+    parser.add_argument(
         "--trust-model",
         action="store_true",
         help="of a study: import the module of a network that is package.module:function, which runs its code",
@@ -94,6 +98,7 @@ def _settings(given: argparse.Namespace) -> Benchmark:
         runs=given.runs,
         max_s=given.max_s,
         python=given.device_python,
+        host=given.device_host,
     )
     ExperimentError.raise_if(settings.problems())
     return settings

@@ -74,15 +74,17 @@ class BenchmarkActor:
         return {"host": platform.node(), "pid": os.getpid(), "measured": self._measured}
 
     def describe(self) -> DeviceEntry:
-        """Return what the backend knows of its device, and the name of the host."""
-        return replace(self._backend.describe(), device=self._settings.device, host=platform.node())
+        """Return what the backend knows of its device, and the name of its host."""
+        found = self._backend.describe()
+        return replace(found, device=self._settings.device, host=found.host or platform.node())
 
     def measure(self, onnx: bytes) -> Answer:
         """Measure a network of static batch 1, in turns with the reference."""
         started = time.time()
         measurement = self._backend.measure(onnx, self._settings, self._reference)
         self._measured += 1
-        named = replace(measurement.evidence, device=self._settings.device, host=platform.node())
+        host = measurement.evidence.host or platform.node()
+        named = replace(measurement.evidence, device=self._settings.device, host=host)
         return Answer(replace(measurement, evidence=named), started, time.time())
 
     def predict(self, onnx: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:

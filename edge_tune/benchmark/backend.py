@@ -1,4 +1,4 @@
-"""One interface to the device, two implementations: OpenVINO in a child process, and a formula."""
+"""One interface to the device, two implementations: OpenVINO in a child process, here or on a board, and a formula."""
 
 import math
 import sys
@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -13,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_tune.benchmark import answers
+from edge_tune.benchmark.board import PYTHON, RUNNER, Board, LostError
 from edge_tune.benchmark.child import Child, ChildError
 from edge_tune.benchmark.measurement import Measurement, condense, take_samples, written
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.records.entries import DeviceEntry, Evidence, Ratio, Ratios, Reference, TimeSummary
 
-RUNNER = Path(__file__).with_name("runner")
 SILENCE_S = 90.0
 """The stick needs up to about a minute to boot and load; a load that hangs, hangs for ever."""
+
+BACK_S = 20.0
+"""What a board that was lost has, before each further attempt, to come back."""
 
 Result = TypeVar("Result")
 
@@ -53,7 +57,7 @@ class Backend(Protocol):
 
 
 class OpenVinoBackend:
-    """Whatever OpenVINO finds on this host, owned by a child process that is replaced when it fails."""
+    """Whatever OpenVINO finds on a host, owned by a child process that is replaced when it fails."""
 
     computes = True
 
@@ -69,22 +73,18 @@ class OpenVinoBackend:
 
         Args:
             settings: The device that is asked for, and how it must be usable; each request brings its own settings.
-            cpus: Cores that the process stays on; None: all.
-            command: What to start instead of the runner in the settings' interpreter.
+            cpus: Cores of this host that the process stays on; None: all. On another host, where nothing trains, it
+                stays on the last `settings.threads`.
+            command: What to start here instead of the runner in the settings' interpreter.
             silence_s: Seconds without a sign from the process that mean that it hangs.
         """
-        if cpus is not None and len(cpus) < settings.threads:
-            raise BenchmarkError(
-                f"threads must be at most the number of cores they run on, {len(cpus)}, but got {settings.threads}."
-            )
-        self._device = settings.device
+        self._device = f"{settings.device} on {settings.host}" if settings.host else settings.device
         self._as_asked = {"device": settings.device, "precision": settings.precision, "threads": settings.threads}
         self._retries = settings.retries
-        self._command = [*(command or (settings.python or sys.executable, str(RUNNER)))]
-        if cpus is not None:
-            self._command += ["--cpus", ",".join(map(str, cpus))]
         self._silence_s = silence_s
+        self._start = _start_of(settings, cpus, command, silence_s)
         self._child: Child | None = None
+        self._place = settings.host
         self._host = DeviceEntry()
         self._replaced = 0
 
@@ -133,7 +133,7 @@ class OpenVinoBackend:
             self._child = None
 
     def _hello(self, child: Child) -> DeviceEntry:
-        return answers.hello(child.ask("hello", **self._as_asked))
+        return replace(answers.hello(child.ask("hello", **self._as_asked)), host=self._place)
 
     def _with_child(self, job: Callable[[Child], Result], begin_again_s: float = math.inf) -> Result:
         """Do a job with the child; one that fails is replaced, and the job begun again, `retries` times.
@@ -145,6 +145,13 @@ class OpenVinoBackend:
         while len(failures) <= self._retries and not (failures and time.monotonic() > end):
             try:
                 return job(self._started())
+            except LostError as error:
+                self._bury()
+                if self._host.device is None:  # it was never there
+                    raise BenchmarkError(str(error)) from None
+                failures.append(str(error))
+                if len(failures) <= self._retries:
+                    time.sleep(BACK_S)
             except ChildError as error:
                 failures.append(f"{error} {self._bury()}")
         times = f"{len(failures)} times" if len(failures) > 1 else "once"
@@ -165,7 +172,7 @@ class OpenVinoBackend:
     def _started(self) -> Child:
         """Return the running child, or start one and see that it has the device."""
         if self._child is None:
-            self._child = Child(self._command, self._silence_s)
+            self._child = self._start()
             try:
                 self._host = self._hello(self._child)
             except ChildError:
@@ -174,6 +181,21 @@ class OpenVinoBackend:
                 self.close()
                 raise
         return self._child
+
+
+def _start_of(
+    settings: Benchmark, cpus: Sequence[int] | None, command: Sequence[str] | None, silence_s: float
+) -> Callable[[], Child]:
+    """Return what starts the process; the arguments are those of OpenVinoBackend."""
+    if settings.host is not None:
+        last = ("--last-cpus", str(settings.threads))
+        return partial(Board, settings.host, settings.python or PYTHON, silence_s, *last)
+    if cpus is not None and len(cpus) < settings.threads:
+        raise BenchmarkError(
+            f"threads must be at most the number of cores they run on, {len(cpus)}, but got {settings.threads}."
+        )
+    stay = () if cpus is None else ("--cpus", ",".join(map(str, cpus)))
+    return partial(Child, [*(command or (settings.python or sys.executable, str(RUNNER))), *stay], silence_s)
 
 
 class FakeBackend:

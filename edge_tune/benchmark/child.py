@@ -37,13 +37,19 @@ class ChildError(BenchmarkError):
 class Child:
     """One process and its three pipes; start it, ask it, kill it."""
 
-    def __init__(self, command: Sequence[str], silence_s: float, limit_s: float = LIMIT_S) -> None:
+    where = ""
+    """What its refusals begin with, where several hosts are concerned."""
+
+    def __init__(
+        self, command: Sequence[str], silence_s: float, limit_s: float = LIMIT_S, *, first: bytes = b""
+    ) -> None:
         """Start the process.
 
         Args:
             command: Program and arguments; it speaks the protocol that runner/protocol.py describes.
             silence_s: Seconds without a line from it, during a request, that mean that it hangs.
             limit_s: Seconds that a request may take, whatever the process signs meanwhile.
+            first: What it reads before the first request.
 
         Raises:
             BenchmarkError: The program cannot be started.
@@ -70,6 +76,8 @@ class Child:
         self._selector.register(self._pipe(self._process.stdout), selectors.EVENT_READ, "stdout")
         self._selector.register(self._pipe(self._process.stderr), selectors.EVENT_READ, "stderr")
         os.set_blocking(self._pipe(self._process.stderr).fileno(), False)
+        with contextlib.suppress(OSError):  # one that has ended already is found out when it is asked
+            self._pipe(self._process.stdin).write(first)
 
     @property
     def pid(self) -> int:
@@ -89,14 +97,14 @@ class Child:
         try:
             self._pipe(self._process.stdin).write(json.dumps(request).encode() + b"\n")
         except OSError:
-            raise ChildError(f"{command}: {self._how_it_ended()}") from None
+            raise self._end(command) from None
         end = time.monotonic() + self._limit_s
         while True:
             answer = self._answer(command)
             if "error" in answer and DEVICE_FAULT.search(str(answer["error"])):
                 raise ChildError(f"{command}: {answer['error']}")
             if "error" in answer:
-                raise BenchmarkError(str(answer["error"]))
+                raise BenchmarkError(f"{self.where}{answer['error']}")
             if isinstance(answer.get("result"), dict):
                 return dict(answer["result"])
             if answer.get("alive") is not True:
@@ -147,7 +155,7 @@ class Child:
             if part is None:
                 raise ChildError(f"{command}: it must answer or sign within {self._silence_s:g} s, but was silent.")
             if not part:
-                raise ChildError(f"{command}: {self._how_it_ended()}")
+                raise self._end(command)
             self._buffer += part
         line = bytes(self._buffer[:length])
         del self._buffer[: length + 1]
@@ -185,13 +193,14 @@ class Child:
         self._complaints = (self._complaints + (part or b""))[-TAIL_BYTES:]
         return len(part or b"")
 
-    def _how_it_ended(self) -> str:
+    def _end(self, command: str) -> BenchmarkError:
+        """Return how the process ended, as the failure of a command."""
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return "it closed its answers but still runs."
+            return ChildError(f"{command}: it closed its answers but still runs.")
         how = f"signal {SIGNALS.get(-code, -code)}" if code < 0 else f"exit code {code}"
-        return f"it ended with {how}."
+        return ChildError(f"{command}: it ended with {how}.")
 
     def stderr_tail(self, characters: int = 600) -> str:
         """Return the end of what the process has written to stderr so far, in one line."""

@@ -254,7 +254,7 @@ def measuring(settings: Benchmark, reference: bytes | None = None, devices: int 
     Args:
         settings: The kind of device and how it is measured. Each actor takes one unit of `settings.resource`.
         reference: The network, as ONNX, that each measurement takes turns with; None for none.
-        devices: How many there are.
+        devices: How many there are. A board is one, however many nodes can drive it.
 
     Raises:
         BenchmarkError: An actor does not start, or its device cannot be used.
@@ -266,7 +266,7 @@ def measuring(settings: Benchmark, reference: bytes | None = None, devices: int 
     names: list[str] = []
     started: list[Any] = []
     try:
-        for name in (f"device-{run_id}-{number}" for number in range(devices)):
+        for name in (f"device-{run_id}-{number}" for number in range(1 if settings.host else devices)):
             owners[name] = start_owner(name, settings, run_id, pickled)
         started += owners.values()
         names = _those_that_start(owners, settings.resource)

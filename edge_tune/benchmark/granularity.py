@@ -184,9 +184,16 @@ def _main(words: Sequence[str], program: str) -> int:
     parser.add_argument(
         "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
     )
+    parser.add_argument(
+        "--device-host", type=given_text, metavar="USER@HOST", help="board that has the device, as ssh names it"
+    )
     given = parser.parse_args(words)
     settings = Benchmark(
-        device=given.device, precision=given.precision, threads=given.threads, python=given.device_python
+        device=given.device,
+        precision=given.precision,
+        threads=given.threads,
+        python=given.device_python,
+        host=given.device_host,
     )
     ExperimentError.raise_if(settings.problems())
     require_device(settings, computes=True)

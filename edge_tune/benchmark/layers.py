@@ -186,8 +186,11 @@ def _main(words: Sequence[str], program: str) -> int:
     parser.add_argument(
         "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
     )
+    parser.add_argument(
+        "--device-host", type=given_text, metavar="USER@HOST", help="board that has the device, as ssh names it"
+    )
     given = parser.parse_args(words)
-    settings = Benchmark(device=given.device, python=given.device_python)
+    settings = Benchmark(device=given.device, python=given.device_python, host=given.device_host)
     ExperimentError.raise_if(settings.problems())
     networks = [read_network(path) for path in (given.network, given.pruned) if path]
     if given.pruned and not narrowed(*networks):

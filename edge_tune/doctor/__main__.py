@@ -1,6 +1,7 @@
 """Can this host measure the device? One line a check, and what to mend.
 
 python -m edge_tune.doctor --device MYRIAD --device-python .venv-ncs/bin/python
+python -m edge_tune.doctor --device-host pi@board
 """
 
 import argparse
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from edge_tune import command
+from edge_tune.arguments import given_text
+from edge_tune.benchmark import board
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.command import say
 from edge_tune.doctor import checks, stick
-from edge_tune.doctor.checks import Check, Finding, Host
+from edge_tune.doctor.checks import STICK, Check, Finding, Host
 from edge_tune.errors import ExperimentError
 from edge_tune.experiment import Benchmark
 from edge_tune.waiting import told
@@ -30,8 +33,25 @@ PROBE = Path(__file__).with_name("probe.py")
 PROBE_S = 60.0
 LIMIT_BYTES = 1 << 20
 OF_THE_RUNTIME: tuple[Check, ...] = (checks.interpreter, checks.openvino)
-OF_A_STICK: tuple[Check, ...] = (stick.libusb, stick.usb, stick.udev_rule, stick.mutex)
+OF_A_STICK: tuple[Check, ...] = (stick.libusb, stick.usb, stick.udev_rule)
 OF_THE_PROCESSOR: tuple[Check, ...] = (checks.governor, checks.cores, checks.quota, checks.gpus)
+
+FILES = (
+    "proc/loadavg",
+    "proc/self/cgroup",
+    "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor",
+    "sys/fs/cgroup/**/cpu.max",
+    "sys/fs/cgroup/**/cpu.cfs_*_us",
+)
+FILES_OF_A_STICK = (
+    "sys/bus/usb/devices/*/idVendor",
+    "sys/bus/usb/devices/*/idProduct",
+    "sys/bus/usb/devices/*/speed",
+    "etc/udev/rules.d/*.rules",
+    "run/udev/rules.d/*.rules",
+    "usr/lib/udev/rules.d/*.rules",
+)
+"""What the checks look at, on a board."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_tune.doctor") -> int:
@@ -43,14 +63,24 @@ def _main(words: Sequence[str], program: str) -> int:
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, MYRIAD, ...")
     parser.add_argument(
-        "--device-python", default=sys.executable, metavar="PATH", help="interpreter that is to own the device"
+        "--device-python",
+        type=given_text,
+        metavar="PATH",
+        help=f"interpreter that is to own the device (default: this one; {board.PYTHON} on a --device-host)",
+    )
+    parser.add_argument(
+        "--device-host",
+        type=given_text,
+        metavar="USER@HOST",
+        help="look at a board that has the device instead of this host: as ssh names it",
     )
     given = parser.parse_args(words)
-    settings = Benchmark(device=given.device)
+    settings = Benchmark(device=given.device, python=given.device_python, host=given.device_host)
     ExperimentError.raise_if(settings.problems())
-    with told(lambda line: say(line, sys.stderr), f"{given.device_python} to say what it has"):
-        host = this_host(settings, given.device_python)
-    findings = list(examine(host))
+    with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:
+        with told(lambda line: say(line, sys.stderr), f"{given.device_host or 'the interpreter'} to say what it has"):
+            host = that_host(settings, Path(folder)) if settings.host else this_host(settings)
+        findings = list(examine(host))
     for finding in findings:
         say(str(finding))
     say(_verdict(given.device, findings))
@@ -59,14 +89,42 @@ def _main(words: Sequence[str], program: str) -> int:
 
 def examine(host: Host) -> Iterator[Finding]:
     """Yield all findings on a host and its device."""
-    for check in (*OF_THE_RUNTIME, *(OF_A_STICK if host.needs_stick else ()), *OF_THE_PROCESSOR):
+    is_here = host.settings.host is None
+    look: list[Check] = [*OF_THE_RUNTIME] if is_here else [checks.connection, *OF_THE_RUNTIME]
+    if is_here or "files" in host.facts:
+        if host.needs_stick:
+            look += [*OF_A_STICK, stick.mutex] if is_here else OF_A_STICK  # whose the mutex is, no copy tells
+        look += OF_THE_PROCESSOR
+    for check in look:
         yield from check(host)
 
 
-def this_host(settings: Benchmark, interpreter: str) -> Host:
+def that_host(settings: Benchmark, root: Path) -> Host:
+    """Return the board that the settings name, as the checks see it, with copies of its files below `root`."""
+    assert settings.host is not None
+    interpreter = settings.python or board.PYTHON
+    files = (*FILES, *(FILES_OF_A_STICK if STICK in settings.device else ()))
+    facts = ask(interpreter, settings.device, *files, host=settings.host)
+    for name, content in facts.get("files", {}).items():
+        copy = root / name
+        if copy.resolve().is_relative_to(root.resolve()):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(content)
+    return Host(
+        settings=settings,
+        interpreter=interpreter,
+        facts=facts,
+        user_id=facts.get("user_id", 0),
+        cpus=facts.get("cpus", 0),
+        root=root,
+    )
+
+
+def this_host(settings: Benchmark) -> Host:
     """Return the host that this process runs on, as the checks see it."""
     from edge_tune.networks.compute import gpus_here  # only now: PyTorch takes seconds to import
 
+    interpreter = settings.python or sys.executable
     return Host(
         settings=settings,
         interpreter=interpreter,
@@ -77,17 +135,40 @@ def this_host(settings: Benchmark, interpreter: str) -> Host:
     )
 
 
-def ask(interpreter: str, device: str, seconds: float = PROBE_S, probe: Path = PROBE) -> dict[str, Any]:
-    """Return what an interpreter says of itself and the device; "ended" says how it ended, if not well."""
+def ask(
+    interpreter: str,
+    device: str,
+    *files: str,
+    host: str | None = None,
+    seconds: float = PROBE_S,
+    probe: Path = PROBE,
+) -> dict[str, Any]:
+    """Return what an interpreter says of itself and the device; "ended" says how it ended, if not well.
+
+    Args:
+        files: Patterns of those that it is to say as well.
+        host: Where it is, if not here; "unreachable" or "does_not_start" says why it cannot be asked.
+    """
     ended = None
+    arguments = (device, *files)
+    command = board.ssh(host, interpreter, *arguments) if host else [interpreter, str(probe), *arguments]
     with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as complaints:
         try:
-            command = [interpreter, str(probe), device]
             process = subprocess.run(
-                command, stdout=answers, stderr=complaints, timeout=seconds, check=False, preexec_fn=_limit_files
+                command,
+                input=board.text_of(probe) if host else b"",
+                stdout=answers,
+                stderr=complaints,
+                timeout=seconds,
+                check=False,
+                preexec_fn=_limit_files,
             )
+            if host and process.returncode in board.FAILURES:
+                return _not_asked(host, interpreter, process.returncode, complaints)
             ended = _how_it_ended(process.returncode, complaints)
         except OSError as error:
+            if host:
+                return {"unreachable": board.no_ssh(host)}
             ended = f"does not start: {error.strerror}"
         except subprocess.TimeoutExpired:
             ended = f"did not answer within {seconds:g} s"
@@ -109,6 +190,14 @@ def _how_it_ended(code: int, complaints: IO[bytes]) -> str | None:
         return f"writes without end: more than {LIMIT_BYTES >> 20} MiB; is it a Python interpreter?"
     last = _content(complaints).decode(errors="replace").strip().splitlines()[-1:]
     return " ".join([f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}", *last])
+
+
+def _not_asked(host: str, interpreter: str, code: int, complaints: IO[bytes]) -> dict[str, Any]:
+    """Return why the interpreter of a board cannot be asked."""
+    said = " ".join(_content(complaints).decode(errors="replace").split())[-600:]
+    if code == board.SSH_FAILED:
+        return {"unreachable": board.unreachable(host, said)}
+    return {"does_not_start": board.does_not_start(host, interpreter, said), "ended": "does not start"}
 
 
 def _content(file: IO[bytes]) -> bytes:

@@ -1,14 +1,17 @@
 """What the doctor looks at: pure functions of a host, each of which says one or more findings.
 
-A host is a folder that holds /sys, /proc, /etc and /tmp, and what an interpreter said of itself (probe.py).
+A host is a folder that holds /sys, /proc, /etc and /tmp, and what an interpreter said of itself (probe.py). Of a board
+the folder holds copies of what is looked at.
 """
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from edge_tune.benchmark.board import PYTHON
 from edge_tune.experiment import Benchmark
 
 if TYPE_CHECKING:
@@ -40,8 +43,8 @@ class Host:
     Attributes:
         settings: The device and how it is to be measured.
         facts: What probe.py says, run by the interpreter that is to own the device; and "ended", how it
-            ended, if that was not well.
-        cpus: Cores that this process may run on.
+            ended, if that was not well. Of a board "unreachable" or "does_not_start" says why nothing is known.
+        cpus: Cores that a process may run on.
         gpus: What PyTorch sees, for the trials that run here; None if nobody asked.
         root: The folder that stands for /.
     """
@@ -59,6 +62,17 @@ class Host:
         """Tell whether the device is, or is made of, a Neural Compute Stick."""
         return STICK in self.settings.device
 
+    def install(self, package: str) -> str:
+        """Return the command that gives the interpreter a package, or what else there is to do."""
+        if self.settings.host is None:
+            return f"{self.interpreter} -m pip install {package}"
+        if self.interpreter != PYTHON:
+            return f"ssh {self.settings.host} {shlex.quote(self.interpreter)} -m pip install {package}"
+        own = (
+            "python3 -m venv edge_tune && edge_tune/bin/pip install numpy openvino"  # Debian's own is not to be changed
+        )
+        return f"ssh {self.settings.host} '{own}', then give --device-python edge_tune/bin/python"
+
     def read(self, path: str) -> str | None:
         """Return the content of a file, or None if it cannot be read."""
         try:
@@ -70,14 +84,25 @@ class Host:
 Check = Callable[[Host], Iterator[Finding]]
 
 
+def connection(host: Host) -> Iterator[Finding]:
+    """Say whether a board can be reached."""
+    if "unreachable" in host.facts:
+        yield Finding("fix", "connection", host.facts["unreachable"])
+    else:
+        yield Finding("ok", "connection", f"ssh {host.settings.host} answers.")
+
+
 def interpreter(host: Host) -> Iterator[Finding]:
     """Say whether the interpreter starts and has numpy."""
+    if "unreachable" in host.facts:
+        return
     if "python" not in host.facts:
-        yield Finding("fix", "interpreter", f"{host.interpreter} {host.facts['ended']}; name another: --device-python.")
+        ended = f"{host.interpreter} {host.facts['ended']}; name another: --device-python."
+        yield Finding("fix", "interpreter", host.facts.get("does_not_start", ended))
         return
     yield Finding("ok", "interpreter", f"Python {host.facts['python']}, {host.interpreter}.")
     if host.facts["numpy"] is None:
-        yield Finding("fix", "numpy", f"the runner needs it: {host.interpreter} -m pip install numpy.")
+        yield Finding("fix", "numpy", f"the runner needs it: {host.install('numpy')}.")
 
 
 def openvino(host: Host) -> Iterator[Finding]:
@@ -85,7 +110,7 @@ def openvino(host: Host) -> Iterator[Finding]:
     if "python" not in host.facts:
         return
     if (version := _openvino_version(host)) is None:
-        wheel = f"for a stick, {STICK_RUNTIME}" if host.needs_stick else f"{host.interpreter} -m pip install openvino"
+        wheel = f"for a stick, {STICK_RUNTIME}" if host.needs_stick else host.install("openvino")
         yield Finding("fix", "OpenVINO", f"this interpreter has none; {wheel}.")
         return
     yield Finding("ok", "OpenVINO", f"{version}.")
@@ -111,7 +136,11 @@ def governor(host: Host) -> Iterator[Finding]:
 def cores(host: Host) -> Iterator[Finding]:
     """Say whether there is a core for the measurement alone, and whether it is free."""
     threads = host.settings.threads
-    if host.cpus > threads:
+    if host.settings.host:
+        yield Finding(
+            "ok", "cores", f"{host.cpus}, of which {min(threads, host.cpus)} can measure; nothing is trained there."
+        )
+    elif host.cpus > threads:
         yield Finding("ok", "cores", f"{host.cpus}, of which {threads} can measure and the others retrain.")
     else:
         yield Finding(
@@ -121,7 +150,7 @@ def cores(host: Host) -> Iterator[Finding]:
             f"cores, or one trial at a time.",
         )
     load = float((host.read("proc/loadavg") or "0").split()[0])
-    if load <= host.cpus - threads + 0.25:
+    if load <= max(0, host.cpus - threads) + 0.25:
         yield Finding("ok", "load", f"{load:.2f} in the last minute.")
     else:
         advice = "end what else runs here, or trust the ratios more than the milliseconds"

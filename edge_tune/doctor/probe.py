@@ -1,19 +1,26 @@
 """What an interpreter has for a device. Runs alone: Python 3.6 or newer, nothing of edge_tune, numpy not needed.
 
-    python probe.py MYRIAD
+    python probe.py MYRIAD [PATTERN...]
 
+With patterns of files, for a host whose files cannot be looked at from where they are checked, it says these as well.
 Prints JSON objects, one a line, which together are the answer: a plugin may end the process, or hang, and what
 was said before that stays said.
     {"python": "3.9.2", "numpy": "1.19.5" or null, "openvino": "2021.4.2-..." or null, "libusb": true}
     {"parts": {"MYRIAD": {"connected": ["1.2-ma2480"]}}}    or {"MYRIAD": {"error": "what OpenVINO says"}}
+    {"user_id": 1000, "cpus": 4, "files": {"proc/loadavg": "0.20 0.18 0.12 1/80 11206"}}
 """
 
 import ctypes
 import importlib
 import json
+import os
 import re
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Dict, List
+
+MOST_BYTES = 1 << 16
+"""No file that is checked is so large."""
 
 RUNTIMES = (("openvino", "Core"), ("openvino.runtime", "Core"), ("openvino.inference_engine", "IECore"))
 
@@ -54,13 +61,13 @@ def open_runtime() -> Any:
     return None
 
 
-def parts_of(device: str) -> list[str]:
+def parts_of(device: str) -> List[str]:
     """Return the devices that a name such as HETERO:MYRIAD,CPU is made of, without their numbers."""
     kind, _, list_of_parts = device.partition(":")
     return re.findall(r"(?:^|,)\s*([A-Za-z_]+)", list_of_parts) or re.findall("^[A-Za-z_]+", kind)
 
 
-def look(core: Any, part: str) -> dict[str, Any]:
+def look(core: Any, part: str) -> Dict[str, Any]:
     """Return which devices of a kind are connected, or what its plugin says instead."""
     if part in ("AUTO", "MULTI", "HETERO", "BATCH"):  # they use what there is
         return {"connected": list(core.available_devices)}
@@ -72,8 +79,24 @@ def look(core: Any, part: str) -> dict[str, Any]:
         return {"error": " ".join(line for line in lines if line and not line.startswith("Exception from"))[:400]}
 
 
-def main(device: str) -> None:
+def contents(patterns: List[str], root: Path = Path("/")) -> Dict[str, str]:
+    """Return the content of each file that can be read, by its path below the root."""
+    found = {}
+    for file in (file for pattern in patterns for file in root.glob(pattern)):
+        try:
+            text = file.read_text(errors="replace")
+        except OSError:
+            continue
+        if len(text) < MOST_BYTES:
+            found[str(file.relative_to(root))] = text
+    return found
+
+
+def main(device: str, *patterns: str) -> None:
     """Say what there is."""
+    if patterns:
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        say(user_id=os.getuid(), cpus=cpus, files=contents(list(patterns)))
     found = open_runtime()
     say(
         python=sys.version.split()[0],
@@ -86,4 +109,4 @@ def main(device: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

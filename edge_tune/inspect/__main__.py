@@ -89,6 +89,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
     )
     parser.add_argument(
+        "--device-host", type=given_text, metavar="USER@HOST", help="board that has the device, as ssh names it"
+    )
+    parser.add_argument(
         "--output", type=given_path, metavar="FILE", help="experiment file to write (default: MODEL_on_DATA.py)"
     )
     parser.add_argument(
@@ -110,7 +113,7 @@ def _main(words: Sequence[str], program: str) -> int:
         target=TARGET,
         retraining=RECIPE,
         stopping=[Asha(grace_epochs=5), Hopeless()],
-        benchmark=Benchmark(device=given.device, python=given.device_python),
+        benchmark=Benchmark(device=given.device, python=given.device_python, host=given.device_host),
         search=Search("latency_aware", trials=FEWEST_TRIALS),
     )
     try:

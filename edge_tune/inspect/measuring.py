@@ -182,7 +182,7 @@ def _unpruned(network: nn.Module, probe: Probe, num_classes: int) -> Effect:
 def _beside(settings: Benchmark) -> Iterator[None]:
     """Leave the cores that measure to the device: this thread, and PyTorch's, keep to the others in the block."""
     threads = torch.get_num_threads()
-    cpus = usable_cpus() if settings.device == "fake" else training_cpus(settings.threads)
+    cpus = training_cpus(settings.threads) if settings.takes_cores else usable_cpus()
     torch.set_num_threads(len(cpus))
     try:
         with kept_to(cpus):

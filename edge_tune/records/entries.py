@@ -116,7 +116,7 @@ class DeviceEntry:
     Attributes:
         devices: Name -> full name of all that there are.
         cpus: Cores that the process stays on.
-        host: Name of the node.
+        host: Name of the node, or of the host that a node drives over ssh.
     """
 
     device: str | None = None

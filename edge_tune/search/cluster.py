@@ -97,15 +97,16 @@ class Cluster:
             for node in alive
         ]
 
-    def says(self, device_name: str) -> str:
+    def says(self, device_name: str, host: str | None = None) -> str:
         """Return what there is, in one line.
 
         Args:
             device_name: What the devices are, by the name that they give themselves.
+            host: Where the one device is, if that is no node.
         """
         nodes = self.nodes
-        devices = sum(node.devices for node in nodes)
-        hosts = ", ".join(node.host for node in nodes if node.devices)
+        devices = 1 if host else sum(node.devices for node in nodes)
+        hosts = host or ", ".join(node.host for node in nodes if node.devices)
         return (
             f"Ray {ray.__version__} {self.where}: {counted(len(nodes), 'node')}, "
             f"{counted(sum(node.cpus for node in nodes), 'core')} for trials, "
@@ -309,7 +310,7 @@ def joined(settings: Benchmark) -> Iterator[Cluster]:
     address = os.environ.get("RAY_ADDRESS", "local")
     options: dict[str, Any] = {}
     if address == "local":
-        cores = usable_cpus() if settings.device == "fake" else training_cpus(settings.threads)
+        cores = training_cpus(settings.threads) if settings.takes_cores else usable_cpus()
         options = {"num_cpus": len(cores), "resources": {settings.resource: 1}, "include_dashboard": False}
         # Of this Ray alone; else it would be kept in the home folder, which may not be writable.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

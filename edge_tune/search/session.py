@@ -136,7 +136,7 @@ def _run(
             here.trials_at_once(experiment.search.cpus_per_trial, gpus)
             with told(say, f"{experiment.benchmark.device} to answer"):
                 found = _check_device(here, experiment.benchmark, loaded)
-            say(f"{here.says(found.device_name or '')}. Results: {results.folder}")
+            say(f"{here.says(found.device_name or '', found.host)}. Results: {results.folder}")
             work: _Work
             if loaded is None:
                 work = Simulation(experiment, simulated_epoch_s or 0.0)

@@ -134,7 +134,7 @@ class PrunedTrial(tune.Trainable):
         """
         self.device, self.checkpoints, self.board = device, checkpoints, board
         experiment = trials.experiment
-        if not alone and experiment.benchmark.device != "fake" and hasattr(os, "sched_setaffinity"):
+        if not alone and experiment.benchmark.takes_cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, training_cpus(experiment.benchmark.threads, _devices_here(experiment)))
         self.trials = trials.set_up(len(usable_cpus()) if alone else experiment.search.cpus_per_trial, gpus)
         self._begin(config)

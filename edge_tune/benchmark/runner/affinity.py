@@ -17,6 +17,11 @@ def pin(cpus: Optional[str]) -> None:
     os.sched_setaffinity(0, wanted)
 
 
+def pin_to_last(count: int) -> None:
+    """Keep this process, and every thread that OpenVINO will start, on the last `count` of its cores."""
+    pin(",".join(map(str, usable_cpus()[-count:])))
+
+
 def usable_cpus() -> List[int]:
     """Return the cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):

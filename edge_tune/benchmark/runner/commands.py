@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 
+import files
 from affinity import usable_cpus
 from agreement import agreement, answers_of, images_to_check
 from clocks import Allowance, StageClock, clock_for
@@ -149,6 +150,15 @@ class Commands:
         xml, weights = str(Path(folder) / "model.xml"), str(Path(folder) / "model.bin")
         self._runtime.convert(onnx, xml, weights)
         return {"xml": xml, "bin": weights}
+
+    def put(self, path: str, content: str, start: int) -> Dict[str, Any]:
+        """Take a part of a file."""
+        files.put(path, content, start)
+        return {}
+
+    def get(self, path: str, start: int, length: int) -> Dict[str, Any]:
+        """Return a part of a file."""
+        return {"content": files.get(path, start, length)}
 
     def _present(self) -> Turns:
         if self._turns is None:

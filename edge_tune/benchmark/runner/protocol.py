@@ -6,7 +6,8 @@
  or {"id": 1, "error": "one sentence"}
 
 Each command is a method of `commands.Commands`: the other fields of a request are its arguments, those of the result
-are the keys of what it returns. Networks come as paths of ONNX files, arrays as paths of .npy files.
+are the keys of what it returns. Networks come as paths of ONNX files, arrays as paths of .npy files. On another host
+they are names of files in the process's own folder, and `put` and `get` carry what is in them.
 
 While a command is busy, the process says about once a second that it is alive, so that silence means that it hangs.
 It ends when stdin does, and gives a command that it is busy with 2 s: nobody is left to read the answer.
