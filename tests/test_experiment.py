@@ -256,6 +256,10 @@ def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> Non
         ({"benchmark": et.Benchmark(max_s=0)}, r"benchmark: max_s must be a number above 0, but got 0"),
         ({"benchmark": et.Benchmark(python="")}, r"benchmark: python must be the path of an interpreter or None"),
         (
+            {"benchmark": et.Benchmark(host="pi board")},
+            r"benchmark: host must be one as ssh names it, .* got 'pi board'",
+        ),
+        (
             {"benchmark": et.Benchmark(retries=-1)},
             r"benchmark: retries must be a whole number of at least 0, but got -1",
         ),

@@ -72,6 +72,10 @@ FIELDS = [
     ("benchmark=et.Benchmark(device=None)", "benchmark: device must be the name of an OpenVINO device, but got None"),
     ("benchmark=et.Benchmark(python=5)", "benchmark: python must be the path of an interpreter or None, but got 5"),
     ("benchmark=et.Benchmark(python='')", "python must be the path of an interpreter or None, but got an empty text"),
+    *(
+        (f"benchmark=et.Benchmark(host={host})", f"benchmark: host must be one as ssh names it, .*, but got {host}")
+        for host in ("5", "''", "'-oProxyCommand=x'", "'pi@board reboot'")
+    ),
     ("benchmark=et.Benchmark(runs='200')", "benchmark: runs must be a whole number of at least 1, but got '200'"),
     ("benchmark=et.Benchmark(max_s='3')", "benchmark: max_s must be a number above 0, but got '3'"),
     ("benchmark=et.Benchmark(align='yes')", "benchmark: align must be one of .'auto'., but got 'yes'"),

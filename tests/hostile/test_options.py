@@ -10,6 +10,7 @@ import edge_tune.run as run
 from edge_tune import export, train
 from edge_tune.benchmark import __main__ as benchmark
 from edge_tune.convert import __main__ as convert
+from edge_tune.doctor import __main__ as doctor
 from edge_tune.report import __main__ as report
 from tests.studies import write_study
 
@@ -19,7 +20,10 @@ Main = Callable[[Sequence[str]], int]
 EXPERIMENT = "from tests.networks import experiment as make\nexperiment = make()\n"
 EMPTY: list[tuple[Main, list[str]]] = [
     (run.main, [""]),
-    *((run.main, ["study.py", f"--{name}="]) for name in ("data", "weights", "device", "device-python", "results")),
+    *(
+        (run.main, ["study.py", f"--{name}="])
+        for name in ("data", "weights", "device", "device-python", "device-host", "results")
+    ),
     (run.main, ["study.py", "--device-resource="]),
     (train.main, [""]),
     (train.main, ["study.py", "--data="]),
@@ -35,9 +39,14 @@ EMPTY: list[tuple[Main, list[str]]] = [
     (benchmark.main, [""]),
     (benchmark.main, ["x.onnx", "--reference="]),
     (benchmark.main, ["x.onnx", "--device-python="]),
+    (benchmark.main, ["x.onnx", "--device-host="]),
     (benchmark.main, ["layers", ""]),
     (benchmark.main, ["layers", "x.onnx", "--device-python="]),
+    (benchmark.main, ["layers", "x.onnx", "--device-host="]),
     (benchmark.main, ["granularity", "--device-python="]),
+    (benchmark.main, ["granularity", "--device-host="]),
+    (doctor.main, ["--device-python="]),
+    (doctor.main, ["--device-host="]),
 ]
 OWN = [
     "trials.jsonl",
