@@ -565,3 +565,11 @@ def test_what_is_marked_may_change_and_what_is_not_may_not() -> None:
     assert identity(experiment(search=search, keep_weights="all")) == identity(experiment())
     assert identity(experiment(search=replace(search, seed=1))) != identity(experiment())
     assert identity(experiment(dataset="digits")) == identity(experiment(dataset=et.Data("digits")))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "takes"),
+    [(et.Benchmark(), True), (et.Benchmark(device="fake"), False), (et.Benchmark(host="pi@board"), False)],
+)
+def test_only_a_device_on_a_node_takes_cores_from_trials(benchmark: et.Benchmark, takes: bool) -> None:
+    assert benchmark.takes_cores == takes

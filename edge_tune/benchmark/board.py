@@ -92,7 +92,9 @@ class Board(Child):
         """
         there = {name: self._there(name, value) for name, value in arguments.items()}
         answer = super().ask(command, **there)
-        return {name: self._here(name, value, Path(arguments.get("folder", ""))) for name, value in answer.items()}
+        if "folder" not in arguments:
+            return answer
+        return {name: self._here(name, value, Path(arguments["folder"])) for name, value in answer.items()}
 
     def _there(self, name: str, value: Any) -> Any:
         """Return a field of a request as it is to be there, with the content of files sent."""
@@ -153,7 +155,7 @@ def ssh(host: str, python: str, *arguments: str) -> list[str]:
 
 def text_of(script: Path) -> bytes:
     """Return a script as the line in which `ssh` wants it."""
-    return f"{script.read_text()!a}\n".encode()
+    return f"{script.read_text(encoding='utf-8')!a}\n".encode()
 
 
 @cache

@@ -221,6 +221,18 @@ def test_an_interpreter_says_what_it_lacks(has: list[str], lacks: str, there: Pa
         check_device(Benchmark(host="pi@board", python=python))
 
 
+def test_an_answer_names_files_only_where_a_folder_was_given(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = Board("pi@board", sys.executable, 30.0)
+    monkeypatch.setattr(Child, "ask", lambda *_, **__: {"xml": "model.py", "content": ""})
+    assert one.ask("begin")["xml"] == "model.py"
+    assert not (tmp_path / "model.py").exists()
+    assert one.ask("convert", folder=str(there / "home"))["xml"] == str(there / "home/model.py")
+    one.kill()
+
+
 @pytest.mark.parametrize("name", ["../key", "/etc/passwd", "..", "", 5, None])
 def test_an_answer_cannot_name_other_files(name: object, there: Path, tmp_path: Path) -> None:
     one = Board("pi@board", sys.executable, 30.0)
