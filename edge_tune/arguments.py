@@ -14,6 +14,14 @@ def given_text(given: str) -> str:
     return given
 
 
+def given_size(given: str) -> int | tuple[int, ...] | str:
+    """Return the size of images: one side of a square as a number, others as a pair of them, or a word as it is."""
+    sides = given_text(given).split("x")
+    if not all(side.isdecimal() and side.isascii() for side in sides):
+        return given
+    return int(sides[0]) if len(sides) == 1 else tuple(map(int, sides))
+
+
 def given_path(given: str) -> Path:
     """Return the value of an option that names a file or folder."""
     return Path(given_text(given))

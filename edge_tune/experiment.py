@@ -45,9 +45,24 @@ MAX_SEED = 2**32 - 1
 
 SPARSITY = Bounds("0 <= {} < 1", lambda value: 0 <= value < 1)
 
+Channels = tuple[float, float, float]
+"""A number for each of red, green and blue."""
+
+MEAN: Channels = (0.485, 0.456, 0.406)
+STD: Channels = (0.229, 0.224, 0.225)
+"""Of the channels of ImageNet's images, RGB in 0..1: what published networks were trained with."""
+
+NATIVE = "native"
+AUGMENTATIONS = ("crop", "resized_crop", "flip")
+IN_OWN_UNITS = ("googlenet", "inception_v3")
+"""Networks that bring their input from MEAN and STD to the units that their published weights were trained on."""
+
 MAY_CHANGE = {"may_change": True}
 """Of a field that may change between the sessions of a study: how many trials, limits, what is kept. What every other
 field says, and each that is added, is part of what the study is: it must stay the same."""
+
+ADDED = {"added": True}
+"""Of a field that earlier studies did not know: while it has its default, a study is as one that was without it."""
 
 
 @dataclass(frozen=True)
@@ -707,36 +722,81 @@ class Data:
     Attributes:
         name: "digits" (scikit-learn's, embedded), "cifar10", "cifar100" (downloaded), or the
             path of an image folder `train/CLASS/*`, `test/CLASS/*`. A Path is always a folder, and kept as text.
-        image_size: Height and width in pixels that every image is resized to.
+        image_size: Pixels that every image is resized to, whatever its proportions: one number for a square, or
+            (height, width). "native": the size that the images have, which must be the same of all.
         validation_fraction: Share of the training images of each class that the search is
             judged on, and that is never trained on.
         train_images: Train on so many images only, the same share of each class; None: on all.
-        horizontal_flip: Mirror half of the training images; None: yes, but for digits.
+        horizontal_flip: Mirror half of the training images; None: yes, but for digits. It is "flip" in `augmentation`,
+            for who wants the rest as it is.
+        mean, std: What a network's input is normalised with, red, green, blue: (RGB in 0..1 - mean) / std.
+        augmentation: What changes training images at random, each anew in every epoch: "crop" shifts them by at most an
+            eighth of their shorter side, over black; "resized_crop" enlarges a part of them, a quarter of the area at
+            least, to the whole; "flip" mirrors half of them. A list of these, of which [] changes nothing; None: "crop"
+            and what `horizontal_flip` says.
     """
 
     name: str | Path
     _: KW_ONLY
-    image_size: int = 32
+    image_size: int | Sequence[int] | Literal["native"] = 32
     validation_fraction: float = 0.1
     train_images: int | None = None
     horizontal_flip: bool | None = None
+    mean: Sequence[float] = field(default=MEAN, metadata=ADDED)
+    std: Sequence[float] = field(default=STD, metadata=ADDED)
+    augmentation: Sequence[str] | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
         if isinstance(self.name, Path):
             name = str(self.name)
             object.__setattr__(self, "name", f"./{name}" if name in DATA_SETS else name)
+        for several in ("image_size", "mean", "std", "augmentation"):
+            _freeze(self, several, list, tuple)
+        match self.image_size:
+            case (height, width) if height == width:
+                object.__setattr__(self, "image_size", height)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with these settings; whether the images exist is asked later."""
         if not (isinstance(self.name, str) and self.name):
             yield f"name must be a data set or the path of an image folder, but got {self.name!r}."
-        yield from _at_least("image_size", self.image_size, 8)
+        yield from self._size_problems()
         if not (is_number(self.validation_fraction) and 0 < self.validation_fraction < 1):
             yield f"validation_fraction must hold 0 < fraction < 1, but got {self.validation_fraction!r}."
         if self.train_images is not None:
             yield from _at_least("train_images", self.train_images, 2)
         if not isinstance(self.horizontal_flip, bool | None):
             yield f"horizontal_flip must be True, False or None, but got {self.horizontal_flip!r}."
+        yield from _channel_problems("mean", self.mean, Bounds("0 <= {} <= 1", lambda value: 0 <= value <= 1))
+        yield from _channel_problems("std", self.std, Bounds("0 < {} <= 1", lambda value: 0 < value <= 1))
+        yield from self._augmentation_problems()
+
+    def _size_problems(self) -> Iterator[str]:
+        size = self.image_size
+        if isinstance(size, tuple) and len(size) == 2:
+            for side in size:
+                yield from _at_least("each of image_size", side, 8)
+        elif isinstance(size, int):
+            yield from _at_least("image_size", size, 8)
+        elif size != NATIVE:
+            yield (
+                f"image_size must be a whole number of at least 8, two of them, (height, width), or {NATIVE!r}, but "
+                f"got {size!r}."
+            )
+
+    def _augmentation_problems(self) -> Iterator[str]:
+        kinds = self.augmentation
+        if kinds is None:
+            return
+        if not (isinstance(kinds, tuple) and all(kind in AUGMENTATIONS for kind in kinds)):
+            yield f"augmentation must be a list of some of {list(AUGMENTATIONS)}, or None, but got {kinds!r}."
+        elif len(set(kinds)) < len(kinds) or {"crop", "resized_crop"} <= set(kinds):
+            yield f"augmentation must crop and mirror in one way each, but got {list(kinds)}."
+        if self.horizontal_flip is not None:
+            yield (
+                f"horizontal_flip must be left out where augmentation is given, but got {self.horizontal_flip!r}; "
+                f"write 'flip' into augmentation, or not."
+            )
 
 
 StoppingRule = Asha | Hopeless | Predicted
@@ -885,6 +945,12 @@ class Experiment:
             yield from _text("weights:", self.weights, "a file, a URL or None")
         if isinstance(self.dataset, str | Path | Data):
             yield from _within("dataset", self.data.problems())
+            if self.model in IN_OWN_UNITS and (self.data.mean, self.data.std) != (MEAN, STD):
+                yield (
+                    f"dataset: mean and std must be left out with {self.model}, which itself brings its input from "
+                    f"{MEAN} and {STD} to the units of its published weights, but got {self.data.mean} and "
+                    f"{self.data.std}."
+                )
         else:
             yield f"dataset: must be a name, a path or a Data, but got {self.dataset!r}."
         if isinstance(self.pruner_groups, Mapping):
@@ -1123,6 +1189,17 @@ def _text(name: str, value: object, what: str) -> Iterator[str]:
 def _audit_problems(audit: object) -> Iterator[str]:
     if not (is_number(audit) and 0 <= audit < 1):  # type: ignore[operator]
         yield f"audit must hold 0 <= audit < 1, but got {audit!r}."
+
+
+def _channel_problems(name: str, values: object, bounds: Bounds) -> Iterator[str]:
+    """Yield what is wrong with three numbers, one a channel."""
+    if not (isinstance(values, tuple) and len(values) == 3):
+        yield f"{name} must be a list of three numbers, for red, green and blue in 0..1, but got {values!r}."
+    elif not all(is_number(value) and bounds.hold(value) for value in values):
+        yield (
+            f"{name} must hold {bounds.rule.format(name)} for each channel, of images in 0..1, but got {values!r}; "
+            f"divide those of images in 0..255 by 255."
+        )
 
 
 def _gamma_problems(gamma: object) -> Iterator[str]:

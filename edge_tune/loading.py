@@ -22,7 +22,7 @@ URL = re.compile(r"^(https?://)(?:[^/?#]*@)?([^?#]*).*$", re.IGNORECASE | re.DOT
 """A URL as what is known to everybody, around what may be a secret: a user with a password, and a query."""
 
 
-IsWanted = Callable[[dataclasses.Field[Any]], bool]
+IsWanted = Callable[[dataclasses.Field[Any], object], bool]
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -79,15 +79,23 @@ def as_text(source: bytes) -> str:
 
 def as_json(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment as plain JSON types, with the class of each part beside its fields."""
-    return _written(experiment, lambda _: True)
+    return _written(experiment, lambda *_: True)
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
-    """Return what must not change between the sessions of a study: every field that is not marked with MAY_CHANGE."""
+    """Return what must not change between the sessions of a study: every field that is not marked with MAY_CHANGE.
+
+    What is ADDED and has its default is left out, so that a study goes on that was recorded without it.
+    """
     normal = dataclasses.replace(experiment, dataset=experiment.data)
-    found = _written(normal, lambda field: not field.metadata.get("may_change"))
+    found = _written(normal, _is_identity)
     del found["type"]
     return found
+
+
+def _is_identity(field: dataclasses.Field[Any], value: object) -> bool:
+    is_as_before = "added" in field.metadata and value == field.default
+    return not (is_as_before or "may_change" in field.metadata)
 
 
 def without_ranges(plain: Any) -> Any:
@@ -106,7 +114,7 @@ def parameters_as_json(experiment: Experiment) -> dict[str, Any]:
 
 def parameter_as_json(parameter: Parameter) -> dict[str, Any]:
     """Return the class and the fields of a parameter as plain JSON types."""
-    plain: dict[str, Any] = _plain(parameter, lambda _: True)
+    plain: dict[str, Any] = _plain(parameter, lambda *_: True)
     return plain
 
 
@@ -138,8 +146,9 @@ def _written(experiment: Experiment, is_wanted: IsWanted) -> dict[str, Any]:
 
 def _plain(value: Any, is_wanted: IsWanted) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value) if is_wanted(field)]
-        return {"type": type(value).__name__, **{name: _plain(getattr(value, name), is_wanted) for name in names}}
+        values = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+        wanted = {field.name: _plain(its, is_wanted) for field, its in values.items() if is_wanted(field, its)}
+        return {"type": type(value).__name__, **wanted}
     if isinstance(value, Mapping):
         return {key: _plain(item, is_wanted) for key, item in value.items()}
     if isinstance(value, tuple | list):

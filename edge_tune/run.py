@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from edge_tune import command, studies
-from edge_tune.arguments import given_path, given_text
+from edge_tune.arguments import given_path, given_size, given_text
 from edge_tune.command import say
 from edge_tune.errors import ExperimentError, StudyError
 from edge_tune.experiment import Experiment, KeepWeights
 from edge_tune.loading import load_experiment
 from edge_tune.records.results import Results
 from edge_tune.waiting import told
+from edge_tune.wording import sides
 
 STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
 """When a study began, as the name of its folder ends: another study's name may begin with this one's."""
@@ -45,6 +46,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         type=given_text,
         metavar="NAME|PATH",
         help="digits, cifar10, cifar100, or a folder train/CLASS/*, test/CLASS/*",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=given_size,
+        metavar="N|HxW|native",
+        help="pixels that every image is resized to, a square or height and width; native: the size that all have",
     )
     parser.add_argument(
         "--train-images", type=int, metavar="N", help="train on N images only, the same share of each class"
@@ -204,7 +211,7 @@ def _how_to_resume(given: argparse.Namespace, results: Results, when: str = "") 
 
 def _with_options(experiment: Experiment, given: argparse.Namespace) -> Experiment:
     """Return the experiment with what the command line says instead of the file."""
-    data = {"name": given.data, "train_images": given.train_images}
+    data = {"name": given.data, "image_size": given.image_size, "train_images": given.train_images}
     device = given.device if given.simulate is None else "fake"
     parts: dict[str, Any] = {
         "dataset": _replaced(experiment.data, **data),
@@ -281,7 +288,8 @@ def _results_folder(given: argparse.Namespace) -> Path:
 def _command(given: argparse.Namespace, results: Results) -> str:
     """Return the command that resumes the study."""
     times = {name: f"{value:.15g}s" for name in ("time_budget", "trial_time_limit") if (value := getattr(given, name))}
-    shown = {**vars(given), **times}
+    size = {"image_size": sides(given.image_size)} if isinstance(given.image_size, tuple) else {}
+    shown = {**vars(given), **times, **size}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in shown.items() if _is_option(name, value)]
     words = [str(given.experiment), *options, f"--results={results.folder}", "--resume"]
     return shlex.join([studies.tool("python"), "-m", "edge_tune.run", *words])

@@ -81,7 +81,9 @@ class KeptStudy:
         return {record.trial: record for record in sorted(every, key=lambda record: record.trial)}
 
     def network(self, trial: int, *, trust_model: bool = False) -> nn.Module:
-        """Return a trained network, in inference mode, for float32 images [N, C, H, W] that are normalised.
+        """Return a trained network, in inference mode, for float32 images [N, C, H, W].
+
+        They are normalised as the study's: (RGB in 0..1 - mean) / std, by `Data.mean` and `Data.std`.
 
         Args:
             trial: The number of a trial or a baseline whose weights were kept.

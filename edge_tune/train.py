@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edge_tune import command
-from edge_tune.arguments import given_path, given_text
+from edge_tune.arguments import given_path, given_size, given_text
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.experiment import Experiment
 from edge_tune.loading import load_experiment, without_secrets
@@ -31,6 +31,9 @@ def _main(words: Sequence[str], program: str) -> int:
     parser.add_argument("experiment", type=given_path, help="the experiment file")
     parser.add_argument(
         "--data", type=given_text, metavar="NAME|PATH", help="images to train on, instead of the experiment's"
+    )
+    parser.add_argument(
+        "--image-size", type=given_size, metavar="N|HxW|native", help="size of the images, as in edge_tune.run"
     )
     parser.add_argument("--train-images", type=int, metavar="N", help="train on N images only, as in edge_tune.run")
     parser.add_argument("--seed", type=int, metavar="N", help="of the validation split and the training")
@@ -65,7 +68,7 @@ def on_this_host(
 
 def _with_options(experiment: Experiment, given: argparse.Namespace) -> Experiment:
     """Return the experiment with those options of edge_tune.run that change the weights."""
-    data = {"name": given.data, "train_images": given.train_images}
+    data = {"name": given.data, "image_size": given.image_size, "train_images": given.train_images}
     data = {name: value for name, value in data.items() if value is not None}
     search = {} if given.seed is None else {"seed": given.seed}
     return replace(experiment, dataset=replace(experiment.data, **data), search=replace(experiment.search, **search))

@@ -19,6 +19,11 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
+def sides(size: Sequence[int]) -> str:
+    """Return a height and a width, or another shape, as one word: "24x32"."""
+    return "x".join(map(str, size))
+
+
 def duration(seconds: float) -> str:
     """Return a time as a person says it."""
     if seconds < 90:

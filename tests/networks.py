@@ -93,7 +93,9 @@ def experiment(**changes: object) -> et.Experiment:
     return et.Experiment(**{**parts, **changes})  # type: ignore[arg-type]
 
 
-def write_image_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), images: int = 8, size: int = 16) -> Path:
+def write_image_folder(
+    root: Path, classes: tuple[str, ...] = ("cat", "dog"), images: int = 8, size: int = 16, width: int | None = None
+) -> Path:
     """Write train/CLASS/*.png and test/CLASS/*.png of coloured noise."""
     generator = np.random.default_rng(0)
     for part in ("train", "test"):
@@ -101,6 +103,6 @@ def write_image_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), im
             folder = root / part / label
             folder.mkdir(parents=True)
             for number in range(images):
-                pixels = generator.integers(60 * shade, 60 * shade + 90, (size, size, 3), dtype=np.uint8)
+                pixels = generator.integers(60 * shade, 60 * shade + 90, (size, width or size, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     return root

@@ -65,9 +65,10 @@ def test_study_card_says_what_came_of_what_and_how_to_do_it_again() -> None:
         "| layer_2.structure | one of filters, channels |",
         "| retraining.lr | 0.01 to 0.2, each factor as likely |",
     ]
-    assert card[-5:] == [
+    assert card[-6:] == [
         "- Device: AMD EPYC (CPU)",
         "- Command: `python -m edge_tune.run x.py --resume`",
+        "- Input: RGB in 0..1, normalised by mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225)",
         "- Seed: 4; session 2, begun 2026-11-22T10:00:00+00:00",
         "- Commit: none",
         "- Versions: python 3.11.7, torch 2.14.1",

@@ -16,10 +16,18 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import Data
+from edge_tune.experiment import MEAN, STD, Data
 from edge_tune.networks import datasets
 from edge_tune.networks.datasets import cache_folder, load
-from edge_tune.networks.images import MEAN, STD, Augmentation, Split, _bilinear, _through_floats
+from edge_tune.networks.images import (
+    LEAST_AREA,
+    MOST_STRETCHED,
+    Augmentation,
+    Normalisation,
+    Split,
+    _bilinear,
+    _through_floats,
+)
 
 SIZE = 8
 
@@ -80,6 +88,15 @@ def test_batches_normalises_each_channel_when_checked_by_hand():
     assert labels.tolist() == [7]
 
 
+def test_batches_normalises_by_the_numbers_that_are_given():
+    images = np.full((1, 3, 1, 1), 51, dtype=np.uint8)
+    how = Normalisation(mean=(0.0, 0.1, 1.0), std=(0.5, 0.1, 1.0))
+
+    ((batch, _),) = Split(images, np.array([0]), normalisation=how).batches(1)
+
+    assert batch.flatten().tolist() == pytest.approx([0.4, 1.0, -0.8], abs=1e-6)
+
+
 def test_batches_keeps_the_order_and_every_image_without_a_seed():
     batches = list(numbered(9).batches(4))
 
@@ -135,7 +152,7 @@ def test_batches_reads_arrays_that_are_read_only():
 
 def test_what_resizes_on_a_gpu_makes_the_bytes_that_a_cpu_makes_but_for_one_level() -> None:
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 24, 24), dtype=np.uint8))
-    for size in (9, 16, 32):
+    for size in ((9, 9), (16, 24), (32, 32)):
         floats, bytes_ = _through_floats(pixels, size), _bilinear(pixels, size)
         assert floats.dtype == bytes_.dtype == torch.uint8
         assert (floats.int() - bytes_.int()).abs().max() <= 1
@@ -143,7 +160,7 @@ def test_what_resizes_on_a_gpu_makes_the_bytes_that_a_cpu_makes_but_for_one_leve
 
 
 def test_batches_resizes_to_the_image_size_when_the_array_has_another():
-    split = replace(numbered(3, size=4), image_size=SIZE)
+    split = replace(numbered(3, size=4), size=(SIZE, SIZE))
 
     ((images, _),) = split.batches(3)
 
@@ -187,6 +204,45 @@ def test_augmentation_mirrors_about_half_of_the_images():
     kept = sum(image[0, 0].tolist() == [0, 1, 2, 3, 4] for image in augmented)
     assert mirrored + kept == count
     assert abs(mirrored - count / 2) < 50  # 5 standard deviations of 10
+
+
+def test_augmentation_enlarges_parts_of_images_that_no_crop_leaves():
+    count, height, width = 200, 32, 48
+    down, right = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pixels = torch.stack([down, right, right]).to(torch.uint8).expand(count, 3, height, width)
+
+    augment = Augmentation(None, horizontal_flip=False)
+    augmented = augment(pixels, *augment.draw(count, torch.Generator().manual_seed(0)))
+
+    assert augmented.shape == pixels.shape
+    areas = []
+    for image in augmented:
+        # Where an image's values are its places, those of a part rise by its share; the outermost are cut off.
+        shares = (image[0, -2, 5] - image[0, 1, 5]) / (height - 3), (image[1, 5, -2] - image[1, 5, 1]) / (width - 3)
+        starts = [image[0, 1, 5] - 1.5 * shares[0] + 0.5, image[1, 5, 1] - 1.5 * shares[1] + 0.5]
+        for start, share, side in zip(starts, shares, (height, width), strict=True):
+            assert start > -1e-3
+            assert start + share * side < side + 1e-3
+        areas.append(shares[0] * shares[1])
+        stretched = max(shares[0] / shares[1], shares[1] / shares[0])
+        assert stretched < MOST_STRETCHED + 1e-3
+    # Of 200 areas that are equally likely, none in the last twentieth of either side has a probability of 3e-5.
+    share = (1 - LEAST_AREA) / 20
+    assert LEAST_AREA - 1e-3 < min(areas) < LEAST_AREA + share
+    assert 1 - 2 * share < max(areas) < 1 + 1e-3
+
+
+def test_augmentation_is_what_is_asked_for():
+    asked = {
+        (): Augmentation(0, False),
+        ("flip",): Augmentation(0, True),
+        ("crop",): Augmentation(2, False),
+        ("flip", "resized_crop"): Augmentation(None, True),
+    }
+    for kinds, augmentation in asked.items():
+        assert load(Data("digits", image_size=(16, 24), augmentation=kinds), seed=0).augmentation == augmentation
+    pixels = torch.randint(256, (4, 3, 5, 6), dtype=torch.uint8)
+    assert torch.equal(asked[()](pixels, *asked[()].draw(4, torch.Generator())), pixels)
 
 
 # load: division into splits
@@ -292,11 +348,27 @@ def test_load_has_another_digest_when_one_label_changed(tmp_path):
     assert len(digests) == 2
 
 
-@pytest.mark.parametrize("change", [{"image_size": 16}, {"horizontal_flip": False}, {"train_images": 4}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": 16},
+        {"image_size": (8, 16)},
+        {"horizontal_flip": False},
+        {"train_images": 4},
+        {"mean": (0.5, 0.5, 0.5)},
+        {"std": (0.5, 0.5, 0.5)},
+        {"augmentation": []},
+        {"augmentation": ["resized_crop", "flip"]},
+    ],
+)
 def test_load_has_another_digest_when_a_setting_changed(tmp_path, change):
     root = write_folder(tmp_path, {"a": 4, "b": 4})
 
     assert load(folder_data(root, **change), seed=0).digest != load(folder_data(root), seed=0).digest
+
+
+def test_load_has_the_digest_that_studies_have_recorded():
+    assert load(Data("digits"), seed=0).digest.startswith("39c3fa6883f2b84b")
 
 
 def test_dataset_survives_pickling_without_copies(tmp_path):
@@ -355,6 +427,56 @@ def test_load_resizes_images_of_any_size(tmp_path):
     # Antialiased: each of the 8 columns averages about 3 stripes and more of 200 and 0.
     assert image.shape == (3, SIZE, SIZE)
     assert 60 < image.min() <= image.max() < 140
+
+
+@pytest.mark.parametrize("limit", [0, datasets.MEMORY_LIMIT_BYTES])
+def test_load_resizes_images_to_a_height_and_a_width(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(datasets, "MEMORY_LIMIT_BYTES", limit)
+    root = write_folder(tmp_path, {"a": 4, "b": 4})
+    upper = np.zeros((40, 24, 3), dtype=np.uint8)
+    upper[:20] = 255
+    Image.fromarray(upper).save(root / "test" / "b" / "upper.png")
+    said = []
+
+    dataset = load(folder_data(root, image_size=[8, 16]), seed=0, say=said.append)
+    *_, (images, _) = dataset.test.batches(8)
+
+    assert dataset.input_shape == (3, 8, 16)
+    assert images.shape == (5, 3, 8, 16)
+    assert ((images[-1, 0] > 0).int() == torch.tensor([1, 0]).repeat_interleave(4)[:, None]).all()
+    assert said[-1].startswith(
+        f"Images: {root}, 2 classes (a, b); 6 to train, 2 to validate, 5 to test; 8x16 pixels, resized (the first has "
+        f"8x8); normalised by mean (0.485, 0.456, 0.406) and std (0.229, "
+    )
+    assert said[-1].endswith("); moved by up to 1 pixel, half of them mirrored while training.")
+
+
+@pytest.mark.parametrize("limit", [0, datasets.MEMORY_LIMIT_BYTES])
+def test_load_takes_the_size_that_all_images_have(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(datasets, "MEMORY_LIMIT_BYTES", limit)
+    for number in range(12):
+        write_image(tmp_path / f"{'test' if number < 4 else 'train'}/{number % 2}/{number}.png", number, size=(24, 16))
+    native = folder_data(tmp_path, image_size="native")
+
+    dataset = load(native, seed=0)
+    assert dataset.input_shape == (3, 16, 24)
+    assert datasets.check(native, seed=0) == (2, (16, 24))
+
+    write_image(tmp_path / "test/1/3.png", size=(16, 24))
+    load(folder_data(tmp_path), seed=0)  # which reads it
+    with pytest.raises(
+        ExperimentError,
+        match=r"test/1/3\.png: must have the size of all others, 16x24 pixels, unless .*, but got 24x16; replace or",
+    ):
+        load(native, seed=0)
+
+
+def test_load_takes_the_size_of_digits_and_of_a_first_image_that_can_be_read(tmp_path):
+    assert load(Data("digits", image_size="native"), seed=0).input_shape == (3, 8, 8)
+    root = write_folder(tmp_path, {"a": 4, "b": 4})
+    (root / "train/a/000.png").write_bytes(b"")
+    with pytest.raises(ExperimentError, match=r"train/a/000\.png: must be a readable image, but got .*; replace or"):
+        datasets.check(folder_data(root, image_size="native"), seed=0)
 
 
 def test_load_decodes_large_photos_at_a_fraction_of_their_size_without_visible_difference(tmp_path):

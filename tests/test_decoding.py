@@ -14,7 +14,7 @@ def test_decode_turns_an_image_as_its_exif_says(tmp_path, orientation):
     exif[274] = orientation
     Image.fromarray(stored(quarters(80, 160), orientation)).save(tmp_path / "x.jpg", exif=exif, quality=95)
 
-    image = decode(str(tmp_path / "x.jpg"), SIZE)
+    image = decode(str(tmp_path / "x.jpg"), (SIZE, SIZE))
 
     corners = (0, 0, -1, -1), (0, -1, 0, -1)  # between the quarters, resizing mixes them
     assert np.abs(image[corners].astype(int) - quarters(SIZE, SIZE)[corners]).max() < 12
@@ -23,14 +23,14 @@ def test_decode_turns_an_image_as_its_exif_says(tmp_path, orientation):
 def test_decode_lays_what_is_transparent_on_white(tmp_path):
     Image.new("RGBA", (SIZE, SIZE), (0, 0, 100, 51)).save(tmp_path / "x.png")  # a fifth of it over white
 
-    assert decode(str(tmp_path / "x.png"), SIZE)[3, 3].tolist() == [204, 204, 224]
+    assert decode(str(tmp_path / "x.png"), (SIZE, SIZE))[3, 3].tolist() == [204, 204, 224]
 
 
 @pytest.mark.parametrize(("values", "grey"), [((0.0, 0.4), 102), ((0.4, 1.0), 102), ((0.4, 0.4), 102)])
 def test_decode_reads_floating_point_from_0_to_1(tmp_path, values, grey):
     (tmp_path / "x.tif").write_bytes(tiff(np.array([*values, 0.4, 0.4], np.float32).tobytes(), 2, 2, bits=32, kind=3))
 
-    assert decode(str(tmp_path / "x.tif"), 2)[1, 1].tolist() == [grey] * 3
+    assert decode(str(tmp_path / "x.tif"), (2, 2))[1, 1].tolist() == [grey] * 3
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_decode_refuses_numbers_that_do_not_say_what_is_white(tmp_path, values, 
     (tmp_path / "x.tif").write_bytes(tiff(values.tobytes(), 2, 2, bits=bits, kind=kind))
 
     with pytest.raises(ValueError, match=said):
-        decode(str(tmp_path / "x.tif"), SIZE)
+        decode(str(tmp_path / "x.tif"), (SIZE, SIZE))
 
 
 def test_reason_is_one_line_whatever_was_raised():

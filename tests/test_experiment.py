@@ -165,6 +165,38 @@ def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> Non
         ({"dataset": et.Data("digits", image_size=2)}, r"dataset: image_size must be .* at least 8, but got 2"),
         ({"dataset": et.Data("digits", validation_fraction=1.0)}, r"0 < fraction < 1, but got 1.0"),
         ({"dataset": et.Data(5)}, r"^dataset: name must be a data set or the path of an image folder, but got 5\."),
+        ({"dataset": et.Data("digits", image_size=(16, 4))}, r"each of image_size must be .* at least 8, but got 4"),
+        (
+            {"dataset": et.Data("digits", image_size=(16, 16, 3))},
+            r"at least 8, two of them, \(height, width\), or 'native', but got \(16, 16, 3\)",
+        ),
+        ({"dataset": et.Data("digits", image_size="large")}, r"or 'native', but got 'large'"),  # type: ignore[arg-type]
+        (
+            {"dataset": et.Data("digits", mean=(123.7, 116.3, 103.5))},
+            r"dataset: mean must hold 0 <= mean <= 1 for each channel, .* got \(123.7, 116.3, 103.5\); divide those",
+        ),
+        ({"dataset": et.Data("digits", mean=0.5)}, r"mean must be a list of three numbers, .*, but got 0.5"),  # type: ignore[arg-type]
+        (
+            {"dataset": et.Data("digits", std=[0.2, 0, 0.2])},
+            r"std must hold 0 < std <= 1 for each .*, but got \(0.2, 0, 0.2\);",
+        ),
+        (
+            {"dataset": et.Data("digits", mean=[0.5] * 3), "model": "inception_v3"},
+            r"dataset: mean and std must be left out with inception_v3, .* but got \(0\.5, 0\.5, 0\.5\) and \(0\.229",
+        ),
+        (
+            {"dataset": et.Data("digits", augmentation="flip")},
+            r"augmentation must be a list of some of \['crop', 'resized_crop', 'flip'\], or None, but got 'flip'",
+        ),
+        ({"dataset": et.Data("digits", augmentation=["blur"])}, r"augmentation must be a list of .* \('blur',\)"),
+        (
+            {"dataset": et.Data("digits", augmentation=["crop", "resized_crop"])},
+            r"augmentation must crop and mirror in one way each, but got \['crop', 'resized_crop'\]",
+        ),
+        (
+            {"dataset": et.Data("digits", augmentation=["flip"], horizontal_flip=False)},
+            r"horizontal_flip must be left out where augmentation is given, but got False; write 'flip'",
+        ),
         (
             {"dataset": et.Data("digits", horizontal_flip="no")},
             r"horizontal_flip must be True, .* None, but got 'no'\.",
@@ -539,6 +571,7 @@ def test_every_setting_is_in_the_identity_or_marked() -> None:
     seen, left_out = set(), set()
     for decay in decays:
         one = experiment(
+            dataset=et.Data("digits", mean=[0.5] * 3, std=[0.5] * 3, augmentation=[]),
             pruner_groups={
                 "first": replace(first, sparsity=et.Choice([0.5, 0.7])),
                 "second": second,
@@ -573,3 +606,16 @@ def test_what_is_marked_may_change_and_what_is_not_may_not() -> None:
 )
 def test_only_a_device_on_a_node_takes_cores_from_trials(benchmark: et.Benchmark, takes: bool) -> None:
     assert benchmark.takes_cores == takes
+
+
+def test_a_study_that_was_recorded_before_some_settings_were_there_is_the_same_without_them() -> None:
+    assert identity(experiment())["dataset"] == {
+        "type": "Data",
+        "name": "digits",
+        "image_size": 16,
+        "validation_fraction": 0.1,
+        "train_images": 128,
+        "horizontal_flip": None,
+    }
+    squared = replace(experiment(), dataset=et.Data("digits", image_size=[16, 16], train_images=128))
+    assert identity(squared) == identity(experiment())

@@ -20,19 +20,19 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_check_reads_each_file_once(files, opened, tmp_path):
-    assert reading.check(files, SIZE, lambda _: None, tmp_path / "cache/known") == {}
+    assert reading.check(files, (SIZE, SIZE), lambda _: None, tmp_path / "cache/known") == {}
     assert sorted(opened) == files
     opened.clear()
 
-    reading.check(files[:3], SIZE, lambda _: None, tmp_path / "cache/known")
-    reading.check(files, SIZE, lambda _: None, tmp_path / "cache/known")
+    reading.check(files[:3], (SIZE, SIZE), lambda _: None, tmp_path / "cache/known")
+    reading.check(files, (SIZE, SIZE), lambda _: None, tmp_path / "cache/known")
 
     assert opened == []
 
 
 @pytest.mark.parametrize("change", ["size", "date", "name"])
 def test_check_reads_a_file_again_when_it_changed(files, opened, tmp_path, change):
-    reading.check(files, SIZE, lambda _: None, tmp_path / "known")
+    reading.check(files, (SIZE, SIZE), lambda _: None, tmp_path / "known")
     opened.clear()
     one = Path(files[2])
     before = one.stat()
@@ -44,7 +44,7 @@ def test_check_reads_a_file_again_when_it_changed(files, opened, tmp_path, chang
     else:
         one = one.rename(one.with_name("other.png"))
 
-    reading.check([*files[:2], str(one), *files[3:]], SIZE, lambda _: None, tmp_path / "known")
+    reading.check([*files[:2], str(one), *files[3:]], (SIZE, SIZE), lambda _: None, tmp_path / "known")
 
     assert opened == [str(one)]
 
@@ -52,18 +52,18 @@ def test_check_reads_a_file_again_when_it_changed(files, opened, tmp_path, chang
 def test_check_remembers_what_it_read_before_it_was_interrupted(files, opened, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "GROUP", 2)
 
-    def interrupted(groups, image_size, threads):
-        for number, decoded in enumerate(images.decode_groups(groups, image_size, threads)):
+    def interrupted(*given, **settings):
+        for number, decoded in enumerate(images.decode_groups(*given, **settings)):
             if number == 3:
                 raise KeyboardInterrupt
             yield decoded
 
     monkeypatch.setattr(reading, "decode_groups", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        reading.check(files, SIZE, lambda _: None, tmp_path / "known")
+        reading.check(files, (SIZE, SIZE), lambda _: None, tmp_path / "known")
     monkeypatch.setattr(reading, "decode_groups", images.decode_groups)
     opened.clear()
-    reading.check(files, SIZE, lambda _: None, tmp_path / "known")
+    reading.check(files, (SIZE, SIZE), lambda _: None, tmp_path / "known")
 
     assert sorted(opened) == files[6:]
 
@@ -71,7 +71,7 @@ def test_check_remembers_what_it_read_before_it_was_interrupted(files, opened, t
 def test_check_does_not_remember_a_file_that_cannot_be_read(files, opened, tmp_path):
     Path(files[0]).write_bytes(b"damaged")
 
-    found = [list(reading.check(files, SIZE, lambda _: None, tmp_path / "known")) for _ in range(2)]
+    found = [list(reading.check(files, (SIZE, SIZE), lambda _: None, tmp_path / "known")) for _ in range(2)]
 
     assert found == [[files[0]], [files[0]]]
     assert sorted(opened) == sorted([*files, files[0]])
@@ -82,7 +82,7 @@ def test_into_memory_says_how_far_it_is_until_it_ends(files, monkeypatch):
     monkeypatch.setattr(reading, "GROUP", 1)
     said: list[str] = []
 
-    pixels, faults = reading.into_memory(files * 50, SIZE, said.append)
+    pixels, faults = reading.into_memory(files * 50, (SIZE, SIZE), said.append)
     ended_with = len(said)
 
     assert faults == {}

@@ -408,6 +408,36 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     assert Path("out/report.html").read_text().startswith("<!DOCTYPE html>")
 
 
+def test_run_searches_a_network_for_images_that_are_no_squares(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the size and the normalisation of the user's own images, on the device, as stored and as exported."""
+    write_image_folder(Path("images"), classes=("bird", "cat", "dog"), images=30, size=24, width=16)
+    file = write(
+        'dataset=et.Data("images", validation_fraction=0.4, mean=[0.5] * 3, std=[0.25] * 3, '
+        'augmentation=["resized_crop", "flip"]), '
+        "benchmark=et.Benchmark(runs=20), retraining=et.Retraining(epochs=1, lr=0.05, batch_size=8), "
+        "training=et.Retraining(epochs=4, lr=0.05, batch_size=8)"
+    )
+    words = [file, "--image-size=native", "--trials=1", "--results=out"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Images: images, 3 classes (bird, cat, dog); 54 to train, 36 to validate, 90 to test; 24x16")
+    assert (
+        " pixels; normalised by mean (0.5, 0.5, 0.5) and std (0.25, 0.25, 0.25); resized crops, half of them mir" in out
+    )
+    plan = json.loads(Path("out/best/plan.json").read_text())
+    described = {"num_classes": 3, "input_shape": [3, 24, 16], "mean": [0.5] * 3, "std": [0.25] * 3}
+    assert {name: plan[name] for name in described} == described
+    assert load_network("out/best", trust_model=True)(torch.zeros(2, 3, 24, 16)).shape == (2, 3)
+    assert export.main(["out", "unpruned", "copy", "--trust-model"]) == 0
+    assert json.loads(Path("copy/plan.json").read_text()) == {**plan, "plan": []}
+    assert openvino.Core().read_model("copy/model.onnx").input(0).shape == [1, 3, 24, 16]
+
+    assert main([*words, "--resume"]) == 0
+    capsys.readouterr()
+    assert main([file, "--image-size=16x24", "--trials=1", "--results=out", "--resume"]) == 2
+    assert "must be the one that was started, but got another dataset" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_run_interrupted_and_resumed_ends_like_one_that_was_not(capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C after the second trial: its records stay, --resume adds the rest, no trial runs twice."""

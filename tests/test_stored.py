@@ -67,6 +67,13 @@ def test_export_writes_a_kept_network_that_loads_again(trial: str, tmp_path: Pat
     )
 
 
+def test_a_folder_from_before_other_normalisations_loads_as_normalised_by_imagenets(tmp_path: Path) -> None:
+    export.write_stored(study(tmp_path / "study"), "4", tmp_path / "out", trust_model=True)
+    plan = json.loads((tmp_path / "out/plan.json").read_text())
+    assert (plan.pop("mean"), plan.pop("std")) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert stored.Description.from_entry(plan).mean == (0.485, 0.456, 0.406)
+
+
 def test_export_converts_with_openvino_where_the_study_had_a_device(tmp_path: Path) -> None:
     study(tmp_path / "study", device="CPU")
     assert export.main([str(tmp_path / "study"), "unpruned", str(tmp_path / "out"), "--trust-model"]) == 0

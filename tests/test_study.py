@@ -67,7 +67,7 @@ def test_prepare_tells_studies_apart_whose_measured_granularities_differ() -> No
 def test_images_digest_tells_files_apart_and_names_one_that_a_node_lacks(tmp_path: Path) -> None:
     files = sorted(write_image_folder(tmp_path).glob("train/*/*.png"))
     in_memory = study.prepare(study.load(experiment()), lambda _: None)
-    split = Split(tuple(map(str, files)), np.zeros(len(files), dtype=np.int64), 16)
+    split = Split(tuple(map(str, files)), np.zeros(len(files), dtype=np.int64), (16, 16))
     streamed = replace(in_memory, train=split)
     assert (in_memory.streams, streamed.streams) == (False, True)
     before = study.images_digest(streamed)

@@ -177,7 +177,7 @@ def test_main_trains_a_new_classifier_or_says_that_the_weights_fit(
         torch.save(small(classes).state_dict(), tmp_path / f"{classes}.pt")
         (tmp_path / f"of_{classes}.py").write_text(FILE.replace("make()", f"make(weights='{tmp_path}/{classes}.pt')"))
         assert train.main([str(tmp_path / f"of_{classes}.py")]) == 0
-    fits, line, *_, last = capsys.readouterr().out.splitlines()
+    _, fits, _, line, *_, last = capsys.readouterr().out.splitlines()
     assert fits == f"{tmp_path}/10.pt: these weights fit the network and its data: there is nothing to train."
     assert line.startswith("weights: 1000 classes, the data has 10: a new classifier (fc.weight, fc.bias) is trained, ")
     assert [last] == [f"Unpruned weights: {file}" for file in (cache / "weights").iterdir()]

@@ -81,6 +81,8 @@ def _again(run: Run) -> Iterator[str]:
     device = session.device
     yield f"- Device: {device.device_name} ({device.device})"
     yield f"- Command: `{session.command}`"
+    images = run.settings.dataset
+    yield f"- Input: RGB in 0..1, normalised by mean {images.mean} and std {images.std}"
     yield f"- Seed: {run.seed}; session {len(run.sessions)}, begun {session.started_at}"
     yield f"- Commit: {session.commit or 'none'}"
     yield f"- Versions: {', '.join(f'{package} {version}' for package, version in session.versions.items())}"

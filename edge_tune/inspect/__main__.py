@@ -18,7 +18,7 @@ import torch
 
 import edge_tune
 from edge_tune import command
-from edge_tune.arguments import given_path, given_text
+from edge_tune.arguments import given_path, given_size, given_text
 from edge_tune.benchmark.backend import require_device
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.command import say
@@ -43,6 +43,7 @@ from edge_tune.inspect.proposal import Proposal, left_out_text, propose
 from edge_tune.loading import without_secrets
 from edge_tune.networks import checking, datasets, finding, models, training
 from edge_tune.networks.couplings import couplings
+from edge_tune.networks.tracing import Shape
 from edge_tune.networks.weights import load_pretrained, load_weights, read_weights
 from edge_tune.records.entries import DeviceEntry
 from edge_tune.records.kept import Kept
@@ -80,7 +81,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "weights of other classes are a start",
     )
     parser.add_argument(
-        "--image-size", type=int, default=Data("digits").image_size, metavar="N", help="pixels (default: %(default)s)"
+        "--image-size",
+        type=given_size,
+        default=Data("digits").image_size,
+        metavar="N|HxW|native",
+        help="pixels that images are resized to, or the size that all of them have (default: %(default)s)",
     )
     parser.add_argument(
         "--device", default=Benchmark().device, type=given_text, metavar="NAME", help="that measures (default: CPU)"
@@ -139,8 +144,8 @@ def _inspect(experiment: Experiment) -> tuple[Measured, Proposal]:
     """Check whatever can be wrong, before anything that takes long; then measure, and propose groups."""
     torch.set_num_threads(len(usable_cpus()))
     data = experiment.data
-    shape = (3, data.image_size, data.image_size)
-    num_classes = datasets.check(data, seed=experiment.search.seed)
+    num_classes, size = datasets.check(data, seed=experiment.search.seed)
+    shape = (3, *size)
     network = models.build(experiment.model, num_classes)
     models.check_output(network, shape, num_classes)
     finding.check_kind(network)
@@ -154,7 +159,7 @@ def _inspect(experiment: Experiment) -> tuple[Measured, Proposal]:
     try:
         with told(say, "all sets of filters to be found and tried"):
             coupled = couplings(network, shape)
-            known = Kept(cache_file(_architecture(network, experiment), "parts"), list[parts.Part])
+            known = Kept(cache_file(_architecture(network, experiment, shape), "parts"), list[parts.Part])
             found = known("parts", lambda: parts.find(network, coupled))
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
@@ -171,16 +176,16 @@ def _inspect(experiment: Experiment) -> tuple[Measured, Proposal]:
     proposal = propose(measured, num_classes)
     if proposal.groups:
         groups = {label: one.group for label, one in proposal.groups.items()}
-        checked = Kept(cache_file(_architecture(network, experiment), "checked"), bool)
+        checked = Kept(cache_file(_architecture(network, experiment, shape), "checked"), bool)
         with told(say, "the groups to be tried together"):
             checked(repr(groups), lambda: checking.check_groups(network, groups, shape) is not None)
     return measured, proposal
 
 
-def _architecture(network: torch.nn.Module, experiment: Experiment) -> bytes:
+def _architecture(network: torch.nn.Module, experiment: Experiment, shape: Shape) -> bytes:
     """Return what decides which parts a network has, for this version of EdgeTune: its definition, not its weights."""
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
-    definition = [experiment.model, models.source(experiment.model), shapes, experiment.data.image_size]
+    definition = [experiment.model, models.source(experiment.model), shapes, shape]
     return json.dumps([edge_tune.__version__, definition]).encode()
 
 

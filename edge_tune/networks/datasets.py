@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import Data
+from edge_tune.experiment import NATIVE, Channels, Data
 from edge_tune.networks import reading
-from edge_tune.networks.decoding import shown
+from edge_tune.networks.decoding import Size, decode, reason, shown
 from edge_tune.networks.folders import list_folder, some
-from edge_tune.networks.images import Augmentation, Labels, Split
+from edge_tune.networks.images import Augmentation, Images, Labels, Normalisation, Split
+from edge_tune.wording import counted, listed, sides
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
@@ -29,6 +30,8 @@ MEMORY_LIMIT_BYTES = 2**30
 
 CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
 """Data sets that are downloaded, and how many classes they have."""
+
+CIFAR_SIZE = (32, 32)
 
 DIGITS_TEST_FRACTION = 0.2
 DIGITS_TEST_SEED = 0
@@ -49,7 +52,7 @@ class Dataset:
     Attributes:
         name: As in `Data`.
         classes: The name of each label.
-        image_size: Height and width in pixels of every batch.
+        size: Of the images in every batch.
         train: What networks are trained on.
         validation: What the search is judged on; taken from the training images.
         test: For the baselines and the chosen networks only.
@@ -59,7 +62,7 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    image_size: int
+    size: Size
     train: Split
     validation: Split
     test: Split
@@ -74,7 +77,7 @@ class Dataset:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """The shape of one image, (3, H, W)."""
-        return (3, self.image_size, self.image_size)
+        return (3, *self.size)
 
 
 def load(data: Data, *, seed: int, say: Say = silent) -> Dataset:
@@ -86,32 +89,93 @@ def load(data: Data, *, seed: int, say: Say = silent) -> Dataset:
     Args:
         data: "digits", "cifar10" and "cifar100" are data sets; any other name is a folder.
         seed: Of the division.
-        say: Receives a line where reading takes long.
+        say: Receives a line where reading takes long, and one on what was found.
 
     Raises:
         ExperimentError: The images cannot be had, some cannot be read, or they cannot be divided as asked.
     """
     classes, available, test = _read(data)
     train_indices, validation_indices = _divide(available.labels, classes, data, seed)
-    splits = (available.take(train_indices), available.take(validation_indices), test)
-    train, validation, test = _in_memory(splits, str(data.name), say)
-    flip = data.name != "digits" if data.horizontal_flip is None else data.horizontal_flip
-    augmentation = Augmentation(data.image_size // 8, flip)
-    digest = digest_of((classes, data.image_size, augmentation), (train, validation))
-    return Dataset(str(data.name), classes, data.image_size, train, validation, test, augmentation, digest)
+    size = _size(data) or _own_size(available.images)
+    normalisation = Normalisation(_channels(data.mean), _channels(data.std))
+    train, validation, test = (
+        replace(split, size=size, normalisation=normalisation)
+        for split in (available.take(train_indices), available.take(validation_indices), test)
+    )
+    train, validation, test = _in_memory((train, validation, test), data, say)
+    augmentation = _augmentation(data, size)
+    side = size[0] if size[0] == size[1] else size
+    others = () if normalisation == Normalisation() else (normalisation,)
+    digest = digest_of((classes, side, augmentation, *others), (train, validation))
+    found = Dataset(str(data.name), classes, size, train, validation, test, augmentation, digest)
+    say(_found(found, _own_size(available.images)))
+    return found
 
 
-def check(data: Data, *, seed: int) -> int:
-    """Check what can be checked without an image being decoded or downloaded; return the number of classes.
+def check(data: Data, *, seed: int) -> tuple[int, Size]:
+    """Check what can be checked without images being decoded or downloaded; return the number of classes and the size.
 
     Raises:
         ExperimentError: There is no such data set or folder, or it cannot be divided as asked.
     """
     if data.name in CIFAR_CLASSES:
-        return CIFAR_CLASSES[data.name]
+        return CIFAR_CLASSES[data.name], _size(data) or CIFAR_SIZE
     classes, available, _ = _read(data)
     _divide(available.labels, classes, data, seed)
-    return len(classes)
+    return len(classes), _size(data) or _own_size(available.images)
+
+
+def _size(data: Data) -> Size | None:
+    """Return the size that images get, or None if it is their own."""
+    match data.image_size:
+        case int(side):
+            return side, side
+        case (int(height), int(width)):
+            return height, width
+    return None
+
+
+def _own_size(images: Images) -> Size:
+    """Return the size of the images as they are; of files, that of the first.
+
+    Raises:
+        ExperimentError: It cannot be read.
+    """
+    if not isinstance(images, tuple):
+        return images.shape[2], images.shape[3]
+    try:
+        height, width, _ = decode(images[0], None).shape
+    except Exception as error:
+        raise ExperimentError(
+            f"{shown(images[0])}: must be a readable image, but got {reason(error)}; replace or remove it (to resume a "
+            f"study: put it back)."
+        ) from error
+    return height, width
+
+
+def _channels(values: Sequence[float]) -> Channels:
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+def _augmentation(data: Data, size: Size) -> Augmentation:
+    kinds = data.augmentation
+    if kinds is None:
+        flips = data.name != "digits" if data.horizontal_flip is None else data.horizontal_flip
+        kinds = ("crop", "flip") if flips else ("crop",)
+    padding = None if "resized_crop" in kinds else min(size) // 8 if "crop" in kinds else 0
+    return Augmentation(padding, "flip" in kinds)
+
+
+def _found(dataset: Dataset, own: Size) -> str:
+    """Return a sentence on the images, of which one at least has a size of its own."""
+    resized = "" if dataset.size == own else f", resized (the first has {sides(own)})"
+    return (
+        f"Images: {dataset.name}, {counted(dataset.num_classes, 'class', 'classes')} ({listed(dataset.classes)}); "
+        f"{len(dataset.train):,} to train, {len(dataset.validation):,} to validate, {len(dataset.test):,} to test; "
+        f"{sides(dataset.size)} pixels{resized}; normalised by {dataset.train.normalisation}; "
+        f"{dataset.augmentation} while training."
+    )
 
 
 def cache_folder() -> Path:
@@ -121,11 +185,11 @@ def cache_folder() -> Path:
 
 def _read(data: Data) -> tuple[tuple[str, ...], Split, Split]:
     if data.name == "digits":
-        return _read_digits(data.image_size)
+        return _read_digits()
     if data.name in CIFAR_CLASSES:
-        return _read_cifar(data.name, data.image_size)
+        return _read_cifar(str(data.name))
     try:
-        return _read_folder(Path(data.name).expanduser().absolute(), data.image_size)
+        return _read_folder(Path(data.name).expanduser().absolute())
     except OSError as error:  # it may not be read, its name is too long
         place = shown(error.filename or data.name)
         raise ExperimentError(
@@ -138,19 +202,19 @@ def _read(data: Data) -> tuple[tuple[str, ...], Split, Split]:
         ) from error
 
 
-def _read_digits(image_size: int) -> tuple[tuple[str, ...], Split, Split]:
+def _read_digits() -> tuple[tuple[str, ...], Split, Split]:
     from sklearn.datasets import load_digits  # only now: it takes most of a second, and trials do without
 
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     labels = digits.target.astype(np.int64)
-    everything = Split(np.repeat(grey[:, None], 3, axis=1), labels, image_size)
+    everything = Split(np.repeat(grey[:, None], 3, axis=1), labels)
     is_test = _places(labels, DIGITS_TEST_SEED) < np.rint(DIGITS_TEST_FRACTION * np.bincount(labels))[labels]
     classes = tuple(str(name) for name in digits.target_names)
     return classes, everything.take(np.flatnonzero(~is_test)), everything.take(np.flatnonzero(is_test))
 
 
-def _read_cifar(name: str, image_size: int) -> tuple[tuple[str, ...], Split, Split]:
+def _read_cifar(name: str) -> tuple[tuple[str, ...], Split, Split]:
     from torchvision.datasets import CIFAR10, CIFAR100  # only now: it takes a second, and trials do without
 
     kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
@@ -162,22 +226,22 @@ def _read_cifar(name: str, image_size: int) -> tuple[tuple[str, ...], Split, Spl
             f"{name}: must be downloaded into {folder} once, but the download failed ({error}); "
             f"connect to the network, or give a folder with train/CLASS/* and test/CLASS/* by --data PATH."
         ) from error
-    return tuple(train.classes), _from_cifar(train, image_size), _from_cifar(test, image_size)
+    return tuple(train.classes), _from_cifar(train), _from_cifar(test)
 
 
-def _from_cifar(part: "CIFAR10", image_size: int) -> Split:
+def _from_cifar(part: "CIFAR10") -> Split:
     images = np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))
-    return Split(images, np.array(part.targets, dtype=np.int64), image_size)
+    return Split(images, np.array(part.targets, dtype=np.int64))
 
 
-def _read_folder(root: Path, image_size: int) -> tuple[tuple[str, ...], Split, Split]:
+def _read_folder(root: Path) -> tuple[tuple[str, ...], Split, Split]:
     train, test = list_folder(root)
-    return tuple(train), _as_split(train, image_size), _as_split(test, image_size)
+    return tuple(train), _as_split(train), _as_split(test)
 
 
-def _as_split(files: dict[str, list[str]], image_size: int) -> Split:
+def _as_split(files: dict[str, list[str]]) -> Split:
     labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files.values()])
-    return Split(tuple(path for paths in files.values() for path in paths), labels, image_size)
+    return Split(tuple(path for paths in files.values() for path in paths), labels)
 
 
 def _divide(
@@ -218,19 +282,21 @@ def _places(labels: Labels, seed: int) -> NDArray[np.int64]:
     return places
 
 
-def _in_memory(splits: Splits, root: str, say: Say) -> Splits:
+def _in_memory(splits: Splits, data: Data, say: Say) -> Splits:
     """Decode the files of `splits`; where that takes more than MEMORY_LIMIT_BYTES, only see that they can be."""
     train, validation, test = splits
     if not (
         isinstance(train.images, tuple) and isinstance(validation.images, tuple) and isinstance(test.images, tuple)
     ):
         return splits
-    assert train.image_size is not None, "files need an image size"
+    assert train.size is not None, "files need a size"
     files = train.images + validation.images + test.images
-    if 3 * train.image_size**2 * len(files) > MEMORY_LIMIT_BYTES:
-        _raise_if(reading.check(files, train.image_size, say, _remembered(root)), test.images)
+    resize = data.image_size != NATIVE
+    if sum(split.bytes for split in splits) > MEMORY_LIMIT_BYTES:
+        remembered = _remembered(str(data.name), None if resize else train.size)
+        _raise_if(reading.check(files, train.size, say, remembered, resize=resize), test.images)
         return splits
-    pixels, faults = reading.into_memory(files, train.image_size, say)
+    pixels, faults = reading.into_memory(files, train.size, say, resize=resize)
     _raise_if(faults, test.images)
     ends = np.cumsum([len(train), len(validation)])
     train, validation, test = (
@@ -239,9 +305,10 @@ def _in_memory(splits: Splits, root: str, say: Say) -> Splits:
     return train, validation, test
 
 
-def _remembered(root: str) -> Path:
+def _remembered(root: str, only: Size | None) -> Path:
+    """Return the file of the images of a folder that could be read, or were of this size only."""
     name = hashlib.sha256(os.fsencode(Path(root).expanduser().absolute())).hexdigest()[:16]
-    return cache_folder() / "readable" / name
+    return cache_folder() / "readable" / (f"{name}-{sides(only)}" if only else name)
 
 
 def _raise_if(faults: Mapping[str, str], test: Sequence[str]) -> None:

@@ -11,6 +11,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "AVIF")
 """What a file may contain, whatever its name says. Pillow knows more, some of which start other programs."""
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258
 """Tags of TIFF: whether 0 is white (0) or black (1), and how many bits a value has."""
 
@@ -32,23 +35,28 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def decode(path: str, image_size: int) -> NDArray[np.uint8]:
-    """Return the image in `path` as RGB, uint8 [image_size, image_size, 3]; its proportions are not kept.
+def decode(path: str, size: Size | None) -> NDArray[np.uint8]:
+    """Return the image in `path` as RGB, uint8 [H, W, 3], resized to `size`, in which its proportions are not kept.
 
     It is turned as its EXIF says, and lies on white where it is transparent. Of several frames or pages the first
     counts. Colour profiles are not applied. In grey of 16 bits 65535 is white, in grey of 12 bits 4095. Numbers of
     other kinds do not say which is white: floating point is read if all values lie within 0..1, and refused
     otherwise; integers of 32 bits, or with a sign, are refused.
 
+    Args:
+        size: Height and width; None: as the image has them.
+
     Raises:
         Exception: It cannot be read; `reason` says why. Pillow raises whatever a damaged file leads it to.
     """
     with Image.open(path, formats=FORMATS) as image:
-        # A JPEG much larger than needed is decoded at 1/2, 1/4 or 1/8 of its size: up to 8x faster.
-        image.draft(None, (2 * image_size, 2 * image_size))
+        if size:
+            # A JPEG much larger than needed, however it is turned, is decoded at 1/2, 1/4 or 1/8 of its size: up to 8x
+            # faster.
+            image.draft(None, (2 * max(size), 2 * max(size)))
         rgb = _upright(_as_rgb(image), _orientation(image))
-    if rgb.size != (image_size, image_size):
-        rgb = rgb.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    if size and rgb.size != size[::-1]:
+        rgb = rgb.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(rgb)
 
 

@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_tune.errors import ExperimentError
+from edge_tune.experiment import IN_OWN_UNITS
 from edge_tune.imports import import_callable
 
 CIFAR_RESNETS = {f"resnet{depth}_cifar": depth for depth in (20, 32, 44, 56, 110)}
 
-ARGUMENTS = {
-    name: {"aux_logits": False, "init_weights": True, "transform_input": True} for name in ("googlenet", "inception_v3")
-}
+ARGUMENTS = {name: {"aux_logits": False, "init_weights": True, "transform_input": True} for name in IN_OWN_UNITS}
 """What two of torchvision's networks are built with: one output also while they train, and, as torchvision builds them
-for its own weights, which were trained on other units, the input brought from images.MEAN and STD to these."""
+for its own weights, which were trained on other units, the input brought from experiment.MEAN and STD to these."""
 
 
 class BasicBlock(nn.Module):

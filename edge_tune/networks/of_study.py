@@ -115,7 +115,8 @@ def _description(results: Results, model: str, record: Record) -> stored.Descrip
             f"{file}: must be the unpruned network as ONNX, of one image [1, C, H, W] and one output [1, classes], but "
             f"got {type(error).__name__} ({len(onnx_file)} bytes); restore the file."
         ) from error
-    return stored.Description(model, num_classes, (channels, height, width), record.plan)
+    data = results.run().settings.dataset
+    return stored.Description(model, num_classes, (channels, height, width), record.plan, data.mean, data.std)
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_tune.files import write_atomically
 from edge_tune.networks import decoding
+from edge_tune.networks.decoding import Size
 from edge_tune.networks.images import decode_groups
 from edge_tune.waiting import news
 
@@ -29,23 +31,24 @@ GROUP, GROUP_BYTES = 1024, 2**26
 STAMP_BYTES = 16
 
 
-def into_memory(files: Sequence[str], image_size: int, say: Say) -> tuple[NDArray[np.uint8], Faults]:
-    """Return the images of `files`, [N, 3, image_size, image_size]."""
-    pixels = np.empty((len(files), 3, image_size, image_size), dtype=np.uint8)
+def into_memory(files: Sequence[str], size: Size, say: Say, *, resize: bool = True) -> tuple[NDArray[np.uint8], Faults]:
+    """Return the images of `files`, [N, 3, H, W]; without `resize`, those of another size are faults."""
+    pixels = np.empty((len(files), 3, *size), dtype=np.uint8)
     faults: Faults = {}
     start = 0
-    for decoded, found in _read(files, image_size, say):
+    for decoded, found in _read(files, size, say, resize=resize):
         pixels[start : start + len(decoded)] = decoded
         start += len(decoded)
         faults |= found
     return pixels, faults
 
 
-def check(files: Sequence[str], image_size: int, say: Say, remembered: Path) -> Faults:
+def check(files: Sequence[str], size: Size, say: Say, remembered: Path, *, resize: bool = True) -> Faults:
     """Read each file that was not read before, as it is now, and return those that cannot be.
 
     Args:
         remembered: File of those that could be read. What is damaged in it matches no image, which then is read anew.
+        resize: Whether images of another size can be read.
     """
     known = _known(remembered)
     stamps = {file: _stamp(file) for file in files}
@@ -59,7 +62,7 @@ def check(files: Sequence[str], image_size: int, say: Say, remembered: Path) -> 
     )
     start = 0
     try:
-        for decoded, found in _read(unknown, image_size, say):
+        for decoded, found in _read(unknown, size, say, resize=resize):
             group = unknown[start : start + len(decoded)]
             start += len(decoded)
             known |= {stamps[file] for file in group if file not in found}
@@ -69,12 +72,12 @@ def check(files: Sequence[str], image_size: int, say: Say, remembered: Path) -> 
     return faults
 
 
-def _read(files: Sequence[str], image_size: int, say: Say) -> Iterator[tuple[NDArray[np.uint8], Faults]]:
-    length = max(1, min(GROUP, GROUP_BYTES // (3 * image_size**2)))
+def _read(files: Sequence[str], size: Size, say: Say, *, resize: bool) -> Iterator[tuple[NDArray[np.uint8], Faults]]:
+    length = max(1, min(GROUP, GROUP_BYTES // (3 * math.prod(size))))
     groups = (files[start : start + length] for start in range(0, len(files), length))
     done = 0
     with news(say, lambda: f"Reading images: {done} of {len(files)}.", NEWS_S):
-        for decoded, faults in decode_groups(groups, image_size, os.cpu_count() or 1):
+        for decoded, faults in decode_groups(groups, size, os.cpu_count() or 1, resize=resize):
             done += len(decoded)
             yield decoded, faults
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 from torch import nn
 
 from edge_tune.errors import EdgeTuneError, ExperimentError
+from edge_tune.experiment import MEAN, STD, Channels
 from edge_tune.files import write_atomically
 from edge_tune.networks import models
 from edge_tune.networks.couplings import couplings
@@ -31,12 +32,16 @@ class Description:
 
     Attributes:
         input_shape: (C, H, W) of one image.
+        mean, std: What it is normalised with, a number for each channel: (RGB in 0..1 - mean) / std. A description
+            that lacks them is older than any other but MEAN and STD.
     """
 
     model: str
     num_classes: Annotated[int, Meta(ge=1, le=10**6)]
     input_shape: tuple[Width, Width, Width]
     plan: tuple[Cut, ...]
+    mean: Channels = MEAN
+    std: Channels = STD
 
     @classmethod
     def from_entry(cls, entry: object) -> "Description":
@@ -119,6 +124,8 @@ def write_network(
 
 def load_network(folder: Path | str, *, trust_model: bool = False) -> nn.Module:
     """Return the network of a folder that `write_network` wrote (`best/`): plan.json and weights.pt.
+
+    It takes float32 images [N, C, H, W], (RGB in 0..1 - mean) / std; plan.json has `input_shape`, `mean` and `std`.
 
     Args:
         trust_model: Import the module of a network that is "package.module:function". Importing it runs its code,

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from edge_tune.experiment import MEAN, STD, Channels
 from edge_tune.records.jsonfiles import converted
 
 Count = Annotated[int, Meta(ge=0, lt=10**6)]
@@ -322,9 +323,11 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class DataEntry:
-    """The settings of the images."""
+    """The settings of the images; those that a study was recorded without have their defaults."""
 
     name: str = ""
+    mean: Channels = MEAN
+    std: Channels = STD
 
 
 @dataclass(frozen=True, kw_only=True)

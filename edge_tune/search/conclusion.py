@@ -90,7 +90,10 @@ def _network(study: Study, results: Results, record: Record, epoch: int) -> nn.M
 
 
 def _description(study: Study, record: Record) -> stored.Description:
-    return stored.Description(study.experiment.model, study.num_classes, study.input_shape, record.plan)
+    how = study.train.normalisation
+    return stored.Description(
+        study.experiment.model, study.num_classes, study.input_shape, record.plan, how.mean, how.std
+    )
 
 
 def _test(network: nn.Module, split: Split) -> dict[str, float]:

@@ -22,7 +22,6 @@ from edge_tune.loading import as_json, identity, parameter_as_json, parameters_a
 from edge_tune.metrics import TRAINED
 from edge_tune.networks import training
 from edge_tune.networks.datasets import Dataset
-from edge_tune.networks.images import MEAN, STD
 from edge_tune.networks.weights import Pretrained
 from edge_tune.parameters import Point, from_json
 from edge_tune.records.endings import is_paused
@@ -665,10 +664,12 @@ def _unpruned(work: _Work, results: Results, device: BenchmarkClient) -> Report 
 def _remedy(experiment: Experiment) -> str:
     """Return what to do about an unpruned network that guesses."""
     if experiment.weights:
+        data = experiment.data
         return (
             f"Check that the weights are of this network, for these classes in this order, and for RGB images in 0..1 "
-            f"normalised by mean {MEAN} and std {STD}; where a new classifier was trained, train longer or at another "
-            f"rate (in the experiment file: training=et.Retraining(...))."
+            f"normalised by mean {data.mean} and std {data.std} (in the experiment file: et.Data(..., mean=..., "
+            f"std=...)); where a new classifier was trained, train longer or at another rate "
+            f"(training=et.Retraining(...))."
         )
     recipe = training.training_recipe(experiment)
     return (

@@ -130,7 +130,9 @@ def load(experiment: Experiment, say: Say = datasets.silent) -> Loaded:
     """
     torch.set_num_threads(len(usable_cpus()))  # `ray exec` exports OMP_NUM_THREADS=1
     dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=say)
-    experiment, network, coupled, onnx, pretrained = _network(experiment, dataset.num_classes, experiment.weights, say)
+    experiment, network, coupled, onnx, pretrained = _network(
+        experiment, dataset.num_classes, dataset.input_shape, experiment.weights, say
+    )
     return Loaded(experiment, dataset, network, coupled, onnx, pretrained)
 
 
@@ -142,24 +144,23 @@ def check(experiment: Experiment, say: Say = datasets.silent) -> Experiment:
     Raises:
         ExperimentError: Something that the experiment names is not there or does not fit.
     """
-    num_classes = datasets.check(experiment.data, seed=experiment.search.seed)
+    num_classes, size = datasets.check(experiment.data, seed=experiment.search.seed)
     weights = experiment.weights
-    return _network(experiment, num_classes, None if weights and is_download(weights) else weights, say)[0]
+    return _network(experiment, num_classes, (3, *size), None if weights and is_download(weights) else weights, say)[0]
 
 
 def _network(
-    experiment: Experiment, num_classes: int, weights: str | None, say: Say
+    experiment: Experiment, num_classes: int, input_shape: Shape, weights: str | None, say: Say
 ) -> tuple[Experiment, nn.Module, Couplings, bytes, Pretrained | None]:
     """Return the experiment with its groups, the network with its weights, couplings, ONNX, and what to train on."""
-    size = experiment.data.image_size
     network = models.build(experiment.model, num_classes)
-    models.check_output(network, (3, size, size), num_classes)
-    onnx = training.checked_onnx(network, (3, size, size))
+    models.check_output(network, input_shape, num_classes)
+    onnx = training.checked_onnx(network, input_shape)
     if experiment.pruner_groups == AUTO:
-        experiment = replace(experiment, pruner_groups=finding.groups(network, (3, size, size)))
+        experiment = replace(experiment, pruner_groups=finding.groups(network, input_shape))
         for label, group in experiment.groups.items():
             say(f"Found {label}: {_found(group)}.")
-    coupled = checking.check_groups(network, experiment.groups, (3, size, size))
+    coupled = checking.check_groups(network, experiment.groups, input_shape)
     for line in checking.tied_to(network, experiment.pruners, coupled):
         say(line)
     pretrained = None

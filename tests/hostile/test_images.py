@@ -17,8 +17,8 @@ import edge_tune as et
 import edge_tune.run as run
 from edge_tune import train
 from edge_tune.errors import ExperimentError
+from edge_tune.experiment import MEAN, STD
 from edge_tune.networks import datasets, reading
-from edge_tune.networks.images import MEAN, STD
 from edge_tune.search import session
 from tests.networks import experiment, write_image_folder
 from tests.pictures import SIZE, png, quarters, small_folder, stored, tiff

@@ -407,6 +407,8 @@ DESCRIPTIONS: list[dict[str, Any]] = [
     {"input_shape": [3, -1, 16]},
     {"input_shape": [3, 0, 0]},
     {"input_shape": ["3", "16", "16"]},
+    {"mean": None},
+    {"std": [0.2, 0.2]},
     {"plan": None},
     {"plan": 5},
     {"plan": [5]},
