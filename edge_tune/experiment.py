@@ -721,7 +721,9 @@ class Data:
 
     Attributes:
         name: "digits" (scikit-learn's, embedded), "cifar10", "cifar100" (downloaded), or the
-            path of an image folder `train/CLASS/*`, `test/CLASS/*`. A Path is always a folder, and kept as text.
+            path of an image folder `train/CLASS/*`, `test/CLASS/*`. A Path is always a folder, and kept as text. Or
+            "package.module:function", a callable that returns two torch datasets, train and test, of items (image,
+            label): PIL images, uint8 arrays [H, W, 3] or uint8 tensors [3, H, W], which are kept in memory.
         image_size: Pixels that every image is resized to, whatever its proportions: one number for a square, or
             (height, width). "native": the size that the images have, which must be the same of all.
         validation_fraction: Share of the training images of each class that the search is
@@ -749,7 +751,7 @@ class Data:
     def __post_init__(self) -> None:
         if isinstance(self.name, Path):
             name = str(self.name)
-            object.__setattr__(self, "name", f"./{name}" if name in DATA_SETS else name)
+            object.__setattr__(self, "name", f"./{name}" if name in DATA_SETS or IMPORTABLE.fullmatch(name) else name)
         for several in ("image_size", "mean", "std", "augmentation"):
             _freeze(self, several, list, tuple)
         match self.image_size:

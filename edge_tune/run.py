@@ -45,7 +45,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--data",
         type=given_text,
         metavar="NAME|PATH",
-        help="digits, cifar10, cifar100, or a folder train/CLASS/*, test/CLASS/*",
+        help="digits, cifar10, cifar100, a folder train/CLASS/*, test/CLASS/*, or package.module:function",
     )
     parser.add_argument(
         "--image-size",

@@ -56,6 +56,7 @@ MAY_IMPORT = {
                 "models",
                 "weights",
                 "images",
+                "given",
                 "tracing",
                 "couplings",
                 "blocks",

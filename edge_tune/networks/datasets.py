@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import NATIVE, Channels, Data
-from edge_tune.networks import reading
+from edge_tune.experiment import IMPORTABLE, NATIVE, Channels, Data
+from edge_tune.networks import given, reading
 from edge_tune.networks.decoding import Size, decode, reason, shown
 from edge_tune.networks.folders import list_folder, some
 from edge_tune.networks.images import Augmentation, Images, Labels, Normalisation, Split
@@ -87,14 +87,15 @@ def load(data: Data, *, seed: int, say: Say = silent) -> Dataset:
     `train_images` takes a subset of a larger one's and leaves validation as it is.
 
     Args:
-        data: "digits", "cifar10" and "cifar100" are data sets; any other name is a folder.
+        data: "digits", "cifar10" and "cifar100" are data sets, "package.module:function" returns two; any other name is
+            a folder.
         seed: Of the division.
         say: Receives a line where reading takes long, and one on what was found.
 
     Raises:
         ExperimentError: The images cannot be had, some cannot be read, or they cannot be divided as asked.
     """
-    classes, available, test = _read(data)
+    classes, available, test = _read(data, say)
     train_indices, validation_indices = _divide(available.labels, classes, data, seed)
     size = _size(data) or _own_size(available.images)
     normalisation = Normalisation(_channels(data.mean), _channels(data.std))
@@ -120,7 +121,7 @@ def check(data: Data, *, seed: int) -> tuple[int, Size]:
     """
     if data.name in CIFAR_CLASSES:
         return CIFAR_CLASSES[data.name], _size(data) or CIFAR_SIZE
-    classes, available, _ = _read(data)
+    classes, available, _ = _read(data, silent)
     _divide(available.labels, classes, data, seed)
     return len(classes), _size(data) or _own_size(available.images)
 
@@ -183,11 +184,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("EDGE_TUNE_CACHE") or "~/.cache/edge_tune").expanduser()
 
 
-def _read(data: Data) -> tuple[tuple[str, ...], Split, Split]:
+def _read(data: Data, say: Say) -> tuple[tuple[str, ...], Split, Split]:
     if data.name == "digits":
         return _read_digits()
     if data.name in CIFAR_CLASSES:
         return _read_cifar(str(data.name))
+    if IMPORTABLE.fullmatch(str(data.name)):
+        classes, train, test = given.read(str(data.name), _size(data), say)
+        return classes, Split(*train), Split(*test)
     try:
         return _read_folder(Path(data.name).expanduser().absolute())
     except OSError as error:  # it may not be read, its name is too long

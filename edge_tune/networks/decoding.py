@@ -54,7 +54,7 @@ def decode(path: str, size: Size | None) -> NDArray[np.uint8]:
             # A JPEG much larger than needed, however it is turned, is decoded at 1/2, 1/4 or 1/8 of its size: up to 8x
             # faster.
             image.draft(None, (2 * max(size), 2 * max(size)))
-        rgb = _upright(_as_rgb(image), _orientation(image))
+        rgb = _upright(as_rgb(image), _orientation(image))
     if size and rgb.size != size[::-1]:
         rgb = rgb.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(rgb)
@@ -94,7 +94,12 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if orientation == 1 else image.transpose(TURNS[orientation])
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image of any mode as RGB, on white where it is transparent.
+
+    Raises:
+        ValueError: Its numbers do not say which of them is white.
+    """
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_as_grey(image)).convert("RGB")
     if image.has_transparency_data:
