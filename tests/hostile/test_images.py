@@ -540,7 +540,7 @@ def test_cache_that_cannot_be_written_is_said_and_hides_nothing(make, root, caps
     make(root.parent / "cache")
     said: list[str] = []
     datasets.load(et.Data(root), seed=0, say=said.append)
-    assert "so that the next study reads all images again." in said[-1]
+    assert "so that the next study reads all images again." in said[-2]
 
 
 STUDY = """
