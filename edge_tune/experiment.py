@@ -610,7 +610,7 @@ class Benchmark:
     align: int | Literal["auto"] | None = None
     max_s: float = 3.0
     python: str | None = None
-    host: str | None = None
+    host: str | None = field(default=None, metadata=ADDED)
     retries: int = 2
     resource: str = "ncs"
 

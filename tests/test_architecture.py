@@ -87,6 +87,7 @@ MAY_IMPORT = {
         "search.study",
         "search.trial",
         "search.conclusion",
+        "search.estimate",
         "studies",
         "inspect.parts",
         "inspect.measuring",
