@@ -10,9 +10,12 @@ import pytest
 import edge_tune as et
 from edge_tune.experiment import KeepWeights
 from edge_tune.objective import Goal, Objective
+from edge_tune.objective_text import parse
 from edge_tune.records import ranking
-from edge_tune.records.choosing import rank
-from edge_tune.records.results import Record
+from edge_tune.records.choosing import rank, ranking_line
+from edge_tune.records.results import Confirmed, Record
+from edge_tune.records.scoring import Scorer
+from tests.studies import evidence
 
 
 def record(trial: int, latency_ms: float, top1: float, **changes: object) -> Record:
@@ -134,6 +137,59 @@ def test_standing_names_those_whose_weights_it_no_longer_keeps() -> None:
         dropped = standing.add(one)
         kept = (kept | {n}) - {other.trial for other in dropped}
         assert kept == {other.trial for other in standing.kept}
+
+
+def measured(trial: int, ratio: float, reach: float, top1: float = 80.0, **changes: object) -> Record:
+    """A trial whose latency is known to `reach` on either side."""
+    found = evidence(ratios={"latency_ratio": {"ratio": ratio, "low": ratio - reach, "high": ratio + reach}})
+    changes = {"ended_at": f"2026-11-27T10:00:{trial:02d}", **changes}
+    return record(trial, 4 * ratio, top1, measurements={"retrained": found}, **changes)
+
+
+def again(one: Record, target: Objective) -> Record:
+    return replace(one, confirmed=Confirmed(target.text, "2026-11-27T11:00:00"))
+
+
+def test_may_be_best_are_those_whose_order_to_the_best_the_intervals_do_not_tell() -> None:
+    one, two, three = measured(1, 0.50, 0.05), measured(2, 0.62, 0.08), measured(3, 0.60, 0.02)
+    breaks = measured(4, 0.55, 0.3, top1=70.0)
+    for text in ("minimise latency_ratio where top1 >= 75", "minimise latency_ms where top1 >= 75"):
+        assert ranking.may_be_best(Scorer(parse(text)), [three, two, breaks, one]) == [one, two]
+    # The best may break the condition, so that any that keeps it may be the best.
+    accurate = Scorer(parse("maximise top1 where latency_ratio <= 0.53"))
+    close = measured(5, 0.40, 0.01, top1=60.0)
+    assert ranking.may_be_best(accurate, [one, close]) == [one, close]
+    assert ranking.may_be_best(accurate, [measured(6, 0.52, 0.005), close]) == [measured(6, 0.52, 0.005)]
+    assert ranking.may_be_best(accurate, [two]) == []
+
+
+def test_rivals_keep_their_weights_until_they_are_measured_again() -> None:
+    target = parse("minimise latency_ratio where top1 >= 75")
+    records = [measured(n, 0.4 + 0.05 * n, 0.01 if n == 9 else 0.44) for n in range(1, 10)]
+    standing, kept = ranking.Standing(target, keep="best", rivals_since=""), set()
+    for one in reversed(records):
+        dropped = standing.add(one)
+        kept = (kept | {one.trial}) - {other.trial for other in dropped}
+    assert [one.trial for one in standing.rivals] == [1, 2, 3, 4, 9]  # the last one is surely not slower than that
+    assert kept == {one.trial for one in standing.kept} == {1, 2, 3, 4, 9}
+    assert [one.trial for one in ranking.Standing(target, records, "best").kept] == [1]
+    later = ranking.Standing(target, records, "best", rivals_since="2026-11-27T10:00:07")
+    assert [one.trial for one in later.rivals] == [8, 9]
+
+
+def test_the_best_is_one_of_those_that_were_measured_again_if_any_was_by_this_objective() -> None:
+    target, other = parse("minimise latency_ratio where top1 >= 75"), parse("minimise latency_ms where top1 >= 75")
+    one, two, three = (measured(n, 0.4 + 0.1 * n, 0.01) for n in (1, 2, 3))
+    for order in ([one, again(two, target), again(three, target)], [again(three, target), again(two, target), one]):
+        assert ranking.Standing(target, order).best == rank(target, order).best == again(two, target)
+        assert [record.trial for record in rank(target, order).records] == [2, 3, 1]
+        assert rank(other, order).best == one
+    worse = again(replace(two, metrics={**two.metrics, "top1": 70.0}), target)
+    found = rank(target, [one, worse])
+    assert (found.best, found.nearest) == (None, worse)
+    assert "no trial that was measured again meets it; nearest came trial_0002" in ranking_line(found)
+    standing = ranking.Standing(target, [one, worse])
+    assert (standing.best, standing.nearest) == (None, worse)
 
 
 def calls(action: Callable[[], object]) -> int:

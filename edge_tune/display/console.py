@@ -143,7 +143,8 @@ def verdict_cells(verdict: Verdict) -> list[tuple[str, ...]]:
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     """Return what the table does not say, a sentence each."""
-    lines = [SIMULATED if verdict.simulated else TO_READ, *([verdict.imprecise] if verdict.imprecise else [])]
+    lines = [SIMULATED if verdict.simulated else TO_READ]
+    lines += [line for line in (verdict.confirmed, verdict.imprecise) if line]
     trials = counted(verdict.trials, "trial")
     for name, better in verdict.better_in_both.items():
         if name not in (UNPRUNED, UNPRUNED_RETRAINED):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from edge_tune.errors import ExperimentError
 from edge_tune.objective import UNPRUNED, FrontOf, Hybrid, Objective
 from edge_tune.records.entries import Metrics
-from edge_tune.records.ranking import eligible, pareto_front
+from edge_tune.records.ranking import eligible, is_confirmed, pareto_front
 from edge_tune.records.results import Record
 from edge_tune.records.scoring import Scorer
 from edge_tune.wording import counted, listed, verb
@@ -20,7 +20,9 @@ class Ranking:
     """What an objective makes of a study.
 
     Attributes:
-        records: The trials that meet it, best first; the earlier first among equals.
+        best: The trial to choose, or None. Once trials were measured again for this objective, one of them.
+        records: The trials that meet it, best first, those that were measured again before the others; the earlier
+            first among equals.
         losses: Trial -> what it was ranked by, for each of `records`; smaller is better.
         eligible: How many trials might have been chosen: finished, better than chance, with the metrics asked for.
         without: Trials that are left out because they lack a metric that was asked for.
@@ -31,6 +33,7 @@ class Ranking:
     """
 
     objective: Objective
+    best: Record | None
     records: Sequence[Record]
     losses: Mapping[int, float]
     eligible: int
@@ -38,11 +41,6 @@ class Ranking:
     nearest: Record | None
     baselines: Mapping[str, Metrics]
     front: Sequence[Record] = ()
-
-    @property
-    def best(self) -> Record | None:
-        """The trial to choose, or None."""
-        return self.records[0] if self.records else None
 
 
 def rank(objective: Objective, records: Sequence[Record]) -> Ranking:
@@ -57,14 +55,20 @@ def rank(objective: Objective, records: Sequence[Record]) -> Ranking:
     asked = set(objective.metrics)
     able = [record for record in candidates if asked <= record.metrics.keys()]
     scores = {record.trial: scorer.score(record) for record in able}
-    met = [record for record in able if scores[record.trial].rank == 0]
+    confirmed = [record for record in able if is_confirmed(record, objective)]
+    met = sorted(
+        (record for record in able if scores[record.trial].rank == 0),
+        key=lambda record: (not is_confirmed(record, objective), scores[record.trial], record.trial),
+    )
+    best = met[0] if met and (is_confirmed(met[0], objective) or not confirmed) else None
     return Ranking(
         objective=objective,
-        records=sorted(met, key=lambda record: (scores[record.trial], record.trial)),
+        best=best,
+        records=met,
         losses={record.trial: scores[record.trial].loss for record in met},
         eligible=len(able),
         without=[record for record in candidates if not asked <= record.metrics.keys()],
-        nearest=None if met else min(able, key=lambda record: scores[record.trial], default=None),
+        nearest=None if best else min(confirmed or able, key=lambda record: scores[record.trial], default=None),
         baselines=scorer.baselines,
         front=_front(objective, met),
     )
@@ -79,8 +83,8 @@ def _front(objective: Objective, met: Sequence[Record]) -> list[Record]:
 def ranking_line(ranking: Ranking) -> str:
     """Return what came of an objective: the trial to choose, or which one came nearest."""
     objective = ranking.objective
-    if ranking.records:
-        best, met = ranking.records[0], len(ranking.records)
+    if best := ranking.best:
+        met = len(ranking.records)
         what = f"{best.name}, {_figures(best, objective)}"
         if ranking.front:
             names = [f"{record.name} ({_figures(record, objective)})" for record in ranking.front]
@@ -90,9 +94,10 @@ def ranking_line(ranking: Ranking) -> str:
         what += f"; {met} of {counted(ranking.eligible, 'eligible trial')} {verb(met, 'meets', 'meet')} it."
     elif ranking.nearest:
         missed = [c for c in objective.conditions if c.shortfall(ranking.nearest.metrics, ranking.baselines)]
+        judged = "that was measured again" if ranking.records else f"of {ranking.eligible}"
         bounds = [f"{c.metric} {c.sign} {c.bound.value(c.metric, ranking.baselines):.4g}" for c in missed]
         what = (
-            f"no trial of {ranking.eligible} meets it; nearest came {ranking.nearest.name}, "
+            f"no trial {judged} meets it; nearest came {ranking.nearest.name}, "
             f"{_figures(ranking.nearest, objective)}, which misses {' and '.join(bounds)}."
         )
     else:

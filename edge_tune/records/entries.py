@@ -150,6 +150,7 @@ class Evidence(ReadBack, DeviceEntry):
         bytes: Of the network, where a formula goes by them.
         metrics: What was measured, under the names that records have for it.
         remembered: Whether an equal network had been measured before.
+        repetitions: The ratios of each measurement, where several are summed up.
     """
 
     restarts: int | None = None
@@ -170,6 +171,7 @@ class Evidence(ReadBack, DeviceEntry):
     ratios: Ratios | None = None
     metrics: Metrics = field(default_factory=dict)
     remembered: bool | None = None
+    repetitions: Sequence[Mapping[str, Ratio]] | None = None
 
     @property
     def intervals(self) -> dict[str, Ratio]:
@@ -213,6 +215,9 @@ class Layer:
 
 
 # A trial
+
+CONFIRMED = "confirmed"
+"""The stage of the measurements that are taken again before a best is named."""
 
 SUGGESTED = "suggested"
 """When the method of search said what it expected of a network: before that was made."""

@@ -4,16 +4,22 @@ import itertools
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from edge_tune.experiment import KeepWeights
+from edge_tune.metrics import RATIO_OF
 from edge_tune.objective import FrontOf, Goal, Maximise, Minimise, Objective
 from edge_tune.records.endings import GATE, REPEAT, RULES
-from edge_tune.records.entries import Evidence
+from edge_tune.records.entries import CONFIRMED, Evidence
 from edge_tune.records.results import Record
-from edge_tune.records.scoring import Scorer
+from edge_tune.records.scoring import Score, Scorer
 
 FRONT = (Minimise("latency_ratio"), Maximise("top1"))
 """The goals whose Pareto front keeps its weights. The ratio tells networks apart that were measured an hour apart."""
+
+
+RIVALS = 4
+"""So many trials may be measured again before one of them is named the best."""
 
 
 def with_metrics(records: Iterable[Record], *goals: Goal) -> list[Record]:
@@ -31,6 +37,11 @@ def without_repeats(records: Iterable[Record]) -> list[Record]:
 def eligible(records: Iterable[Record]) -> list[Record]:
     """Return the records that may be best: finished, better than chance, and not taken over from another of them."""
     return [record for record in without_repeats(records) if record.status == "finished" and not record.collapsed]
+
+
+def is_confirmed(record: Record, objective: Objective) -> bool:
+    """Tell whether a trial was measured again because it might have been the best by this objective."""
+    return record.confirmed is not None and record.confirmed.objective == objective.text
 
 
 class Front:
@@ -88,14 +99,31 @@ class Standing:
         hopeless: How many of them were stopped as hopeless.
         gated: How many of them the gate did not train.
         repeats: Trials that took the record of an equal network over.
-        best: The best trial of the search that meets the objective's conditions, or None; of a front, its knee.
+        best: The best trial of the search that meets the objective's conditions, or None; of a front, its knee. Once
+            trials are confirmed, one of them.
         nearest: While there is none, the finished trial that comes nearest to them, or None.
         keep: Which trials' weights are kept.
+        rivals: The RIVALS best of the trials that ended after `rivals_since`, and the one that is best at the worse end
+            of its interval. Their weights are kept too, until they are measured again.
     """
 
-    def __init__(self, objective: Objective, records: Iterable[Record] = (), keep: KeepWeights = "front") -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        records: Iterable[Record] = (),
+        keep: KeepWeights = "front",
+        rivals_since: str | None = None,
+    ) -> None:
+        """Take these records into account.
+
+        Args:
+            rivals_since: A time as records hold it; None: there are no rivals.
+        """
         self.scorer = Scorer(objective)
         self.keep = keep
+        self.rivals_since = rivals_since
+        self.rivals: list[Record] = []
+        self._has_confirmed = False
         self.hopeless = self.gated = self.repeats = 0
         self._ended: set[int] = set()
         self.best: Record | None = None
@@ -136,7 +164,7 @@ class Standing:
         if not self.scorer.is_ready:
             return []
         decided, self._undecided = self._undecided, []
-        before = [*([self.best] if self.best else []), *decided]
+        before = [*([self.best] if self.best else []), *self.rivals, *decided]
         for record in decided:
             before += self._take(record)
         return self._dropped(before)
@@ -146,11 +174,24 @@ class Standing:
         if not eligible([record]) or not self.scorer.objective.metrics_in(record.metrics):
             return []
         score = self.scorer.score(record)
+        if is_confirmed(record, self.scorer.objective):
+            if not self._has_confirmed:
+                self._has_confirmed, self.best, self.nearest = True, None, None
+        else:
+            if score.rank == 0 and self.rivals_since is not None and record.ended_at > self.rivals_since:
+                self._add_rival(record)
+            if self._has_confirmed:
+                return []
         if score.rank == 0 and self._is_before(record, self.best):
             self.best, self.nearest = record, None
         elif self.best is None and self._is_before(record, self.nearest):
             self.nearest = record
         return self._front.add(record) if self._own_front and score.rank == 0 else []
+
+    def _add_rival(self, record: Record) -> None:
+        known = sorted([*self.rivals, record], key=lambda one: (self.scorer.score(one), one.trial))
+        surest = min(known, key=lambda one: _reach(self.scorer, one)[1])
+        self.rivals = [one for place, one in enumerate(known) if place < RIVALS or one is surest]
 
     def _is_before(self, record: Record, other: Record | None) -> bool:
         """Tell whether a trial is the better one, or as good with the smaller number, whichever of them ended first."""
@@ -173,7 +214,8 @@ class Standing:
     def _keeps(self, record: Record) -> bool:
         on_front = self.keep == "front" and bool(eligible([record])) and record in self._front
         is_finished = self.keep == "all" and record.status == "finished"
-        return record is self.best or record in self._undecided or on_front or is_finished
+        is_rival = any(record is rival for rival in self.rivals)
+        return record is self.best or is_rival or record in self._undecided or on_front or is_finished
 
     @property
     def front(self) -> list[Record]:
@@ -182,15 +224,51 @@ class Standing:
 
     @property
     def kept(self) -> list[Record]:
-        """The records whose weights are kept: baselines, the best, and the Pareto front or all that finished."""
+        """The records whose weights are kept: baselines, best and rivals, and the Pareto front or all that finished."""
         front = self._front.records if self.keep == "front" else []
-        found = [*([self.best] if self.best else []), *self._undecided, *front, *self._finished]
+        found = [*([self.best] if self.best else []), *self.rivals, *self._undecided, *front, *self._finished]
         return [*self._baselines, *found]
 
 
 def last_measurement(record: Record) -> Evidence:
     """Return the evidence for the latencies that a record has now; one that says nothing if there is none."""
     return next(reversed(list(record.measurements.values())), Evidence())
+
+
+def may_be_best(scorer: Scorer, records: Iterable[Record]) -> list[Record]:
+    """Return the best of those that meet the conditions, and those whose order to it their intervals do not tell."""
+    met = sorted(
+        (record for record in records if scorer.score(record).rank == 0),
+        key=lambda record: (scorer.score(record), record.trial),
+    )
+    return [record for record in met if _reach(scorer, record)[0] <= _reach(scorer, met[0])[1]]
+
+
+def _reach(scorer: Scorer, record: Record) -> tuple[Score, Score]:
+    """Return how good, and how bad, a record may be within the intervals of its latencies."""
+    at_ends = []
+    for end in ("low", "high"):
+        metrics = dict(record.metrics)
+        for metric, ratio in RATIO_OF.items():
+            if interval := last_measurement(record).intervals.get(ratio):
+                share = getattr(interval, end) / interval.ratio
+                metrics |= {name: share * metrics[name] for name in (metric, ratio) if name in metrics}
+        at_ends.append(scorer.score(replace(record, metrics=metrics)))
+    return min(at_ends), max(at_ends)
+
+
+def confirmed_line(records: Iterable[Record]) -> str | None:
+    """Return whose latencies are those of several measurements, and of how many; None if nobody's are."""
+    measured = [record for record in without_repeats(records) if CONFIRMED in record.measurements]
+    found = {record.label: record.measurements[CONFIRMED] for record in measured}
+    if not found:
+        return None
+    counts = sorted({len(evidence.repetitions or ()) for evidence in found.values()})
+    return (
+        f"Measured again at the end, in turns with each other: {', '.join(found)}. Their latencies are medians over "
+        f"{' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} measurements each, with the "
+        f"interval over these; each other trial's are of one measurement."
+    )
 
 
 def imprecise_line(records: Iterable[Record]) -> str | None:

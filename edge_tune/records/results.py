@@ -1,6 +1,6 @@
 """The records of a study as plain files: append-only, so that what was reported stays reported.
 
-trials.jsonl      one finished, stopped or failed trial a line
+trials.jsonl      one finished, stopped or failed trial a line; the last line of a trial counts
 baselines.jsonl   the unpruned network and the known schedules, same form
 started.jsonl     the points that trials began with, so that a resumed study runs them again
 promoted.jsonl    the paused trials that were continued; each has another line in trials.jsonl then, which counts
@@ -74,6 +74,19 @@ class Stop:
     anew: bool = False
 
 
+@dataclass(frozen=True)
+class Confirmed:
+    """That a trial was measured again, in turns with the others that might have been the best.
+
+    Attributes:
+        objective: By which they might, as text.
+        at: When, in ISO 8601.
+    """
+
+    objective: str
+    at: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """What is known of one trial.
@@ -87,6 +100,7 @@ class Record:
         audit: What would have ended it, had it not been drawn to be trained all the same.
         paused: What had paused it each time before it was continued; `attempts` leaves these beginnings out.
         predictions: When -> metric -> the figure at its end that was expected then: SUGGESTED, PRUNED.
+        confirmed: That its latencies are those of several measurements at the end of the study; None if they are not.
         same_as: The trial whose network this one's point gives, and whose record it took over; None if it ran itself.
         attempts: How often it began: more than once if its process, or the study, was lost meanwhile.
         reason: Why it was stopped or failed, for a person.
@@ -127,6 +141,7 @@ class Record:
     audit: Stop | None = None
     paused: tuple[Stop, ...] = ()
     predictions: Mapping[str, Metrics] = field(default_factory=dict)
+    confirmed: Confirmed | None = None
 
     @property
     def name(self) -> str:
@@ -177,7 +192,7 @@ class Record:
         if not isinstance(entry, Mapping):
             raise DamageError(f"expected an object with the fields of a record, got {type(entry).__name__}")
         record = converted({key: value for key, value in entry.items() if value is not None}, cls)
-        for time in (record.started_at, record.ended_at):
+        for time in (record.started_at, record.ended_at, record.confirmed.at if record.confirmed else ""):
             _check_time(time)
         if record.baseline is not None and not NAME.fullmatch(record.baseline):
             raise DamageError(f"a baseline's name names its files, so it must not be {record.baseline[:100]!r}")

@@ -9,7 +9,15 @@ from edge_tune.records.choosing import Ranking, ranking_line
 from edge_tune.records.endings import REPEAT
 from edge_tune.records.entries import Count, Evidence, Metrics, Ratio
 from edge_tune.records.jsonfiles import converted, read_object
-from edge_tune.records.ranking import better_in_both, endings, epochs_saved, failures, imprecise_line, last_measurement
+from edge_tune.records.ranking import (
+    better_in_both,
+    confirmed_line,
+    endings,
+    epochs_saved,
+    failures,
+    imprecise_line,
+    last_measurement,
+)
 from edge_tune.records.results import Record, Results
 from edge_tune.wording import counted
 
@@ -58,6 +66,7 @@ class Verdict:
         epochs_saved: How many epochs of retraining the gate has saved.
         accounts: What each rule that ends trials early has saved and cost.
         imprecise: A warning about the measurements, if one is due.
+        confirmed: Whose latencies are those of several measurements, in a sentence; None if nobody's are.
         failures: Reason -> how many trials failed for it, the most frequent first.
         objective: What came of an objective that is more than one metric, in a sentence.
         simulated: Whether the figures follow from formulas.
@@ -71,6 +80,7 @@ class Verdict:
     epochs_saved: int = 0
     accounts: Sequence[Account] = ()
     imprecise: str | None = None
+    confirmed: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
     objective: str | None = None
     simulated: bool = False
@@ -124,6 +134,7 @@ def verdict_of(
         epochs_saved=epochs_saved(trials, epochs),
         accounts=accounts(ranking.objective, baselines, trials, epochs),
         imprecise=imprecise_line([*baselines, *trials]),
+        confirmed=confirmed_line([*baselines, *trials]),
         failures=failures(trials),
         objective=None if ranking.objective.is_a_metric else ranking_line(ranking),
         simulated=simulated,
@@ -160,8 +171,10 @@ def _baseline_rows(record: Record) -> Iterator[Row]:
         yield row_of(record, record.label)
         return
     label = f"{record.name}, not retrained" if record.trial else record.name
-    yield _row(record, label, 0, record.pruned, record.measurements.get("pruned", Evidence()))
-    if record.epoch:
+    if not record.epoch:
+        yield row_of(record, label)
+    else:
+        yield _row(record, label, 0, record.pruned, record.measurements.get("pruned", Evidence()))
         yield row_of(record, f"{record.name}, {counted(record.epoch, 'epoch')}")
 
 

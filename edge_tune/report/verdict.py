@@ -14,7 +14,7 @@ from edge_tune.metrics import RATIOS
 from edge_tune.records.choosing import ranking_line
 from edge_tune.records.endings import GATE, ending, ending_text
 from edge_tune.records.entries import Ratio
-from edge_tune.records.ranking import epochs_saved, imprecise_line
+from edge_tune.records.ranking import confirmed_line, epochs_saved, imprecise_line
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Row, row_of, rows_of, with_test_figures
 from edge_tune.report.data import StudyData, interval, number
@@ -110,8 +110,8 @@ def sentences(study: StudyData) -> list[str]:
             if (text := _against_schedule(row, _last_row(networks, record), record.name))
         ]
     found += [_better(study, record) for record in study.known_schedules]
-    warning = imprecise_line(study.records)
-    return [*found, warning] if warning else found
+    about_all = (confirmed_line(study.records), imprecise_line(study.records))
+    return [*found, *(line for line in about_all if line)]
 
 
 def _last_row(networks: Sequence[Row], record: Record) -> Row:

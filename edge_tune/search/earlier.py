@@ -259,6 +259,7 @@ def _comparable(record: Record, not_used: Mapping[str, str], scales: Mapping[str
         seconds={},
         audit=None,
         paused=(),
+        confirmed=None,
     )
 
 

@@ -29,7 +29,7 @@ from edge_tune.records.entries import FORM, DeviceEntry, Effect, Metrics, Run, S
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record, Report, Results
 from edge_tune.records.verdict import Verdict
-from edge_tune.search import cluster, conclusion, earlier, suggesters, tune
+from edge_tune.search import cluster, conclusion, confirmation, earlier, suggesters, tune
 from edge_tune.search.budget import Budget
 from edge_tune.search.cluster import Cluster
 from edge_tune.search.gate import Gate
@@ -411,7 +411,8 @@ class _Session:
         if unpruned:
             self._keep_unpruned(unpruned)
         records = [*self.results.baselines(), *self.results.trials()]
-        self.standing = Standing(experiment.objective, records, experiment.keep_weights)
+        since = confirmation.last_time(experiment, records)
+        self.standing = Standing(experiment.objective, records, experiment.keep_weights, since)
         self.results.keep_networks(self.standing.kept, among=records)
         self.ended_before = self.standing.ended
         self.running: set[int] = set()
@@ -445,6 +446,7 @@ class _Session:
         self._show_study()
         if reason:
             self.say(f"{self._recorded()}: {reason}.")
+        self._confirm()
         if not self.work.simulated:
             self.say("Reading the test split for the baselines and the best network.")
         try:
@@ -532,6 +534,18 @@ class _Session:
                 f"{counted(left_out, 'paused trial')} cannot become the best any more, whatever training does, and "
                 f"{verb(left_out, 'is', 'are')} not continued."
             )
+
+    def _confirm(self) -> None:
+        """Measure again which networks may be the best; let the weights go of those that are not."""
+        if self.standing.rivals_since is None:
+            return
+        for record in confirmation.confirm(self.standing, self.results, self.device, self.say):
+            self.results.layers_file(record).unlink(missing_ok=True)  # they are written anew
+            self.results.add(record)
+            self.tensorboard.add(record)
+        records = [*self.results.baselines(), *self.results.trials()]
+        self.standing = Standing(self.work.experiment.objective, records, self.work.experiment.keep_weights)
+        self.results.keep_networks(self.standing.kept, among=records)
 
     def _is_there_more(self) -> bool:
         """Tell whether there is anything to run, as far as one can tell before the search."""

@@ -14,6 +14,7 @@ from edge_tune.benchmark.statistics import (
     layer_means,
     noise_floor,
     paired_ratio,
+    ratio_of_rounds,
     ratio_text,
     share_noise,
     summary,
@@ -188,6 +189,28 @@ def test_enough_leaves_room_for_looking_again_and_again(noise: float) -> None:
     found = [ended(seed) for seed in range(150)]
     assert sum(abs(one.ratio / 0.75 - 1) <= PRECISION for one in found) >= 0.95 * 150
     assert sum(one.low <= 0.75 <= one.high for one in found) >= 0.86 * 150
+
+
+@pytest.mark.parametrize("n", [3, 5])
+@pytest.mark.parametrize("bursts", [0.0, 0.25])
+def test_ratio_of_rounds_holds_what_a_repetition_gives(n: int, bursts: float) -> None:
+    """Each round is certain of itself, and one in four may be far off."""
+    generator = np.random.default_rng(n)
+
+    def repeated() -> Ratio:
+        logs = generator.normal(0, 0.02, n) + (generator.random(n) < bursts) * generator.normal(0, 0.25, n)
+        return ratio_of_rounds([Ratio(one, one * 0.999, one * 1.001) for one in 0.75 * np.exp(logs)])
+
+    pairs = [(repeated(), repeated()) for _ in range(600)]
+    # 95 % of 600 are 570, with a standard deviation of 5.3.
+    assert sum(one.low <= again.ratio <= one.high for one, again in pairs) >= 554
+    assert sum(one.low <= 0.75 <= one.high for one, _ in pairs) >= 570
+
+
+def test_ratio_of_rounds_knows_no_more_than_one_round_does_where_they_agree() -> None:
+    rounds = [Ratio(0.8, 0.5, 0.85), Ratio(0.8, 0.6, 0.9), Ratio(0.8, 0.4, 0.82)]
+    assert ratio_of_rounds(rounds) == Ratio(0.8, pytest.approx(0.5), pytest.approx(0.85))
+    assert ratio_of_rounds([*rounds[:2], Ratio(0.4, 0.39, 0.41)]).ratio == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(("candidate", "reference"), [(2, 3), (0, 0)])
