@@ -9,7 +9,7 @@ Source of the interval: Wilson, JASA 22 (1927), 95 %.
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_tune.objective import Objective
 from edge_tune.records.endings import RULES, ending_text
@@ -105,7 +105,7 @@ def _winners(objective: Objective, baselines: Iterable[Record], trials: Iterable
     standing = Standing(objective, baselines, keep="best")
     found = set()
     for record in sorted(trials, key=lambda record: (record.ended_at, record.trial)):
-        standing.add(record)
+        standing.add(replace(record, confirmed=None))  # which nobody was yet
         if record.trial in {one.trial for one in (standing.best, *standing.front) if one}:
             found.add(record.trial)
     return found
