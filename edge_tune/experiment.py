@@ -832,7 +832,8 @@ class Experiment:
             structure and an importance are the first of their lists. What is searched of the recipe must be given.
         keep_weights: Which trials' weights stay on the disk, besides the baselines': the "best", also those of the
             Pareto "front" of latency_ratio against top1, or of what the target is the front of, or "all" that finish.
-            Until the best is named, the few trials that may be it keep theirs too.
+            Until the best is named, the few trials that may be it keep theirs too. The front is that of the figures
+            while the study runs: what is measured again at its end may move a network to it whose weights are gone.
     """
 
     model: str

@@ -168,10 +168,10 @@ def _main(words: Sequence[str], program: str) -> int:
         raise ExperimentError("--promote: continues trials of a study that was run before; give --resume as well.")
     results = Results(_results_folder(given))
     studies.check_folder(results, resume=given.resume, warm_start=given.warm_start)
-    if given.check and (given.simulate is not None or given.resume):
+    if given.check and (given.simulate is not None or given.resume or given.warm_start):
         raise ExperimentError(
-            "--check: looks at a study before it begins, as it would really run, but got --simulate or --resume; leave "
-            "that out."
+            "--check: looks at a study before it begins, as it would really run by itself, but got --simulate, "
+            "--resume or --warm-start; leave that out."
         )
     # Only now: torch and ray take seconds to import, and a mistake in the file should answer at once.
     with told(say, "PyTorch and Ray to be loaded"):

@@ -35,7 +35,7 @@ def test_check_times_a_trial_and_writes_nothing(
     Path("mine.py").write_text(FILE)
     assert run.main(["mine.py", "--check"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[-1] == "All that a run checks fits. No study was started, and no results were written."
+    assert said[-1] == "What a run checks fits. No study was started, and no results were written."
     assert any("of retraining (3 epochs of 600 images" in line for line in said)
     assert any(line.startswith("The unpruned network would be trained first: ") for line in said)
     assert any(line.startswith("5 networks, ") for line in said)  # 4 trials and the unpruned network retrained
@@ -63,8 +63,22 @@ def test_hours_follow_from_images_epochs_and_trials_at_a_time() -> None:
         baselines={},
     )
     speeds = Speeds("a processor", retrained=100.0, classified=1000.0, measured_s=5.0)
-    first, second, disk, _ = lines(one, speeds, (36_000, 10_000), 3, 1_000_000, has_weights=True)
+    first, second, disk = lines(one, speeds, (36_000, 10_000), 3, 1, 1_000_000, has_weights=True)
     # 10 epochs of 360 s, 11 looks of 10 s, 2 measurements of 5 s; 8 trials and the unpruned network, 3 at a time
     assert "would take 62 min on a processor: 60 min of retraining" in first
-    assert second.startswith("9 networks, 3 trials at a time: 3.1 h at most.")
+    assert second.startswith("9 networks, 3 trials at a time: about 3.1 h, and")
     assert "about 16 MB" in disk
+
+
+def test_one_device_measures_for_all_trials() -> None:
+    one = replace(
+        experiment(),
+        retraining=et.Retraining(epochs=20, lr=0.1),
+        benchmark=et.Benchmark(device="CPU", every_epochs=1),
+        search=et.Search("random", trials=255),
+        baselines={},
+    )
+    speeds = Speeds("a GPU", retrained=1e6, classified=1e6, measured_s=10.0)
+    first, second, _ = lines(one, speeds, (36_000, 10_000), 16, 1, 1_000_000, has_weights=True)
+    assert "4 min of measuring" in first  # 21 measurements
+    assert second.startswith("256 networks, 16 trials at a time: about 14.9 h, and")

@@ -97,7 +97,8 @@ def load(data: Data, *, seed: int, say: Say = silent) -> Dataset:
     """
     classes, available, test = _read(data, say)
     train_indices, validation_indices = _divide(available.labels, classes, data, seed)
-    size = _size(data) or _own_size(available.images)
+    own = _own_size(available.take(train_indices).images)  # no image that is not asked for is looked at
+    size = _size(data) or own
     normalisation = Normalisation(_channels(data.mean), _channels(data.std))
     train, validation, test = (
         replace(split, size=size, normalisation=normalisation)
@@ -109,7 +110,7 @@ def load(data: Data, *, seed: int, say: Say = silent) -> Dataset:
     others = () if normalisation == Normalisation() else (normalisation,)
     digest = digest_of((classes, side, augmentation, *others), (train, validation))
     found = Dataset(str(data.name), classes, size, train, validation, test, augmentation, digest)
-    say(_found(found, _own_size(available.images)))
+    say(_found(found, own))
     return found
 
 

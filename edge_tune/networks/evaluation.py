@@ -15,7 +15,7 @@ from edge_tune.networks.images import Split
 WORTH_COMPILING = 1000
 """Fewer images are not worth the second or two that OpenVINO takes to be imported and to compile a network."""
 
-AT_ONCE, BYTES_AT_ONCE = 1024, 3 * 2**20
+AT_ONCE, PIXELS_AT_ONCE = 1024, 2**20
 """A GPU, which waits for Python between batches, classifies so many small images at once, or fewer large ones."""
 
 COMPARED_IMAGES = 16
@@ -73,7 +73,7 @@ def _evaluate(model: nn.Module, split: Split, batch_size: int, compute: Compute)
             return score(compiled(_noting(split.batches(BATCH_SIZE), labels)), torch.cat(labels))
         network = folded or model
     else:
-        batch_size = max(batch_size, min(AT_ONCE, BYTES_AT_ONCE * len(split) // split.bytes))
+        batch_size = max(batch_size, min(AT_ONCE, PIXELS_AT_ONCE // split.pixels))
     with torch.inference_mode():
         logits = [
             network(images.contiguous(memory_format=torch.channels_last))

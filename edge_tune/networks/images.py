@@ -144,6 +144,11 @@ class Split:
         return replace(self, images=images, labels=self.labels[indices])
 
     @property
+    def pixels(self) -> int:
+        """Pixels of an image in a batch."""
+        return math.prod(self.size or self.images.shape[2:])  # type: ignore[union-attr]  # files have a size
+
+    @property
     def bytes(self) -> int:
         """Bytes of all images when they are decoded and resized."""
         if isinstance(self.images, tuple):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from edge_tune.objective import Objective
 from edge_tune.records.endings import RULES, ending_text
-from edge_tune.records.entries import Count
+from edge_tune.records.entries import CONFIRMED, Count
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record
 from edge_tune.wording import counted, verb
@@ -100,12 +100,21 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def _before_it_was_measured_again(record: Record) -> Record:
+    """Return a record with the figures that it had when its trial ended."""
+    stages = [stage for stage in record.measurements if stage != CONFIRMED]
+    if CONFIRMED not in record.measurements or not stages:
+        return record
+    measured = record.measurements[stages[-1]].metrics
+    return replace(record, metrics={**record.metrics, **measured}, confirmed=None)
+
+
 def _winners(objective: Objective, baselines: Iterable[Record], trials: Iterable[Record]) -> set[int]:
     """Return the trials that were the best so far, or on the front, when they ended."""
     standing = Standing(objective, baselines, keep="best")
     found = set()
     for record in sorted(trials, key=lambda record: (record.ended_at, record.trial)):
-        standing.add(replace(record, confirmed=None))  # which nobody was yet
+        standing.add(_before_it_was_measured_again(record))
         if record.trial in {one.trial for one in (standing.best, *standing.front) if one}:
             found.add(record.trial)
     return found

@@ -54,7 +54,7 @@ class AccuracyModel:
         """
         rows = _with_constant(trends)
         mean, deviation = self._process.predict(inputs)
-        lost = np.exp(rows @ self._fitted[0] + mean)
+        lost = np.exp(rows @ self._fitted[0] - mean)
         variance = deviation**2 + np.einsum("ij,jk,ik->i", rows, self._fitted[1], rows)
         return self._best - (lost - self._near), lost * (1 - np.exp(-FAR * np.sqrt(variance))) / FAR
 
@@ -90,7 +90,7 @@ class AccuracyModel:
 
     @cached_property
     def _process(self) -> Surrogate:
-        process = Surrogate(self.inputs, self._logarithms - _with_constant(self.trends) @ self._fitted[0])
+        process = Surrogate(self.inputs, _with_constant(self.trends) @ self._fitted[0] - self._logarithms)
         return process.with_believed(self.believed[0]) if self.believed else process
 
 

@@ -78,6 +78,22 @@ def confirm(standing: Standing, results: Results, device: Device, say: Callable[
     return rounds.records()
 
 
+def repeats(confirmed: Iterable[Record], trials: Iterable[Record]) -> list[Record]:
+    """Return the records of trials that took over one of those that were measured again, with what was found."""
+    found = {record.trial: record for record in confirmed}
+    return [
+        replace(
+            trial,
+            metrics=source.metrics,
+            measurements=source.measurements,
+            layers=source.layers,
+            confirmed=source.confirmed,
+        )
+        for trial in trials
+        if trial.same_as is not None and (source := found.get(trial.same_as))
+    ]
+
+
 class _Rounds:
     """The measurements of the networks that may be the best, and of the known schedules beside them."""
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_tune.benchmark.backend import check_device
-from edge_tune.benchmark.cores import training_cpus
+from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.benchmark.devices import measuring
 from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import RETRAINING, Experiment, Retraining, settled
@@ -81,25 +81,28 @@ def check(experiment: Experiment, say: Say) -> None:
                 found = here.on_device_node(check_device, experiment.benchmark, loaded.onnx, loaded.image)
             except BenchmarkError as error:
                 raise ExperimentError(f"benchmark: {error}") from error
-        say(f"{here.says(found.device_name or '')}.")
+        say(f"{here.says(found.device_name or '', found.host)}.")
         recipe = experiment.retraining.at(of_part(experiment.point({}), RETRAINING))
         train = dataset.train.take(_first(dataset.train, STEPS * int(settled(recipe.batch_size))))
         validation = dataset.validation.take(_first(dataset.validation, LOOKED_AT))
         say(f"Timing {counted(STEPS, 'step')} of retraining, {len(validation):,} images and one measurement.")
         at_once = min(room, experiment.search.max_concurrent_trials or room)
-        threads = len(training_cpus(experiment.benchmark.threads)) if at_once == 1 else cpus
+        threads = len(usable_cpus()) if at_once == 1 else cpus
         arguments = (threads, gpus, loaded.network, recipe, train, validation, dataset.augmentation)
         compute, retrained, classified = here.as_a_trial(cpus, gpus, _timed, *arguments, say=say)
         with measuring(experiment.benchmark, loaded.onnx, devices) as device:
             began = time.perf_counter()
             device.measure(loaded.onnx)
             measured_s = time.perf_counter() - began
+        nodes = len(here.nodes)
     sizes = len(dataset.train), len(dataset.validation)
     has_weights = bool(experiment.weights) and loaded.pretrained is None
     speeds = Speeds(compute, retrained, classified, measured_s)
     parameters, _ = pruning.size(loaded.network, dataset.input_shape)
-    for line in lines(experiment, speeds, sizes, at_once, parameters, has_weights=has_weights):
+    for line in lines(experiment, speeds, sizes, at_once, devices, parameters, has_weights=has_weights):
         say(line)
+    unseen = ", but for whether each node finds the images, which is looked at when it runs" if nodes > 1 else ""
+    say(f"What a run checks fits{unseen}. No study was started, and no results were written.")
 
 
 def lines(
@@ -107,6 +110,7 @@ def lines(
     speeds: Speeds,
     sizes: tuple[int, int],
     at_once: int,
+    devices: int,
     parameters: int,
     *,
     has_weights: bool,
@@ -116,17 +120,20 @@ def lines(
     Args:
         sizes: Training and validation images.
         at_once: Trials.
+        devices: That measure for them.
         parameters: Of the unpruned network.
         has_weights: Whether it need not be trained first.
     """
     train, validation = sizes
     epochs = experiment.retraining.epochs
     looks = (epochs + 1) * validation / speeds.classified
-    measurements = (2 if epochs else 1) * speeds.measured_s
+    every = experiment.benchmark.every_epochs
+    between = (epochs - 1) // every if epochs and every else 0
+    measurements = (1 + between + bool(epochs)) * speeds.measured_s
     an_epoch = train / speeds.retrained
     a_trial = epochs * an_epoch + looks + measurements
     count = experiment.planned_trials + len(experiment.baseline_names)
-    whole = count * a_trial / at_once
+    whole = count * max(a_trial / at_once, measurements / devices)
     found = [
         f"A trial of a network as large as the unpruned one would take {duration(a_trial)} on {speeds.compute}: "
         f"{duration(epochs * an_epoch)} of retraining ({counted(epochs, 'epoch')} of {train:,} images, "
@@ -143,10 +150,9 @@ def lines(
     megabytes = BYTES * parameters * (keeps + len(experiment.baseline_names) + 2) / 1e6
     return [
         *found,
-        f"{counted(count, 'network')}, {counted(at_once, 'trial')} at a time: {duration(whole)} at most. Pruned "
-        f"networks take less, and so do trials that a rule ends.",
+        f"{counted(count, 'network')}, {counted(at_once, 'trial')} at a time: about {duration(whole)}, and some "
+        f"minutes before and after. Pruned networks take less, and so do trials that a rule ends.",
         f"Kept networks would take about {megabytes:,.0f} MB on the disk, the report and the rest about 20.",
-        "All that a run checks fits. No study was started, and no results were written.",
     ]
 
 

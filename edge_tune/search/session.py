@@ -446,12 +446,12 @@ class _Session:
         self._show_study()
         if reason:
             self.say(f"{self._recorded()}: {reason}.")
-        self._confirm()
-        if not self.work.simulated:
-            self.say("Reading the test split for the baselines and the best network.")
         try:
+            self._confirm()
+            if not self.work.simulated:
+                self.say("Reading the test split for the baselines and the best network.")
             verdict = self.work.conclude(self.results, self.device)
-        except ExperimentError as error:  # an image of the test that could be read when the session began
+        except (BenchmarkError, ExperimentError) as error:  # a device that is gone, an image that could be read before
             raise StudyError(f"{self._recorded()}. {error}") from error
         self._show_study(verdict)
         return verdict
@@ -539,7 +539,8 @@ class _Session:
         """Measure again which networks may be the best; let the weights go of those that are not."""
         if self.standing.rivals_since is None:
             return
-        for record in confirmation.confirm(self.standing, self.results, self.device, self.say):
+        confirmed = confirmation.confirm(self.standing, self.results, self.device, self.say)
+        for record in (*confirmed, *confirmation.repeats(confirmed, self.results.trials())):
             self.results.layers_file(record).unlink(missing_ok=True)  # they are written anew
             self.results.add(record)
             self.tensorboard.add(record)
