@@ -97,12 +97,12 @@ def load(data: Data, *, seed: int, say: Say = silent) -> Dataset:
     """
     classes, available, test = _read(data, say)
     train_indices, validation_indices = _divide(available.labels, classes, data, seed)
-    own = _own_size(available.take(train_indices).images)  # no image that is not asked for is looked at
-    size = _size(data) or own
+    asked_for = available.take(train_indices)
+    size = _size(data) or _own_size(asked_for.images)
     normalisation = Normalisation(_channels(data.mean), _channels(data.std))
     train, validation, test = (
         replace(split, size=size, normalisation=normalisation)
-        for split in (available.take(train_indices), available.take(validation_indices), test)
+        for split in (asked_for, available.take(validation_indices), test)
     )
     train, validation, test = _in_memory((train, validation, test), data, say)
     augmentation = _augmentation(data, size)
@@ -110,7 +110,7 @@ def load(data: Data, *, seed: int, say: Say = silent) -> Dataset:
     others = () if normalisation == Normalisation() else (normalisation,)
     digest = digest_of((classes, side, augmentation, *others), (train, validation))
     found = Dataset(str(data.name), classes, size, train, validation, test, augmentation, digest)
-    say(_found(found, own))
+    say(_found(found, _own_size(asked_for.images)))
     return found
 
 
