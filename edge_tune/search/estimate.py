@@ -6,17 +6,14 @@ All that a run checks is checked first: the device and the nodes are asked as a 
 import copy
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from edge_tune.benchmark.backend import check_device
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.benchmark.devices import measuring
-from edge_tune.errors import BenchmarkError, ExperimentError
 from edge_tune.experiment import RETRAINING, Experiment, Retraining, settled
 from edge_tune.networks import pruning, training
 from edge_tune.networks.compute import take
@@ -24,9 +21,9 @@ from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.images import Augmentation, Split
 from edge_tune.networks.retraining import retrain
 from edge_tune.parameters import of_part
-from edge_tune.search import cluster, suggesters
+from edge_tune.search import suggesters
+from edge_tune.search.session import joined
 from edge_tune.search.study import load
-from edge_tune.waiting import told
 from edge_tune.wording import counted, duration
 
 Say = Callable[[str], None]
@@ -57,7 +54,7 @@ class Speeds:
 
 
 def check(experiment: Experiment, say: Say) -> None:
-    """Check all that a run checks, and say what the study would take at most.
+    """Check all that a run checks, and say what the study would take.
 
     Raises:
         ExperimentError: Something does not fit; a run would say the same.
@@ -68,20 +65,9 @@ def check(experiment: Experiment, say: Say) -> None:
     experiment, dataset = loaded.experiment, loaded.dataset
     suggesters.make(experiment)
     cpus = experiment.search.cpus_per_trial
-    with ExitStack() as joined:
-        with told(say, "Ray to start"):
-            here = joined.enter_context(cluster.joined(experiment.benchmark))
-        devices = here.wait_for_devices(say)
-        here.trials_at_once(cpus)
-        here.check_agreement()
-        gpus = here.gpus_per_trial(experiment.search.gpus_per_trial, say)
-        room = here.trials_at_once(cpus, gpus)
-        with told(say, f"{experiment.benchmark.device} to answer"):
-            try:
-                found = here.on_device_node(check_device, experiment.benchmark, loaded.onnx, loaded.image)
-            except BenchmarkError as error:
-                raise ExperimentError(f"benchmark: {error}") from error
-        say(f"{here.says(found.device_name or '', found.host)}.")
+    with joined(experiment, loaded, say) as place:
+        here, devices, gpus, room = place.here, place.devices, place.gpus, place.room
+        say(f"{here.says(place.found.device_name or '', place.found.host)}.")
         recipe = experiment.retraining.at(of_part(experiment.point({}), RETRAINING))
         train = dataset.train.take(_first(dataset.train, STEPS * int(settled(recipe.batch_size))))
         validation = dataset.validation.take(_first(dataset.validation, LOOKED_AT))

@@ -2,8 +2,8 @@
 
 import errno
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -125,16 +125,8 @@ def _run(
             experiment = check(experiment, say)
         check_same(results, identity(experiment))  # with the groups that were found
         suggesters.make(experiment)
-        with ExitStack() as joined:
-            with told(say, "Ray to start"):
-                here = joined.enter_context(cluster.joined(experiment.benchmark))
-            devices = here.wait_for_devices(say)
-            here.trials_at_once(experiment.search.cpus_per_trial)
-            here.check_agreement()
-            gpus = here.gpus_per_trial(experiment.search.gpus_per_trial, say) if loaded else 0
-            here.trials_at_once(experiment.search.cpus_per_trial, gpus)
-            with told(say, f"{experiment.benchmark.device} to answer"):
-                found = _check_device(here, experiment.benchmark, loaded)
+        with joined(experiment, loaded, say) as place:
+            here, devices, gpus, found = place.here, place.devices, place.gpus, place.found
             say(f"{here.says(found.device_name or '', found.host)}. Results: {results.folder}")
             work: _Work
             if loaded is None:
@@ -169,6 +161,48 @@ def _run(
         if error.errno not in CANNOT_WRITE and not _is_in(results.folder, error.filename):
             raise
         raise StudyError(f"{results.folder}: results must be written as they come, but got {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study runs, looked at before anything takes long.
+
+    Attributes:
+        devices: How many measure.
+        gpus: Of each trial.
+        room: Trials that the nodes have room for.
+        found: What the device says of itself.
+    """
+
+    here: Cluster
+    devices: int
+    gpus: float
+    room: int
+    found: DeviceEntry
+
+
+@contextmanager
+def joined(experiment: Experiment, loaded: Loaded | None, say: Say) -> Iterator[Place]:
+    """Join the cluster, or start Ray here, and check that the trials and the device find all that they need.
+
+    Args:
+        loaded: None where the trials are formulas.
+
+    Raises:
+        ExperimentError: They do not.
+    """
+    cpus = experiment.search.cpus_per_trial
+    with ExitStack() as ending:
+        with told(say, "Ray to start"):
+            here = ending.enter_context(cluster.joined(experiment.benchmark))
+        devices = here.wait_for_devices(say)
+        here.trials_at_once(cpus)
+        here.check_agreement()
+        gpus = here.gpus_per_trial(experiment.search.gpus_per_trial, say) if loaded else 0
+        room = here.trials_at_once(cpus, gpus)
+        with told(say, f"{experiment.benchmark.device} to answer"):
+            found = _check_device(here, experiment.benchmark, loaded)
+        yield Place(here, devices, gpus, room, found)
 
 
 def _is_in(folder: Path, file: object) -> bool:
