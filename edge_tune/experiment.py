@@ -596,7 +596,8 @@ class Benchmark:
         python: Interpreter (a text or a Path) with numpy and an OpenVINO that has the device, on the host that
             measures; None takes EdgeTune's own, or python3 on a `host`.
         host: Where the device is, if that is no node of Ray's, as ssh names it: "pi@board". A node drives it from
-            there; it needs an sshd, and numpy and OpenVINO for `python`, nothing of EdgeTune. None: on the node.
+            there; it needs an sshd, and numpy and OpenVINO for `python`, nothing of EdgeTune. Several, which must be
+            alike, are so many devices. None: on the node.
         retries: How often a measurement is begun again when the process that owns the device fails.
         resource: Ray resource that marks the nodes of a cluster with the device, one unit a device. A Ray that is
             started for the study gives it to this machine.
@@ -610,17 +611,33 @@ class Benchmark:
     align: int | Literal["auto"] | None = None
     max_s: float = 3.0
     python: str | None = None
-    host: str | None = field(default=None, metadata=ADDED)
+    host: str | Sequence[str] | None = field(default=None, metadata=ADDED)
     retries: int = 2
     resource: str = "ncs"
 
     def __post_init__(self) -> None:
         _freeze(self, "python", PathLike, fspath)
+        _freeze(self, "host", list | tuple, lambda hosts: hosts[0] if len(hosts) == 1 else tuple(hosts))
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """The hosts that have a device and are no node of Ray's; none if the nodes have it."""
+        return (self.host,) if isinstance(self.host, str) else tuple(self.host or ())
+
+    @property
+    def board(self) -> str | None:
+        """The first of the boards, or the one; None if the nodes have the device."""
+        return next(iter(self.boards), None)
+
+    @property
+    def each_board(self) -> "tuple[Benchmark, ...]":
+        """These settings for each board alone; none if the nodes have the device."""
+        return tuple(replace(self, host=board) for board in self.boards)
 
     @property
     def takes_cores(self) -> bool:
         """Tell whether measuring takes cores of a node, which trials must then leave to it."""
-        return self.device != "fake" and self.host is None
+        return self.device != "fake" and not self.boards
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with these settings; whether the device exists is asked later."""
@@ -640,13 +657,23 @@ class Benchmark:
             yield f"max_s must be a number above 0, but got {self.max_s!r}."
         if self.python is not None:
             yield from _text("python", self.python, "the path of an interpreter or None")
-        if not (self.host is None or (isinstance(self.host, str) and HOST.fullmatch(self.host))):
-            yield f"host must be one as ssh names it, such as 'pi@board', or None, but got {self.host!r}."
+        yield from self._host_problems()
         yield from _at_least("retries", self.retries, 0)
         if not (isinstance(self.resource, str) and RESOURCE.fullmatch(self.resource)):
             yield f"resource must be a name of letters, digits and '_', such as 'ncs', but got {self.resource!r}."
         if self.resource in ("CPU", "GPU", "memory"):
             yield f"resource must be one that only hosts with the device offer, but got {self.resource!r}."
+
+    def _host_problems(self) -> Iterator[str]:
+        hosts = self.host if isinstance(self.host, tuple) else () if self.host is None else (self.host,)
+        if self.host == ():
+            yield "host must name at least one host, or be None, but got an empty list."
+        for host in hosts:
+            if not (isinstance(host, str) and HOST.fullmatch(host)):
+                yield f"host must be one as ssh names it, such as 'pi@board', or None, but got {host!r}."
+            elif hosts.count(host) > 1:
+                yield f"host must name each host once, but got {host!r} {hosts.count(host)} times."
+                return
 
 
 @dataclass(frozen=True)

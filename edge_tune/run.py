@@ -86,9 +86,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--device-host",
         type=given_text,
+        action="append",
         metavar="USER@HOST",
-        help="board that has the device, as ssh names it; it needs a Python with numpy and OpenVINO, nothing else "
-        "(docs/boards.md)",
+        help="board that has the device, as ssh names it; it needs a Python with numpy and OpenVINO, nothing else; "
+        "once for each of several that are alike (docs/boards.md)",
     )
     parser.add_argument(
         "--device-resource",

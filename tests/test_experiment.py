@@ -288,7 +288,12 @@ def test_numbers_of_the_parts_of_a_recipe_are_searched_under_both_names() -> Non
         ({"benchmark": et.Benchmark(max_s=0)}, r"benchmark: max_s must be a number above 0, but got 0"),
         ({"benchmark": et.Benchmark(python="")}, r"benchmark: python must be the path of an interpreter or None"),
         (
-            {"benchmark": et.Benchmark(host="pi board")},
+            {"benchmark": et.Benchmark(host=["pi@one", "pi@one"])},
+            "benchmark: host must name each host once, but got 'pi@one' 2 times",
+        ),
+        ({"benchmark": et.Benchmark(host=[])}, "benchmark: host must name at least one host, or be None"),
+        (
+            {"benchmark": et.Benchmark(host=["pi@one", "pi board"])},
             r"benchmark: host must be one as ssh names it, .* got 'pi board'",
         ),
         (

@@ -64,7 +64,8 @@ class BenchmarkActor:
                 a restarted actor finds it there. None for none.
         """
         self._kind = settings
-        self._place, self._lock = take_place(run_id)
+        place, self._lock = take_place(run_id)
+        self._place = 0 if settings.boards else place  # each board has a device of its own
         self._reference = ray.get(cloudpickle.loads(reference)) if reference else None
         self._measured = 0
         self._backend = open_backend(settings, measuring_cpus(settings.threads, self._place))

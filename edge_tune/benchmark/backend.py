@@ -78,13 +78,13 @@ class OpenVinoBackend:
             command: What to start here instead of the runner in the settings' interpreter.
             silence_s: Seconds without a sign from the process that mean that it hangs.
         """
-        self._device = f"{settings.device} on {settings.host}" if settings.host else settings.device
+        self._device = f"{settings.device} on {settings.board}" if settings.board else settings.device
         self._as_asked = {"device": settings.device, "precision": settings.precision, "threads": settings.threads}
         self._retries = settings.retries
         self._silence_s = silence_s
         self._start = _start_of(settings, cpus, command, silence_s)
         self._child: Child | None = None
-        self._place = settings.host
+        self._place = settings.board
         self._host = DeviceEntry()
         self._replaced = 0
 
@@ -187,9 +187,9 @@ def _start_of(
     settings: Benchmark, cpus: Sequence[int] | None, command: Sequence[str] | None, silence_s: float
 ) -> Callable[[], Child]:
     """Return what starts the process; the arguments are those of OpenVinoBackend."""
-    if settings.host is not None:
+    if settings.board is not None:
         last = ("--last-cpus", str(settings.threads))
-        return partial(Board, settings.host, settings.python or PYTHON, silence_s, *last)
+        return partial(Board, settings.board, settings.python or PYTHON, silence_s, *last)
     if cpus is not None and len(cpus) < settings.threads:
         raise BenchmarkError(
             f"threads must be at most the number of cores they run on, {len(cpus)}, but got {settings.threads}."

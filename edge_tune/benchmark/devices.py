@@ -254,11 +254,12 @@ def measuring(settings: Benchmark, reference: bytes | None = None, devices: int 
     Args:
         settings: The kind of device and how it is measured. Each actor takes one unit of `settings.resource`.
         reference: The network, as ONNX, that each measurement takes turns with; None for none.
-        devices: How many there are. A board is one, however many nodes can drive it.
+        devices: How many the nodes have. Boards are as many as the settings name, however many nodes can drive them.
 
     Raises:
-        BenchmarkError: An actor does not start, or its device cannot be used.
+        BenchmarkError: An actor does not start, its device cannot be used, or boards are not alike.
     """
+    each = settings.each_board or (settings,) * devices
     run_id = uuid.uuid4().hex[:12]
     # Pickled by hand, Ray holds the network for as long as this driver lives, whatever becomes of the actors.
     pickled = cloudpickle.dumps(ray.put(reference)) if reference else None  # type: ignore[no-untyped-call]
@@ -266,15 +267,16 @@ def measuring(settings: Benchmark, reference: bytes | None = None, devices: int 
     names: list[str] = []
     started: list[Any] = []
     try:
-        for name in (f"device-{run_id}-{number}" for number in range(1 if settings.host else devices)):
-            owners[name] = start_owner(name, settings, run_id, pickled)
+        for number, one in enumerate(each):
+            name = f"device-{run_id}-{number}"
+            owners[name] = start_owner(name, one, run_id, pickled, 1 / max(1, len(settings.boards)))
         started += owners.values()
-        names = _those_that_start(owners, settings.resource)
+        names = _those_that_start(owners, settings)
         queue = _start_queue(run_id, names)
         started.append(queue)
         answer_of(queue.pid, START_S, "the driver's node must have room for a process")
-        for name in names:
-            answer_of(owners[name].describe, LIMIT_S, "its device must be usable")
+        found = [answer_of(owners[name].describe, LIMIT_S, "its device must be usable") for name in names]
+        check_alike(found if settings.boards else [])
         yield BenchmarkClient(run_id)
     finally:
         if names:
@@ -283,8 +285,23 @@ def measuring(settings: Benchmark, reference: bytes | None = None, devices: int 
             ray.kill(actor)
 
 
-def _those_that_start(owners: Mapping[str, Any], resource: str) -> list[str]:
-    """Return the names of the actors that answer, once all do that the nodes have a device for.
+def check_alike(found: Sequence[DeviceEntry]) -> None:
+    """Check that boards are alike: figures of one stand beside those of another.
+
+    Raises:
+        BenchmarkError: They are not; the text tells two that differ.
+    """
+    for one in found[1:]:
+        if (one.text, one.openvino) != (found[0].text, found[0].openvino):
+            have = (f"{board.host} has {board.text} and OpenVINO {board.openvino}" for board in (found[0], one))
+            raise BenchmarkError(
+                f"boards of one study must be alike, but {', '.join(have)}; run a study for each, or have the same "
+                f"hardware and OpenVINO on all."
+            )
+
+
+def _those_that_start(owners: Mapping[str, Any], settings: Benchmark) -> list[str]:
+    """Return the names of the actors that answer: of those for devices of nodes, once all do that there is one for.
 
     Ray notices only after a while that a node was lost, so that a device may have been counted which is no more.
 
@@ -295,10 +312,10 @@ def _those_that_start(owners: Mapping[str, Any], resource: str) -> list[str]:
     answered: set[str] = set()
     asked: dict[Any, str] = {}
     while len(answered) < len(owners):
-        if answered and len(answered) >= _offered(resource):
+        if answered and not settings.boards and len(answered) >= _offered(settings.resource):
             break
         if time.monotonic() > end:
-            raise _not_started(START_S, f"Ray must have a node with a free unit of {resource!r}")
+            raise _not_started(START_S, f"Ray must have a node with a free unit of {settings.resource!r}")
         for name in owners.keys() - answered - set(asked.values()):
             asked[owners[name].ping.remote()] = name
         for answer in ray.wait(list(asked), timeout=RETRY_S)[0]:
@@ -315,13 +332,17 @@ def _offered(resource: str) -> int:
     return int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
 
 
-def start_owner(name: str, settings: Benchmark, run_id: str, reference: bytes | None) -> Any:
-    """Create the actor of one device. Its resource alone says where, so that Ray may restart it on another node."""
+def start_owner(name: str, settings: Benchmark, run_id: str, reference: bytes | None, unit: float = 1) -> Any:
+    """Create the actor of one device. Its resource alone says where, so that Ray may restart it on another node.
+
+    Args:
+        unit: Of the resource, what the actor takes: boards share what one device of a node would have.
+    """
     remote = ray.remote(BenchmarkActor).options(
         name=name,
         namespace=NAMESPACE,
         num_cpus=0,
-        resources={settings.resource: 1},
+        resources={settings.resource: unit},
         max_restarts=-1,
         max_task_retries=0,
         max_concurrency=1,

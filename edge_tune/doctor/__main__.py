@@ -79,7 +79,7 @@ def _main(words: Sequence[str], program: str) -> int:
     ExperimentError.raise_if(settings.problems())
     with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:
         with told(lambda line: say(line, sys.stderr), f"{given.device_host or 'the interpreter'} to say what it has"):
-            host = that_host(settings, Path(folder)) if settings.host else this_host(settings)
+            host = that_host(settings, Path(folder)) if settings.board else this_host(settings)
         findings = list(examine(host))
     for finding in findings:
         say(str(finding))
@@ -89,7 +89,7 @@ def _main(words: Sequence[str], program: str) -> int:
 
 def examine(host: Host) -> Iterator[Finding]:
     """Yield all findings on a host and its device."""
-    is_here = host.settings.host is None
+    is_here = host.settings.board is None
     look: list[Check] = [*OF_THE_RUNTIME] if is_here else [checks.connection, *OF_THE_RUNTIME]
     if is_here or "files" in host.facts:
         if host.needs_stick:
@@ -101,10 +101,10 @@ def examine(host: Host) -> Iterator[Finding]:
 
 def that_host(settings: Benchmark, root: Path) -> Host:
     """Return the board that the settings name, as the checks see it, with copies of its files below `root`."""
-    assert settings.host is not None
+    assert settings.board is not None
     interpreter = settings.python or board.PYTHON
     files = (*FILES, *(FILES_OF_A_STICK if STICK in settings.device else ()))
-    facts = ask(interpreter, settings.device, *files, host=settings.host)
+    facts = ask(interpreter, settings.device, *files, host=settings.board)
     for name, content in facts.get("files", {}).items():
         copy = root / name
         if copy.resolve().is_relative_to(root.resolve()):

@@ -64,14 +64,14 @@ class Host:
 
     def install(self, package: str) -> str:
         """Return the command that gives the interpreter a package, or what else there is to do."""
-        if self.settings.host is None:
+        if self.settings.board is None:
             return f"{self.interpreter} -m pip install {package}"
         if self.interpreter != PYTHON:
-            return f"ssh {self.settings.host} {shlex.quote(self.interpreter)} -m pip install {package}"
+            return f"ssh {self.settings.board} {shlex.quote(self.interpreter)} -m pip install {package}"
         own = (
             "python3 -m venv edge_tune && edge_tune/bin/pip install numpy openvino"  # Debian's own is not to be changed
         )
-        return f"ssh {self.settings.host} '{own}', then give --device-python edge_tune/bin/python"
+        return f"ssh {self.settings.board} '{own}', then give --device-python edge_tune/bin/python"
 
     def read(self, path: str) -> str | None:
         """Return the content of a file, or None if it cannot be read."""
@@ -89,7 +89,7 @@ def connection(host: Host) -> Iterator[Finding]:
     if "unreachable" in host.facts:
         yield Finding("fix", "connection", host.facts["unreachable"])
     else:
-        yield Finding("ok", "connection", f"ssh {host.settings.host} answers.")
+        yield Finding("ok", "connection", f"ssh {host.settings.board} answers.")
 
 
 def interpreter(host: Host) -> Iterator[Finding]:
@@ -136,7 +136,7 @@ def governor(host: Host) -> Iterator[Finding]:
 def cores(host: Host) -> Iterator[Finding]:
     """Say whether there is a core for the measurement alone, and whether it is free."""
     threads = host.settings.threads
-    if host.settings.host:
+    if host.settings.board:
         yield Finding(
             "ok", "cores", f"{host.cpus}, of which {min(threads, host.cpus)} can measure; nothing is trained there."
         )

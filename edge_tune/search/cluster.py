@@ -97,16 +97,16 @@ class Cluster:
             for node in alive
         ]
 
-    def says(self, device_name: str, host: str | None = None) -> str:
+    def says(self, device_name: str, boards: Sequence[str] = ()) -> str:
         """Return what there is, in one line.
 
         Args:
             device_name: What the devices are, by the name that they give themselves.
-            host: Where the one device is, if that is no node.
+            boards: Which have the devices, if the nodes do not.
         """
         nodes = self.nodes
-        devices = 1 if host else sum(node.devices for node in nodes)
-        hosts = host or ", ".join(node.host for node in nodes if node.devices)
+        devices = len(boards) or sum(node.devices for node in nodes)
+        hosts = ", ".join(boards or (node.host for node in nodes if node.devices))
         return (
             f"Ray {ray.__version__} {self.where}: {counted(len(nodes), 'node')}, "
             f"{counted(sum(node.cpus for node in nodes), 'core')} for trials, "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_tune.benchmark.backend import check_device
-from edge_tune.benchmark.devices import BenchmarkClient, measuring
+from edge_tune.benchmark.devices import BenchmarkClient, check_alike, measuring
 from edge_tune.benchmark.granularity import measure_granularity
 from edge_tune.display import console
 from edge_tune.display.card import study_card
@@ -127,7 +127,7 @@ def _run(
         suggesters.make(experiment)
         with joined(experiment, loaded, say) as place:
             here, devices, gpus, found = place.here, place.devices, place.gpus, place.found
-            say(f"{here.says(found.device_name or '', found.host)}. Results: {results.folder}")
+            say(f"{here.says(found.device_name or '', experiment.benchmark.boards)}. Results: {results.folder}")
             work: _Work
             if loaded is None:
                 work = Simulation(experiment, simulated_epoch_s or 0.0)
@@ -150,7 +150,9 @@ def _run(
                 write_atomically(results.folder / "unpruned.onnx", reference)
                 write_atomically(results.folder / "experiment.py", source)
                 _say_changed_ranges(results, experiment, say)
-                session = replace(about, cluster=here.entry(), device=device.describe())
+                described = device.describe()  # of several boards, by one of them
+                described = replace(described, host=found.host or described.host)
+                session = replace(about, cluster=here.entry(), device=described)
                 taught_by = _learn(results, work, session, unpruned, warm_start, say)
                 _write_run(results, work, session, taught_by)
                 return _Session(work, results, here, device, say, gpus).run(unpruned, promote)
@@ -195,7 +197,8 @@ def joined(experiment: Experiment, loaded: Loaded | None, say: Say) -> Iterator[
     with ExitStack() as ending:
         with told(say, "Ray to start"):
             here = ending.enter_context(cluster.joined(experiment.benchmark))
-        devices = here.wait_for_devices(say)
+        nodes_have = here.wait_for_devices(say)
+        devices = len(experiment.benchmark.boards) or nodes_have
         here.trials_at_once(cpus)
         here.check_agreement()
         gpus = here.gpus_per_trial(experiment.search.gpus_per_trial, say) if loaded else 0
@@ -226,9 +229,15 @@ def _recorded(ended: int, total: int | None, results: Results) -> str:
 
 
 def _check_device(here: Cluster, settings: Benchmark, loaded: Loaded | None) -> DeviceEntry:
-    """Check, before hours are spent on training, that the device runs the unpruned network; return its description."""
+    """Check, before hours are spent on training, that the device runs the unpruned network; return its description.
+
+    Boards are each checked, and must be alike: what is returned is the first's, with the names of all.
+    """
+    network = (loaded.onnx, loaded.image) if loaded else ()
     try:
-        return here.on_device_node(check_device, settings, *((loaded.onnx, loaded.image) if loaded else ()))
+        found = [here.on_device_node(check_device, one, *network) for one in settings.each_board or (settings,)]
+        check_alike(found)
+        return replace(found[0], host=", ".join(settings.boards) or found[0].host)
     except BenchmarkError as error:
         raise ExperimentError(f"benchmark: {error}") from error
 

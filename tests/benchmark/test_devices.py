@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,9 +18,10 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostErro
 from ray.util import list_named_actors
 
 from edge_tune.benchmark.actor import Answer
-from edge_tune.benchmark.devices import BenchmarkClient, answer_of, measuring, sign_of
+from edge_tune.benchmark.devices import BenchmarkClient, answer_of, check_alike, measuring, sign_of
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
+from edge_tune.records.entries import DeviceEntry
 from tests.benchmark.conftest import IMAGE
 
 FAKE = Benchmark(device="fake", resource="fakes")
@@ -228,6 +230,23 @@ def test_measuring_refuses_an_unknown_device(cluster: None) -> None:
         measuring(Benchmark(device="GPUX", resource="fakes")),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (
+            {"device_name": "A53"},
+            r"one has CPU \(A76\) and OpenVINO 2025, two has CPU \(A53\) and OpenVINO 2025; run ",
+        ),
+        ({"openvino": "2026"}, r"OpenVINO 2025, two has CPU \(A76\) and OpenVINO 2026"),
+    ],
+)
+def test_boards_must_be_alike(other: dict[str, str], says: str) -> None:
+    one = DeviceEntry(device="CPU", device_name="A76", openvino="2025", host="one")
+    check_alike([one, replace(one, host="two")])
+    with pytest.raises(BenchmarkError, match=says):
+        check_alike([one, replace(one, host="two", **other)])
 
 
 def test_a_device_that_was_counted_and_is_no_more_is_left_out(cluster: None) -> None:

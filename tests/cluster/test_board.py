@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,7 +32,10 @@ ROOT = Path(__file__).parents[2]
 ADDRESS = "127.77.1.1"
 SESSIONS = "'^sshd: root@notty'"
 PACKAGES = ("numpy", "openvino")
+SECOND = "127.77.1.2"
 CONFIG = """
+Host second
+    HostName {second}
 Host locked
     IdentityFile {folder}/other_key
 Host unknown
@@ -83,12 +87,14 @@ def board(places: Path, python: str) -> Iterator[Host]:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", places / name], check=True)
     shown = [places / "python", places / "bare", places / "numpy", *folders_of(*PACKAGES)]
     with Hosts(places / "hosts") as hosts:
-        host = hosts.start("board", listen=f"{ADDRESS}:{port}", shown=shown)
-        host.path(".ssh").mkdir(mode=0o700)
-        host.path(".ssh/authorized_keys").write_text((places / "key.pub").read_text())
-        keys = subprocess.run(["ssh-keyscan", "-p", str(port), ADDRESS], capture_output=True, check=True).stdout
-        (places / "known_hosts").write_bytes(keys)
-        (places / "config").write_text(CONFIG.format(address=ADDRESS, port=port, folder=places, closed=free_port()))
+        for name, address in (("second", SECOND), ("board", ADDRESS)):
+            host = hosts.start(name, listen=f"{address}:{port}", shown=shown)
+            host.path(".ssh").mkdir(mode=0o700)
+            host.path(".ssh/authorized_keys").write_text((places / "key.pub").read_text())
+        scan = ["ssh-keyscan", "-p", str(port), ADDRESS, SECOND]
+        (places / "known_hosts").write_bytes(subprocess.run(scan, capture_output=True, check=True).stdout)
+        own = {"address": ADDRESS, "second": SECOND, "port": port, "folder": places, "closed": free_port()}
+        (places / "config").write_text(CONFIG.format(**own))
         yield host
 
 
@@ -141,17 +147,18 @@ def test_benchmark_measures_there_and_leaves_nothing(
     assert left_there(board) == []
 
 
-def test_a_study_is_measured_there(python: str, board: Host, tmp_path: Path) -> None:
+def test_a_study_is_measured_on_two_boards(python: str, board: Host, tmp_path: Path) -> None:
     (tmp_path / "study.py").write_text(STUDY)
     command = [sys.executable, "-m", "edge_tune.run", tmp_path / "study.py", "--results", tmp_path / "out"]
-    options = ["--trials", "1", "--device-host", "board", "--device-python", python]
+    boards = ["--device-host", "board", "--device-host", "second"]
+    options = ["--trials", "2", *boards, "--device-python", python]
     said = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert said.returncode == 0, said.stdout + said.stderr
-    assert ", on board). Results: " in said.stdout
+    assert re.search(r", 2 devices \(.*, on board, second\)\. Results: ", said.stdout)
     results = Results(tmp_path / "out")
-    assert results.run().sessions[0].device.host == "board"
-    assert results.identity()["benchmark"]["host"] == "board"
-    assert {one.host for trial in results.trials() for one in trial.measurements.values()} == {"board"}
+    assert results.run().sessions[0].device.host == "board, second"
+    assert results.identity()["benchmark"]["host"] == ["board", "second"]
+    assert {one.host for trial in results.trials() for one in trial.measurements.values()} == {"board", "second"}
     assert (tmp_path / "out/best/model.bin").is_file()  # converted there
     assert left_there(board) == []
 
