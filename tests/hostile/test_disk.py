@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_tune.records.results import Results
-from tests.chaos.cluster import ROOT
 
+ROOT = Path(__file__).parents[2]
 STUDY = """
 import edge_tune as et
 from tests.networks import experiment as make
@@ -20,7 +20,7 @@ experiment = make(search=et.Search("random", trials=6, seed=0))
 """
 
 pytestmark = [
-    pytest.mark.chaos,
+    pytest.mark.hostile,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system"),
 ]
 
