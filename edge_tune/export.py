@@ -101,8 +101,12 @@ def _check_free(folder: Path) -> None:
 
 
 def _converted(model: bytes, device: str, python: str | None) -> tuple[bytes, bytes] | None:
-    """Return IR from an OpenVINO; None for a study whose device was the formula."""
-    if device == "fake":
+    """Return IR from an OpenVINO; None for a study whose device was the formula or needs no IR.
+
+    Args:
+        device: As the experiment names it.
+    """
+    if device == "fake" or (device.startswith("onnxruntime:") and python is None):
         return None
     settings = Benchmark(device="CPU", python=python)
     require_device(settings)
@@ -117,7 +121,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
         description="Write the network of a stored trial as best/ is written: plan.json, weights.pt, model.onnx, "
-        "OpenVINO IR, metrics.json. Nothing is measured again.",
+        "OpenVINO IR unless ONNX Runtime measured the study, metrics.json. Nothing is measured again.",
     )
     parser.add_argument("results", type=given_path, metavar="RESULTS", help="folder of a study")
     parser.add_argument(

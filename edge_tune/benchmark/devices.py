@@ -186,9 +186,9 @@ class BenchmarkClient:
         """Return the network's outputs, [N, classes], for images [N, C, H, W]."""
         return cast(NDArray[np.float32], self._do("predict", onnx, images))
 
-    def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
-        """Return the network as IR: xml, and weights that are not compressed."""
-        return cast(tuple[bytes, bytes], self._do("convert", onnx))
+    def convert(self, onnx: bytes) -> tuple[bytes, bytes] | None:
+        """Return the network as IR: xml, and weights that are not compressed; None if the runtime has no such thing."""
+        return cast(tuple[bytes, bytes] | None, self._do("convert", onnx))
 
     def describe(self) -> DeviceEntry:
         """Return what a backend knows of its device."""

@@ -116,6 +116,8 @@ class DeviceEntry:
 
     Attributes:
         devices: Name -> full name of all that there are.
+        runtime: What runs the networks there: "OpenVINO" or "ONNX Runtime"; None of a formula.
+        openvino: The version, in what was recorded before there was another runtime.
         cpus: Cores that the process stays on.
         host: Name of the node, or of the host that a node drives over ssh.
     """
@@ -123,6 +125,8 @@ class DeviceEntry:
     device: str | None = None
     device_name: str | None = None
     devices: Mapping[str, str] = field(default_factory=dict)
+    runtime: str | None = None
+    runtime_version: str | None = None
     openvino: str | None = None
     python: str | None = None
     numpy: str | None = None
@@ -134,6 +138,22 @@ class DeviceEntry:
         """The device in words; empty if it is not known."""
         name, full = self.device or "", self.device_name or ""
         return f"{name} ({full})" if full and full != name else name
+
+    @property
+    def measured_by(self) -> tuple[str | None, str | None]:
+        """The name and the version of the runtime."""
+        return ("OpenVINO", self.openvino) if self.openvino else (self.runtime, self.runtime_version)
+
+    @property
+    def runtime_text(self) -> str:
+        """The runtime in words, without the number of its build; empty if it is not known."""
+        name, version = self.measured_by
+        return f"{name} {(version or '').partition('-')[0]}".rstrip() if name else ""
+
+    @property
+    def owner_text(self) -> str:
+        """The device by the name that it gives itself, and its runtime."""
+        return " by ".join(part for part in (self.device_name, self.runtime_text) if part)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,7 +128,7 @@ class Device:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(layers, "OpenVinoBackend", Device)
+    monkeypatch.setattr(layers, "RunnerBackend", Device)
     for name, widths in (("before", (3, 20, 32)), ("after", (3, 17, 24))):
         (tmp_path / f"{name}.onnx").write_bytes(chain(*widths))
     return [str(tmp_path / "before.onnx"), str(tmp_path / "after.onnx")]

@@ -16,7 +16,7 @@ import pytest
 
 from edge_tune.benchmark import backend as backends
 from edge_tune.benchmark.__main__ import main as benchmark
-from edge_tune.benchmark.backend import OpenVinoBackend
+from edge_tune.benchmark.backend import RunnerBackend
 from edge_tune.doctor.__main__ import main as doctor
 from edge_tune.experiment import Benchmark
 from edge_tune.networks.onnx_export import to_onnx
@@ -110,8 +110,8 @@ def network(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def device(board: Host, python: str) -> Iterator[OpenVinoBackend]:
-    backend = OpenVinoBackend(Benchmark(host="board", python=python, runs=20))
+def device(board: Host, python: str) -> Iterator[RunnerBackend]:
+    backend = RunnerBackend(Benchmark(host="board", python=python, runs=20))
     yield backend
     backend.close()
 
@@ -157,7 +157,7 @@ def test_a_study_is_measured_there(python: str, board: Host, tmp_path: Path) -> 
 
 
 def test_a_connection_that_is_killed_is_made_anew(
-    device: OpenVinoBackend, network: Path, board: Host, monkeypatch: pytest.MonkeyPatch
+    device: RunnerBackend, network: Path, board: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "BACK_S", 0.1)
     device.describe()
@@ -171,7 +171,7 @@ def test_a_connection_that_is_killed_is_made_anew(
 
 
 def test_a_host_that_falls_asleep_is_a_lost_connection(
-    device: OpenVinoBackend, network: Path, board: Host, monkeypatch: pytest.MonkeyPatch
+    device: RunnerBackend, network: Path, board: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "BACK_S", 0.1)
     device.describe()
