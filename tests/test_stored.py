@@ -74,6 +74,15 @@ def test_a_folder_from_before_other_normalisations_loads_as_normalised_by_imagen
     assert stored.Description.from_entry(plan).mean == (0.485, 0.456, 0.406)
 
 
+def test_export_converts_nothing_for_onnx_runtime_unless_an_interpreter_is_named(tmp_path: Path) -> None:
+    results = study(tmp_path / "study", device="onnxruntime:CPU")
+    for name, python in (("plain", None), ("converted", sys.executable)):
+        export.write_stored(results, "4", tmp_path / name, trust_model=True, device_python=python)
+    assert not (tmp_path / "plain/model.xml").exists()
+    assert (tmp_path / "plain/model.onnx").exists()
+    assert (tmp_path / "converted/model.xml").exists()
+
+
 def test_export_converts_with_openvino_where_the_study_had_a_device(tmp_path: Path) -> None:
     study(tmp_path / "study", device="CPU")
     assert export.main([str(tmp_path / "study"), "unpruned", str(tmp_path / "out"), "--trust-model"]) == 0

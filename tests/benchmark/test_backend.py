@@ -26,7 +26,7 @@ for line in sys.stdin:
     request = json.loads(line)
     if request["command"] != "hello":
         {then}
-    hello = dict.fromkeys(["device", "device_name", "openvino", "python", "numpy"], "a double")
+    hello = dict.fromkeys(["device", "device_name", "runtime", "runtime_version", "python", "numpy"], "a double")
     print(json.dumps({{"id": request["id"], "result": dict(hello, devices={{}}, cpus=[0])}}), flush=True)
 """
 
@@ -115,7 +115,7 @@ def test_measure_keeps_its_evidence(cpu: RunnerBackend, onnx: bytes) -> None:
     read_back = {"precision": "f32", "threads": 1, "streams": 1, "requests": 1, "execution_devices": ["CPU"]}
     assert evidence["device"] == "CPU"
     assert evidence["devices"]["CPU"] == evidence["device_name"]
-    assert evidence["openvino"].startswith(ov.get_version())
+    assert evidence["runtime_version"].startswith(ov.get_version())
     assert {key: evidence[key] for key in read_back} == read_back
     assert evidence["runs"] == evidence["total_latency"]["n"] == 20
     assert evidence["warm_up_runs"] >= 40

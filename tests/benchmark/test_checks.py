@@ -49,11 +49,38 @@ def test_openvino_says_what_is_wrong_with_the_plugin(
     assert says in plugin.says
 
 
-@pytest.mark.parametrize(("device", "says"), [("CPU", "pip install openvino."), ("MYRIAD", "openvino==2021.4.2")])
-def test_openvino_says_which_to_install(device: str, says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        (
+            "CPU",
+            "runtime: this interpreter has neither OpenVINO nor ONNX Runtime; python3.9 -m pip install openvino, or",
+        ),
+        ("GPU", "OpenVINO: this interpreter has none; python3.9 -m pip install openvino."),
+        ("MYRIAD", "openvino==2021.4.2"),
+        ("onnxruntime:CPU", "ONNX Runtime: this interpreter has none; python3.9 -m pip install onnxruntime."),
+    ],
+)
+def test_runtime_says_which_to_install(device: str, says: str, tmp_path: Path) -> None:
     finding = only(checks.runtime, host(tmp_path, facts={**NEW, "openvino": None}, device=device))
     assert finding.level == "fix"
-    assert says in finding.says
+    assert says in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("device", "openvino", "level", "says"),
+    [
+        ("CPU", None, "ok", "1.32.0; it measures the CPU, as onnxruntime:CPU."),
+        ("onnxruntime:CPU", NEW["openvino"], "ok", "1.32.0; it measures the CPU, as onnxruntime:CPU."),
+        ("onnxruntime:GPU", None, "fix", "1.32.0 measures the CPU only: give --device onnxruntime:CPU."),
+    ],
+)
+def test_runtime_is_onnx_runtime_where_the_runner_takes_it(
+    device: str, openvino: str | None, level: str, says: str, tmp_path: Path
+) -> None:
+    facts = {**NEW, "openvino": openvino, "onnxruntime": "1.32.0"}
+    finding = only(checks.runtime, host(tmp_path, facts=facts, device=device))
+    assert (finding.level, finding.check, finding.says) == (level, "ONNX Runtime", says)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
-"""What the runner promises under every OpenVINO: this environment's, and 2021.4.2 of `make legacy-runtime`."""
+"""What the runner promises under every runtime.
+
+Those are this environment's OpenVINO, 2021.4.2 of `make legacy-runtime`, and ONNX Runtime in an interpreter that has
+numpy besides and no OpenVINO.
+"""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import openvino as ov
 import pytest
 import torch
@@ -18,20 +23,26 @@ from edge_tune.experiment import Benchmark, Precision
 from edge_tune.networks.onnx_export import to_onnx
 from edge_tune.records.jsonfiles import plain
 from tests.benchmark.conftest import IMAGE, cnn
+from tests.interpreters import interpreter_with
 
 LEGACY = Path(__file__).parents[2] / ".venv-ncs" / "bin" / "python"
 QUICK = Benchmark(runs=10)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[None, pytest.param(str(LEGACY), marks=pytest.mark.legacy_openvino)],
-    ids=["today's", "2021.4.2"],
-)
-def python(request: pytest.FixtureRequest) -> str | None:
-    assert request.param is None or LEGACY.exists(), "these tests need `make legacy-runtime`"
-    interpreter: str | None = request.param
-    return interpreter
+TODAYS, OLD, OTHER = "today's OpenVINO", "OpenVINO 2021.4.2", "ONNX Runtime"
+
+
+@pytest.fixture(scope="module", params=[TODAYS, pytest.param(OLD, marks=pytest.mark.legacy_openvino), OTHER])
+def runtime(request: pytest.FixtureRequest) -> str:
+    assert request.param != OLD or LEGACY.exists(), "these tests need `make legacy-runtime`"
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def python(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> str | None:
+    if runtime == OTHER:
+        return interpreter_with(tmp_path_factory.mktemp("other"), "numpy", "onnxruntime")
+    return str(LEGACY) if runtime == OLD else None
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +52,16 @@ def cpu(python: str | None) -> Iterator[RunnerBackend]:
     backend.close()
 
 
-def test_describe_names_the_runtime(cpu: RunnerBackend, python: str | None) -> None:
+def test_describe_names_the_runtime(cpu: RunnerBackend, runtime: str) -> None:
     described = cpu.describe()
-    assert described.device == "CPU"
-    assert described.openvino.startswith("2021.4.2" if python else ov.get_version())
-    assert described.devices["CPU"] == described.device_name
+    name, version, device = {
+        TODAYS: ("OpenVINO", ov.get_version(), "CPU"),
+        OLD: ("OpenVINO", "2021.4.2", "CPU"),
+        OTHER: ("ONNX Runtime", onnxruntime.__version__, "onnxruntime:CPU"),
+    }[runtime]
+    assert (described.runtime, described.device) == (name, device)
+    assert described.runtime_version.startswith(version)
+    assert described.devices == {device: described.device_name}
 
 
 def test_measure_gives_figures_with_their_evidence(cpu: RunnerBackend, onnx: bytes) -> None:
@@ -116,8 +132,11 @@ def test_predict_agrees_with_torch(cpu: RunnerBackend, network: nn.Module, onnx:
 
 
 def test_convert_gives_uncompressed_ir_that_computes_the_same(
-    cpu: RunnerBackend, network: nn.Module, onnx: bytes, tmp_path: Path
+    cpu: RunnerBackend, runtime: str, network: nn.Module, onnx: bytes, tmp_path: Path
 ) -> None:
+    if runtime == OTHER:
+        assert cpu.convert(onnx) is None  # it runs the ONNX file itself
+        return
     xml, weights = cpu.convert(onnx)
     tmp_path.joinpath("model.xml").write_bytes(xml)
     tmp_path.joinpath("model.bin").write_bytes(weights)
@@ -129,12 +148,12 @@ def test_convert_gives_uncompressed_ir_that_computes_the_same(
         np.testing.assert_allclose(compiled(image.numpy())[0], network(image).numpy(), atol=1e-4)
 
 
-def test_measure_uses_bf16_when_asked_or_refuses(cpu: RunnerBackend, onnx: bytes) -> None:
+def test_measure_uses_bf16_when_asked_or_refuses(cpu: RunnerBackend, runtime: str, onnx: bytes) -> None:
     settings = Benchmark(runs=10, precision="bf16")
-    if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if runtime != OTHER and "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert cpu.measure(onnx, settings).evidence.precision == "bf16"
     else:
-        with pytest.raises(BenchmarkError, match=r"precision must be one that CPU computes in .* but got 'bf16'"):
+        with pytest.raises(BenchmarkError, match=r"precision must be one that .*CPU computes in .* but got 'bf16'"):
             cpu.measure(onnx, settings)
 
 
@@ -149,9 +168,9 @@ def test_describe_refuses_the_very_precisions_that_measure_refuses(
     except BenchmarkError as error:
         refusal = str(error)
     if not refusal:
-        assert check_device(settings).device == "CPU"
+        assert check_device(settings).device in ("CPU", "onnxruntime:CPU")
         return
-    with pytest.raises(BenchmarkError, match=r"precision must be one that CPU computes in") as refused:
+    with pytest.raises(BenchmarkError, match=r"precision must be one that .*CPU computes in") as refused:
         check_device(settings)
     assert str(refused.value) == refusal
 
@@ -170,8 +189,8 @@ def test_measure_refuses_a_batch(cpu: RunnerBackend, onnx: bytes) -> None:
         cpu.measure(model.SerializeToString(), QUICK)
 
 
-def test_measure_refuses_a_file_that_is_no_network(cpu: RunnerBackend) -> None:
-    with pytest.raises(BenchmarkError, match=r"OpenVINO says: "):
+def test_measure_refuses_a_file_that_is_no_network(cpu: RunnerBackend, runtime: str) -> None:
+    with pytest.raises(BenchmarkError, match=r"^ONNX Runtime says: " if runtime == OTHER else r"^OpenVINO says: "):
         cpu.measure(b"no network", QUICK)
 
 

@@ -1,6 +1,7 @@
 """Which runtime this interpreter has."""
 
 import importlib
+import os
 import sys
 from typing import Any, Optional
 
@@ -52,6 +53,8 @@ def _module(name: str) -> Optional[Any]:
     # Where openvino_telemetry is installed, importing openvino forks a process that reports to the network: on the
     # very core that measures, and with this process's pipes. Without it OpenVINO uses its own stub.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    # ONNX Runtime reports home from 1.29 on, on Linux too, by a thread of its own, unless this is set before it starts.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         return importlib.import_module(name)
     except ImportError:

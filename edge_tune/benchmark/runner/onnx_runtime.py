@@ -132,7 +132,6 @@ class OnnxRuntime(Runtime):
     def __init__(self, module: Any) -> None:
         self._ort = module
         self.version = module.__version__
-        getattr(module, "disable_telemetry_events", lambda: None)()  # nothing reports home
 
     def devices(self) -> Dict[str, str]:
         return {DEVICE: processor()}
