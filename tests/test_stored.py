@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import openvino
@@ -12,6 +13,7 @@ from edge_tune.errors import ExperimentError
 from edge_tune.files import write_atomically
 from edge_tune.networks import onnx_export, pruning, stored
 from edge_tune.networks.stored import load_network
+from edge_tune.records.entries import ONNX_RUNTIME, DeviceEntry, Session
 from edge_tune.records.results import Record, Results
 from edge_tune.records.verdict import Row, Verdict
 from tests.asked import asked
@@ -75,7 +77,9 @@ def test_a_folder_from_before_other_normalisations_loads_as_normalised_by_imagen
 
 
 def test_export_converts_nothing_for_onnx_runtime_unless_an_interpreter_is_named(tmp_path: Path) -> None:
-    results = study(tmp_path / "study", device="onnxruntime:CPU")
+    results = study(tmp_path / "study", device="CPU")  # of an interpreter without OpenVINO
+    session = Session(device=DeviceEntry(device="onnxruntime:CPU", runtime=ONNX_RUNTIME, runtime_version="1.32.0"))
+    results.write_json("run.json", replace(results.run(), sessions=[session]))
     for name, python in (("plain", None), ("converted", sys.executable)):
         export.write_stored(results, "4", tmp_path / name, trust_model=True, device_python=python)
     assert not (tmp_path / "plain/model.xml").exists()

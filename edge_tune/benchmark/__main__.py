@@ -64,7 +64,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--reference", type=given_path, metavar="REF.onnx", help="network to form the ratio to")
     parser.add_argument(
-        "--device", default=defaults.device, metavar="NAME", help="OpenVINO device, or onnxruntime:CPU (CPU)"
+        "--device", default=defaults.device, metavar="NAME", help="OpenVINO device, or onnxruntime:CPU (default: CPU)"
     )
     parser.add_argument("--precision", default=defaults.precision, choices=get_args(Precision))
     parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N", help="of the CPU")

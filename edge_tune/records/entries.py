@@ -110,13 +110,17 @@ class Throughput(ReadBack):
     warm_up_images: int
 
 
+OPENVINO, ONNX_RUNTIME = "OpenVINO", "ONNX Runtime"
+"""The names of the runtimes, as the runner says them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeviceEntry:
     """A device and the process that owns it.
 
     Attributes:
         devices: Name -> full name of all that there are.
-        runtime: What runs the networks there: "OpenVINO" or "ONNX Runtime"; None of a formula.
+        runtime: What runs the networks there, OPENVINO or ONNX_RUNTIME; None of a formula.
         openvino: The version, in what was recorded before there was another runtime.
         cpus: Cores that the process stays on.
         host: Name of the node, or of the host that a node drives over ssh.
@@ -142,7 +146,7 @@ class DeviceEntry:
     @property
     def measured_by(self) -> tuple[str | None, str | None]:
         """The name and the version of the runtime."""
-        return ("OpenVINO", self.openvino) if self.openvino else (self.runtime, self.runtime_version)
+        return (OPENVINO, self.openvino) if self.openvino else (self.runtime, self.runtime_version)
 
     @property
     def runtime_text(self) -> str:
