@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,19 @@ def test_a_board_measures_with_files_that_are_sent_to_it(
         *("model0.onnx", "model1.onnx", "readings0.npy", "readings1.npy", "runner.zip")
     ]
     assert [*(there / "home").iterdir()] == []
+
+
+def test_a_board_without_openvino_measures_by_onnx_runtime(there: Path, onnx: bytes, tmp_path: Path) -> None:
+    settings = replace(QUICK, python=interpreter_with(tmp_path / "venv", "numpy", "onnxruntime"))
+    backend = RunnerBackend(settings)
+    try:
+        evidence = backend.measure(onnx, settings).evidence
+        assert (evidence.host, evidence.device, evidence.runtime) == ("pi@board", "onnxruntime:CPU", "ONNX Runtime")
+        assert backend.predict(onnx, np.zeros((3, *IMAGE), dtype=np.float32), settings).shape == (3, 10)
+        assert backend.convert(onnx) is None
+        assert len([*(there / "tmp").iterdir()]) == 1  # the runner's folder, and nothing to be reported home
+    finally:
+        backend.close()
 
 
 def test_a_board_stays_on_its_own_last_cores(backend: RunnerBackend) -> None:
@@ -212,11 +226,13 @@ def test_a_host_without_ssh_is_told_to_install_it(monkeypatch: pytest.MonkeyPatc
         check_device(QUICK)
 
 
-@pytest.mark.parametrize(("has", "lacks"), [([], "numpy"), (["numpy"], "OpenVINO")])
+@pytest.mark.parametrize(
+    ("has", "lacks"), [([], "numpy, but {} has none"), (["numpy"], "OpenVINO or ONNX Runtime, but {} has neither")]
+)
 def test_an_interpreter_says_what_it_lacks(has: list[str], lacks: str, there: Path, tmp_path: Path) -> None:
     python = interpreter_with(tmp_path / "venv", *has)
     with pytest.raises(
-        BenchmarkError, match=rf"^pi@board: the interpreter must have {lacks}, but {python} has none; pip install "
+        BenchmarkError, match=rf"^pi@board: the interpreter must have {lacks.format(python)}; pip install "
     ):
         check_device(Benchmark(host="pi@board", python=python))
 

@@ -199,7 +199,7 @@ def test_a_host_that_falls_asleep_is_a_lost_connection(
         ("nowhere", [], "Could not resolve hostname nowhere.invalid"),
         ("board", ["--device-python", "ov/bin/python"], "ov/bin/python: No such file or directory; name another with "),
         ("board", ["--device-python", "{places}/bare/bin/python"], "board: the interpreter must have numpy, but "),
-        ("board", ["--device-python", "{places}/numpy/bin/python"], "board: the interpreter must have OpenVINO, but "),
+        ("board", ["--device-python", "{places}/numpy/bin/python"], "board: the interpreter must have OpenVINO or "),
         ("board", ["--device-python", "{places}/python/bin/python", "--threads", "999"], "board: threads must be at "),
         ("board", ["--device-python", "{places}/python/bin/python", "--device", "GPU"], "board: device must be one Op"),
         ("-oProxyCommand=touch", [], "host must be one as ssh names it, such as 'pi@board', or None, but got '-oProxy"),
@@ -257,7 +257,7 @@ def test_doctor_says_what_is_there(board: Host, places: Path, capsys: pytest.Cap
         (
             "board",
             "{places}/numpy/bin/python",
-            "this interpreter has none; ssh board {places}/numpy/bin/python -m pip in",
+            "neither OpenVINO nor ONNX Runtime; ssh board {places}/numpy/bin/python -m pip in",
         ),
         (
             "board",
