@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from benchmarks.latency_quality import RATIOS, beside, instruction_sets, networks, spread, verdict
-from edge_tune.benchmark.backend import OpenVinoBackend
+from edge_tune.benchmark.backend import RunnerBackend
 from edge_tune.benchmark.cores import measuring_cpus, usable_cpus
 from edge_tune.benchmark.measurement import Measurement
 from edge_tune.errors import BenchmarkError, EdgeTuneError
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Benchmark(precision=given.precision, max_s=given.max_s)
     try:
         unpruned, pruned = networks(given.weights)
-        backend = OpenVinoBackend(settings, measuring_cpus() or usable_cpus()[-1:])
+        backend = RunnerBackend(settings, measuring_cpus() or usable_cpus()[-1:])
         try:
             alone = replace(settings, max_s=QUIET_S, runs=10**6)
             with told(print, "the quiet ratio"):
@@ -78,7 +78,7 @@ def report(quiet: Sequence[Measurement], busy: Sequence[Measurement]) -> bool:
     evidence = busy[0].evidence
     loads = [one.evidence.load_average or 0.0 for one in (*quiet, *busy)]
     print(
-        f"{evidence.device_name}, OpenVINO {evidence.openvino}, {evidence.precision}, {platform.node()}, "
+        f"{evidence.device_name}, {evidence.runtime_text}, {evidence.precision}, {platform.node()}, "
         f"{os.cpu_count()} cores, {', '.join(instruction_sets())}, load {min(loads):.1f} to {max(loads):.1f}, "
         f"clock {evidence.clock}, n = {len(busy)} measurements beside the neighbour"
     )

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_tune.benchmark.backend import OpenVinoBackend, check_device
+from edge_tune.benchmark.backend import RunnerBackend, check_device
 from edge_tune.benchmark.cores import measuring_cpus, training_cpus
 from edge_tune.benchmark.measurement import Measurement
 from edge_tune.benchmark.statistics import paired_ratio
@@ -154,7 +154,7 @@ def print_quality(settings: Benchmark, unpruned: bytes, off_the_shelf: bytes, pr
     evidence = itself[0].evidence
     loads = [measurement.evidence.load_average or 0.0 for measurement in (*itself, *pruned)]
     print(
-        f"\n{settings.precision}, {evidence.device_name}, OpenVINO {evidence.openvino}, {platform.node()}, "
+        f"\n{settings.precision}, {evidence.device_name}, {evidence.runtime_text}, {platform.node()}, "
         f"{os.cpu_count()} cores, load {min(loads):.1f} to {max(loads):.1f}, n = {processes} processes each"
     )
     for metric in RATIOS:
@@ -179,7 +179,7 @@ def print_quality(settings: Benchmark, unpruned: bytes, off_the_shelf: bytes, pr
 
 def measure(settings: Benchmark, onnx: bytes, reference: bytes | None) -> tuple[Measurement, float]:
     """Return a measurement by a fresh process, and the seconds it took once the process was there."""
-    backend = OpenVinoBackend(settings, measuring_cpus())
+    backend = RunnerBackend(settings, measuring_cpus())
     try:
         backend.describe()
         started = time.perf_counter()

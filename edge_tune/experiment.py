@@ -583,20 +583,21 @@ class Benchmark:
     """How the device is measured.
 
     Attributes:
-        device: An OpenVINO device ("CPU", "GPU", "MYRIAD", ...), or "fake": a formula, no device.
+        device: An OpenVINO device ("CPU", "GPU", "MYRIAD", ...), "onnxruntime:CPU" for ONNX Runtime's, or "fake": a
+            formula, no device. "CPU" is ONNX Runtime's where the interpreter has no OpenVINO.
         runs: Inferences of a measurement at least, after the warm-up, if they fit in `max_s`.
         precision: The arithmetic the device is told to use.
-        threads: Threads of the device's CPU plugin; other devices have none.
+        threads: Threads that a CPU computes with; other devices have none.
         every_epochs: Measure during retraining too, each so many epochs; None measures before
             and after only.
         align: Round each kept count to a multiple of this, the width in whose steps the device's
             time rises; "auto" measures it before the search; None rounds nothing. Baselines stay as they are.
         max_s: Seconds that the networks of a measurement may run in all, warm-up included, compiling not; it ends
             before when its ratio is known to 1 %. Each network runs at least once, however long that takes.
-        python: Interpreter (a text or a Path) with numpy and an OpenVINO that has the device, on the host that
+        python: Interpreter (a text or a Path) with numpy and the runtime that has the device, on the host that
             measures; None takes EdgeTune's own, or python3 on a `host`.
         host: Where the device is, if that is no node of Ray's, as ssh names it: "pi@board". A node drives it from
-            there; it needs an sshd, and numpy and OpenVINO for `python`, nothing of EdgeTune. Several, which must be
+            there; it needs an sshd, and numpy and a runtime for `python`, nothing of EdgeTune. Several, which must be
             alike, are so many devices. None: on the node.
         retries: How often a measurement is begun again when the process that owns the device fails.
         resource: Ray resource that marks the nodes of a cluster with the device, one unit a device. A Ray that is
@@ -641,7 +642,7 @@ class Benchmark:
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with these settings; whether the device exists is asked later."""
-        yield from _text("device", self.device, "the name of an OpenVINO device")
+        yield from _text("device", self.device, "the name of a device")
         yield from _at_least("runs", self.runs, 1)
         yield from _one_of("precision", self.precision, get_args(Precision))
         yield from _at_least("threads", self.threads, 1)

@@ -17,6 +17,7 @@ from edge_tune.files import writing
 from edge_tune.networks import stored
 from edge_tune.networks.of_study import model_and_device, stored_network
 from edge_tune.networks.stored import load_network as load_network
+from edge_tune.records.entries import ONNX_RUNTIME
 from edge_tune.records.results import Record, Results
 from edge_tune.records.verdict import read_verdict, row_of, with_test_figures
 from edge_tune.search.conclusion import figures
@@ -51,7 +52,8 @@ def write_stored(
 
     Args:
         trust_model: Import the module of a network that is "package.module:function".
-        device_python: Interpreter whose OpenVINO converts the network; None: this one.
+        device_python: Interpreter whose OpenVINO converts the network; None: this one, unless ONNX Runtime measured the
+            study, which reads the ONNX file.
 
     Raises:
         ExperimentError: There is no such study, trial or weights, the folder cannot take them, or the network's
@@ -65,8 +67,7 @@ def write_stored(
     _check_free(folder)
     network = stored_network(results, record, trust_model=trust_model)
     (row,) = with_test_figures([row_of(record, record.name)], read_verdict(results))
-    _, device = model_and_device(results)
-    ir = _converted(network.onnx, device, device_python)
+    ir = _converted(network.onnx, results, device_python)
     with writing(folder, "must be a folder that can be written"):
         stored.write_network(
             folder,
@@ -100,9 +101,11 @@ def _check_free(folder: Path) -> None:
         raise ExperimentError(f"{folder}: must be new or empty, but holds files; choose another folder.")
 
 
-def _converted(model: bytes, device: str, python: str | None) -> tuple[bytes, bytes] | None:
-    """Return IR from an OpenVINO; None for a study whose device was the formula."""
-    if device == "fake":
+def _converted(model: bytes, results: Results, python: str | None) -> tuple[bytes, bytes] | None:
+    """Return IR from an OpenVINO; None for a study by the formula, or, unless one is named, by ONNX Runtime."""
+    _, device = model_and_device(results)
+    measured_by = {session.device.measured_by[0] for session in results.run().sessions}
+    if device == "fake" or (python is None and ONNX_RUNTIME in measured_by):
         return None
     settings = Benchmark(device="CPU", python=python)
     require_device(settings)
@@ -117,7 +120,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
         description="Write the network of a stored trial as best/ is written: plan.json, weights.pt, model.onnx, "
-        "OpenVINO IR, metrics.json. Nothing is measured again.",
+        "OpenVINO IR unless ONNX Runtime measured the study, metrics.json. Nothing is measured again.",
     )
     parser.add_argument("results", type=given_path, metavar="RESULTS", help="folder of a study")
     parser.add_argument(

@@ -75,21 +75,21 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--device",
         type=given_text,
         metavar="NAME",
-        help="OpenVINO device that measures: CPU, GPU, ...; or fake, a formula",
+        help="device that measures: one of OpenVINO (CPU, GPU, ...); onnxruntime:CPU; or fake, a formula",
     )
     parser.add_argument(
         "--device-python",
         type=given_text,
         metavar="FILE",
-        help="interpreter whose OpenVINO has the device, such as .venv-ncs/bin/python (make legacy-runtime)",
+        help="interpreter whose runtime has the device, such as .venv-ncs/bin/python (make legacy-runtime)",
     )
     parser.add_argument(
         "--device-host",
         type=given_text,
         action="append",
         metavar="USER@HOST",
-        help="board that has the device, as ssh names it; it needs a Python with numpy and OpenVINO, nothing else; "
-        "once for each of several that are alike (docs/boards.md)",
+        help="board that has the device, as ssh names it; it needs a Python with numpy and OpenVINO or ONNX Runtime, "
+        "nothing else; once for each of several that are alike (docs/boards.md)",
     )
     parser.add_argument(
         "--device-resource",

@@ -12,7 +12,7 @@ US = 100
 turns = runs = 0
 
 def hello(device, **asked):
-    texts = dict.fromkeys(["openvino", "python", "numpy"], "none")
+    texts = dict.fromkeys(["runtime", "runtime_version", "python", "numpy"], "none")
     return dict(texts, device=device, device_name="A double", devices={{device: "A double"}}, cpus=[0])
 
 def begin(networks, **asked):

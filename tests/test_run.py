@@ -614,5 +614,5 @@ def test_run_measures_under_the_interpreter_it_is_given() -> None:
     out, err = finish(process)
     assert process.returncode == 0, out + err
     (session,) = Results(Path("out")).run().sessions
-    assert session.device.openvino.startswith("2021.4.2")
-    assert all(record.measurements["pruned"].openvino.startswith("2021.4.2") for record in ended("out"))
+    assert session.device.runtime_version.startswith("2021.4.2")
+    assert all(record.measurements["pruned"].runtime_version.startswith("2021.4.2") for record in ended("out"))

@@ -11,6 +11,7 @@ import edge_tune as et
 from edge_tune.errors import ExperimentError
 from edge_tune.networks import datasets
 from edge_tune.networks.training import train_with
+from edge_tune.records.entries import DeviceEntry, Run, Session
 from edge_tune.records.results import Results
 from edge_tune.search import session, study
 from tests.devices import Formula
@@ -64,6 +65,24 @@ def test_check_device_tries_the_unpruned_network_before_anything_is_trained(tmp_
     with pytest.raises(ExperimentError, match=sentence):
         session._check_device(OneHost(), settings, refused)  # type: ignore[arg-type]
     assert not (tmp_path / "cache").exists()
+
+
+def test_check_runtime_refuses_a_study_that_another_runtime_measured(tmp_path: Path) -> None:
+    def begun(**device: str) -> Results:
+        results = Results(tmp_path / "".join(device.values()))
+        results.create()
+        results.write_json("run.json", Run(form=2, sessions=[Session(device=DeviceEntry(**device))]))
+        return results
+
+    newer = DeviceEntry(device="CPU", runtime="OpenVINO", runtime_version="2026.4.1")
+    other = DeviceEntry(device="onnxruntime:CPU", runtime="ONNX Runtime", runtime_version="1.32.0")
+    for before in (begun(), begun(openvino="2021.4.2"), begun(runtime="OpenVINO", runtime_version="2026.3.0")):
+        session._check_runtime(before, newer)
+    for before in (begun(openvino="2026.4.1"), begun(runtime="OpenVINO", runtime_version="2026.4.1")):
+        with pytest.raises(
+            ExperimentError, match=r"began with, OpenVINO, but .* has ONNX Runtime measure onnxruntime:"
+        ):
+            session._check_runtime(before, other)
 
 
 def test_unpruned_network_that_guesses_is_refused_with_what_to_do(tmp_path: Path) -> None:

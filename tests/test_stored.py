@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import openvino
@@ -12,6 +13,7 @@ from edge_tune.errors import ExperimentError
 from edge_tune.files import write_atomically
 from edge_tune.networks import onnx_export, pruning, stored
 from edge_tune.networks.stored import load_network
+from edge_tune.records.entries import ONNX_RUNTIME, DeviceEntry, Session
 from edge_tune.records.results import Record, Results
 from edge_tune.records.verdict import Row, Verdict
 from tests.asked import asked
@@ -72,6 +74,17 @@ def test_a_folder_from_before_other_normalisations_loads_as_normalised_by_imagen
     plan = json.loads((tmp_path / "out/plan.json").read_text())
     assert (plan.pop("mean"), plan.pop("std")) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert stored.Description.from_entry(plan).mean == (0.485, 0.456, 0.406)
+
+
+def test_export_converts_nothing_for_onnx_runtime_unless_an_interpreter_is_named(tmp_path: Path) -> None:
+    results = study(tmp_path / "study", device="CPU")  # of an interpreter without OpenVINO
+    session = Session(device=DeviceEntry(device="onnxruntime:CPU", runtime=ONNX_RUNTIME, runtime_version="1.32.0"))
+    results.write_json("run.json", replace(results.run(), sessions=[session]))
+    for name, python in (("plain", None), ("converted", sys.executable)):
+        export.write_stored(results, "4", tmp_path / name, trust_model=True, device_python=python)
+    assert not (tmp_path / "plain/model.xml").exists()
+    assert (tmp_path / "plain/model.onnx").exists()
+    assert (tmp_path / "converted/model.xml").exists()
 
 
 def test_export_converts_with_openvino_where_the_study_had_a_device(tmp_path: Path) -> None:

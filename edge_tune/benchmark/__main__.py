@@ -63,9 +63,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "kept are measured in turns with its unpruned one, and compared with what the study's device said",
     )
     parser.add_argument("--reference", type=given_path, metavar="REF.onnx", help="network to form the ratio to")
-    parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device (default: CPU)")
+    parser.add_argument(
+        "--device", default=defaults.device, metavar="NAME", help="OpenVINO device, or onnxruntime:CPU (default: CPU)"
+    )
     parser.add_argument("--precision", default=defaults.precision, choices=get_args(Precision))
-    parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N", help="of the CPU plugin")
+    parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N", help="of the CPU")
     parser.add_argument(
         "--runs", type=int, default=defaults.runs, metavar="N", help="inferences, at least, if there is time"
     )
@@ -76,7 +78,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--device-python",
         type=given_text,
         metavar="FILE",
-        help="interpreter whose OpenVINO has the device (make legacy-runtime)",
+        help="interpreter whose OpenVINO or ONNX Runtime has the device (make legacy-runtime)",
     )
     parser.add_argument(
         "--device-host", type=given_text, metavar="USER@HOST", help="board that has the device, as ssh names it"
@@ -140,7 +142,8 @@ def _measure(given: argparse.Namespace) -> dict[str, Measurement]:
 def _lines(answer: Mapping[str, Measurement]) -> Iterator[str]:
     """Yield the answer for a person."""
     model, evidence = answer["model"], answer["model"].evidence
-    yield f"{evidence.text}, {evidence.precision}, threads: {evidence.threads}"
+    device = ", ".join(part for part in (evidence.text, evidence.runtime_text) if part)
+    yield f"{device}, {evidence.precision}, threads: {evidence.threads}"
     yield f"latency_ms        {model.latency_ms:.4f}{_of(evidence, 'latency_ms')}"
     yield f"total_latency_ms  {model.total_latency_ms:.4f}{_of(evidence, 'total_latency_ms')}"
     if evidence.total_latency:

@@ -92,8 +92,8 @@ class BenchmarkActor:
         """Return the network's outputs, [N, classes], for images [N, C, H, W]."""
         return self._backend.predict(onnx, images, self._settings)
 
-    def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
-        """Return the network as IR: xml, and weights that are not compressed."""
+    def convert(self, onnx: bytes) -> tuple[bytes, bytes] | None:
+        """Return the network as IR: xml, and weights that are not compressed; None if the runtime has no such thing."""
         return self._backend.convert(onnx)
 
     def close(self) -> None:
@@ -105,8 +105,8 @@ class BenchmarkActor:
     @cached_property
     def _settings(self) -> Benchmark:
         """The settings, with the name of this actor's own device."""
-        devices = self._backend.describe().devices
-        return replace(self._kind, device=device_at(self._place, self._kind.device, devices))
+        found = self._backend.describe()
+        return replace(self._kind, device=device_at(self._place, found.device or self._kind.device, found.devices))
 
 
 def take_place(run_id: str) -> tuple[int, IO[str]]:

@@ -1,6 +1,6 @@
 """What the device's process answers, checked: the one place where its figures come in.
 
-The process may be another interpreter's with another OpenVINO, or no runner at all. Each function takes the answer to
+The process may be another interpreter's with another runtime, or no runner at all. Each function takes the answer to
 one command of runner/commands.py and returns what is asked for in it. An answer that cannot be true is the process's
 fault: ChildError, one sentence that names the figure, what must hold and what came.
 """
@@ -98,7 +98,8 @@ def hello(answer: Mapping[str, Any]) -> DeviceEntry:
     return DeviceEntry(
         device=said["device"].text(),
         device_name=said["device_name"].text(),
-        openvino=said["openvino"].text(),
+        runtime=said["runtime"].text(),
+        runtime_version=said["runtime_version"].text(),
         python=said["python"].text(),
         numpy=said["numpy"].text(),
         devices={name: full.text() for name, full in said["devices"].entries().items()},
@@ -260,9 +261,11 @@ def outputs(answer: Mapping[str, Any], folder: Path, images: int) -> NDArray[np.
     return found
 
 
-def written(answer: Mapping[str, Any], folder: Path) -> tuple[bytes, bytes]:
-    """Return the content of the two files of the IR: xml, weights."""
+def written(answer: Mapping[str, Any], folder: Path) -> tuple[bytes, bytes] | None:
+    """Return the content of the two files of the IR: xml, weights; None where the runtime has no such thing."""
     said = Field("convert", answer)
+    if said["xml"].value is None and said["bin"].value is None:
+        return None
     return _file(said["xml"], folder).read_bytes(), _file(said["bin"], folder).read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""One interface to the device, two implementations: OpenVINO in a child process, here or on a board, and a formula."""
+"""One interface to the device, two implementations: a runtime in a child process, here or on a board, and a formula."""
 
 import math
 import sys
@@ -47,8 +47,8 @@ class Backend(Protocol):
         """Return the network's outputs, [N, classes], for images [N, C, H, W]. Not a measurement."""
         ...
 
-    def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
-        """Return the network as IR: xml, and weights that are not compressed."""
+    def convert(self, onnx: bytes) -> tuple[bytes, bytes] | None:
+        """Return the network as IR: xml, and weights that are not compressed; None if the runtime has no such thing."""
         ...
 
     def close(self) -> None:
@@ -56,8 +56,8 @@ class Backend(Protocol):
         ...
 
 
-class OpenVinoBackend:
-    """Whatever OpenVINO finds on a host, owned by a child process that is replaced when it fails."""
+class RunnerBackend:
+    """Whatever a runtime finds on a host, owned by a child process that is replaced when it fails."""
 
     computes = True
 
@@ -120,8 +120,8 @@ class OpenVinoBackend:
                 lambda child: answers.outputs(child.ask("predict", **request), Path(folder), len(images))
             )
 
-    def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
-        """Return the network as IR: xml, and weights that are not compressed."""
+    def convert(self, onnx: bytes) -> tuple[bytes, bytes] | None:
+        """Return the network as IR: xml, and weights that are not compressed; None if the runtime has no such thing."""
         with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:
             request = {"onnx": str(*written([onnx], folder)), "folder": folder}
             return self._with_child(lambda child: answers.written(child.ask("convert", **request), Path(folder)))
@@ -186,7 +186,7 @@ class OpenVinoBackend:
 def _start_of(
     settings: Benchmark, cpus: Sequence[int] | None, command: Sequence[str] | None, silence_s: float
 ) -> Callable[[], Child]:
-    """Return what starts the process; the arguments are those of OpenVinoBackend."""
+    """Return what starts the process; the arguments are those of RunnerBackend."""
     if settings.board is not None:
         last = ("--last-cpus", str(settings.threads))
         return partial(Board, settings.board, settings.python or PYTHON, silence_s, *last)
@@ -240,7 +240,7 @@ class FakeBackend:
         """Refuse."""
         raise BenchmarkError("predict needs a device that computes, but got 'fake', a formula; pass --device CPU.")
 
-    def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
+    def convert(self, onnx: bytes) -> tuple[bytes, bytes] | None:
         """Refuse."""
         raise BenchmarkError("convert needs a device that computes, but got 'fake', a formula; pass --device CPU.")
 
@@ -250,7 +250,7 @@ class FakeBackend:
 
 def open_backend(settings: Benchmark, cpus: Sequence[int] | None) -> Backend:
     """Return the backend for the settings' device; `cpus` are the cores that it may use, None for all."""
-    return FakeBackend() if settings.device == "fake" else OpenVinoBackend(settings, cpus)
+    return FakeBackend() if settings.device == "fake" else RunnerBackend(settings, cpus)
 
 
 def check_device(
@@ -259,7 +259,7 @@ def check_device(
     """Return the device's description, once it has run a network, if there is one, on one image [1, C, H, W].
 
     Raises:
-        BenchmarkError: OpenVINO cannot use it, or not in this precision or with so many threads; the text names the
+        BenchmarkError: No runtime can use it, or not in this precision or with so many threads; the text names the
             devices, precisions or cores there are. Or it refuses the network.
     """
     backend = open_backend(settings, None)

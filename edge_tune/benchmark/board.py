@@ -1,8 +1,8 @@
 """The process that owns the device on another host, such as a board: reached over ssh, with nothing installed there.
 
 The runner travels through the connection, and so does what is in the files that requests and answers name. The host
-needs an sshd and a Python with numpy and an OpenVINO. How it is reached (user, key, port, a jump host) is OpenSSH's to
-know, from ~/.ssh/config.
+needs an sshd and a Python with numpy and OpenVINO or ONNX Runtime. How it is reached (user, key, port, a jump host) is
+OpenSSH's to know, from ~/.ssh/config.
 """
 
 import base64

@@ -186,9 +186,9 @@ class BenchmarkClient:
         """Return the network's outputs, [N, classes], for images [N, C, H, W]."""
         return cast(NDArray[np.float32], self._do("predict", onnx, images))
 
-    def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
-        """Return the network as IR: xml, and weights that are not compressed."""
-        return cast(tuple[bytes, bytes], self._do("convert", onnx))
+    def convert(self, onnx: bytes) -> tuple[bytes, bytes] | None:
+        """Return the network as IR: xml, and weights that are not compressed; None if the runtime has no such thing."""
+        return cast(tuple[bytes, bytes] | None, self._do("convert", onnx))
 
     def describe(self) -> DeviceEntry:
         """Return what a backend knows of its device."""
@@ -292,11 +292,11 @@ def check_alike(found: Sequence[DeviceEntry]) -> None:
         BenchmarkError: They are not; the text tells two that differ.
     """
     for one in found[1:]:
-        if (one.text, one.openvino) != (found[0].text, found[0].openvino):
-            have = (f"{board.host} has {board.text} and OpenVINO {board.openvino}" for board in (found[0], one))
+        if (one.text, one.measured_by) != (found[0].text, found[0].measured_by):
+            have = (f"{board.host} has {board.text} and {board.runtime_text}" for board in (found[0], one))
             raise BenchmarkError(
                 f"boards of one study must be alike, but {', '.join(have)}; run a study for each, or have the same "
-                f"hardware and OpenVINO on all."
+                f"hardware and runtime on all."
             )
 
 

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_tune import command
 from edge_tune.arguments import given_text
-from edge_tune.benchmark.backend import OpenVinoBackend, require_device
+from edge_tune.benchmark.backend import RunnerBackend, require_device
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.layers import layers_of
 from edge_tune.benchmark.measurement import Measurement
@@ -115,7 +115,7 @@ def measure_granularity(settings: Benchmark, measure: Measure | None = None) -> 
     if measure is not None:
         return find_granularity(time_widths(measure))
     own = replace(settings, runs=RUNS)
-    backend = OpenVinoBackend(own, measuring_cpus(own.threads))
+    backend = RunnerBackend(own, measuring_cpus(own.threads))
     try:
         return find_granularity(time_widths(lambda network: backend.measure(network, own)))
     finally:
@@ -178,12 +178,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_
 def _main(words: Sequence[str], program: str) -> int:
     parser = argparse.ArgumentParser(prog=program, description="Find the device's channel granularity.")
     defaults = Benchmark()
-    parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device: CPU, GPU, ...")
+    parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device, or onnxruntime:CPU")
     parser.add_argument("--precision", default=defaults.precision, help="f32, bf16 or f16")
     parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N")
-    parser.add_argument(
-        "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
-    )
+    parser.add_argument("--device-python", type=given_text, metavar="FILE", help="interpreter that has the device")
     parser.add_argument(
         "--device-host", type=given_text, metavar="USER@HOST", help="board that has the device, as ssh names it"
     )

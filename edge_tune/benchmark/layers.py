@@ -17,7 +17,7 @@ import numpy as np
 
 from edge_tune import command
 from edge_tune.arguments import given_path, given_text
-from edge_tune.benchmark.backend import OpenVinoBackend, require_device
+from edge_tune.benchmark.backend import RunnerBackend, require_device
 from edge_tune.benchmark.cores import measuring_cpus
 from edge_tune.benchmark.measurement import Measurement
 from edge_tune.benchmark.names import Names, is_network
@@ -137,13 +137,18 @@ def _is_narrower(now: tuple[int, ...], then: tuple[int, ...]) -> bool:
     return len(now) == len(then) and any(a < b for a, b in zip(now, then, strict=True))
 
 
+def _is_reorder(row: LayerEntry) -> bool:
+    """Tell whether a layer only changes the order of numbers: OpenVINO's Reorder, ONNX Runtime's ReorderInput."""
+    return row.type.startswith("Reorder")
+
+
 def _reasons(then: Sequence[LayerEntry], now: Sequence[LayerEntry]) -> Iterator[str]:
-    kernels = [{row.kernel for row in group if row.type != "Reorder"} for group in (then, now)]
+    kernels = [{row.kernel for row in group if not _is_reorder(row)} for group in (then, now)]
     if kernels[0] != kernels[1]:
         yield f"kernel {'+'.join(sorted(kernels[0]))} -> {'+'.join(sorted(kernels[1]))}"
-    added = sum(row.type == "Reorder" for row in now) - sum(row.type == "Reorder" for row in then)
+    added = sum(map(_is_reorder, now)) - sum(map(_is_reorder, then))
     if added > 0:
-        yield f"{counted(added, 'reorder')} added, {_ms(row for row in now if row.type == 'Reorder'):.3f} ms"
+        yield f"{counted(added, 'reorder')} added, {_ms(filter(_is_reorder, now)):.3f} ms"
 
 
 def _off(granularity: int | None, then: tuple[int, ...], now: tuple[int, ...]) -> Iterator[str]:
@@ -179,13 +184,11 @@ def _main(words: Sequence[str], program: str) -> int:
     parser = argparse.ArgumentParser(prog=program, description="Show which layers lost channels and no time.")
     parser.add_argument("network", type=given_path, help="ONNX file; the one before pruning if two are given")
     parser.add_argument("pruned", type=given_path, nargs="?", help="ONNX file of the pruned network")
-    parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, ...")
+    parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device, or onnxruntime:CPU")
     parser.add_argument(
         "--granularity", type=int, metavar="N", help="channel granularity of the device, as `granularity` measures it"
     )
-    parser.add_argument(
-        "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
-    )
+    parser.add_argument("--device-python", type=given_text, metavar="FILE", help="interpreter that has the device")
     parser.add_argument(
         "--device-host", type=given_text, metavar="USER@HOST", help="board that has the device, as ssh names it"
     )
@@ -209,7 +212,7 @@ def _main(words: Sequence[str], program: str) -> int:
 
 def measure_in_turns(networks: Sequence[bytes], settings: Benchmark) -> list[list[LayerEntry]]:
     """Return the rows of each network: medians over ROUNDS measurements, in turns."""
-    backend = OpenVinoBackend(settings, measuring_cpus(settings.threads))
+    backend = RunnerBackend(settings, measuring_cpus(settings.threads))
     try:
         rounds = [[layers_of(backend.measure(network, settings)) for network in networks] for _ in range(ROUNDS)]
     finally:

@@ -4,6 +4,9 @@ OpenVINO names a layer by an ONNX node or tensor with something before or after 
 convolution with all that is fused into it, "input_abcd_acdb_/conv1/Conv/WithoutBiases" a reorder of what conv1 reads.
 torch's exporter in turn names a node by its scopes: "/layer1/layer1.0/conv1/Conv" is layer1.0.conv1.
 
+ONNX Runtime names a layer by an ONNX node, "fused /conv1/Conv" where one takes others in; but one that computes in
+blocks of channels by the tensor that it writes: "/Relu_output_0_nchwc" is the convolution that the ReLU is fused into.
+
 OpenVINO 2021.4 forgets the name of a convolution that has a bias, and calls it Convolution_171, by a counter that
 rises in the order of the ONNX nodes: such layers are matched by their order, when there are as many as convolutions.
 """
@@ -13,6 +16,11 @@ from collections.abc import Collection
 
 import onnx
 from google.protobuf.message import DecodeError
+
+IN_BLOCKS = "_nchwc"
+UNIQUE = re.compile(r"_token_\d+$")  # ONNX Runtime's own, behind a name that there was already
+ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish")
+"""What ONNX Runtime fuses into a convolution."""
 
 NAMELESS = re.compile(r"(?:Group)?Convolution_(\d+)(?!.*Convolution_\d)")
 
@@ -38,17 +46,22 @@ class Names:
         self.widths: dict[str, tuple[int, ...]] = {}
         self._own: dict[str, str] = {}
         self._convolutions: list[str] = []
+        written_by: dict[str, str] = {}
         for node in graph.node:
             own = [weights[name] for name in node.input if len(weights.get(name, ())) > 1]
             if node.op_type == "Identity" and own:  # equal tensors are kept once
                 weights[node.output[0]] = own[0]
                 continue
             name = module_of(node.name, has_weights=bool(own)) or node.output[0]
-            self._own.update(dict.fromkeys((node.name, *node.output), name))
+            blocked = (f"{tensor}{IN_BLOCKS}" for tensor in node.output)
+            self._own.update(dict.fromkeys((node.name, *node.output, *blocked), name))
             if own:
                 self.widths[name] = own[0][:2]
             if node.op_type == "Conv":
                 self._convolutions.append(name)
+                written_by[node.output[0]] = name
+            elif node.op_type in ACTIVATIONS and node.input[0] in written_by:
+                self._own[f"{node.output[0]}{IN_BLOCKS}"] = written_by[node.input[0]]
 
     def all_own(self, runtime_names: Collection[str]) -> dict[str, str]:
         """Return the module's name for each name of a runtime."""
@@ -61,8 +74,10 @@ class Names:
 
     def own(self, runtime_name: str) -> str:
         """Return the module's name: the last node that the runtime's name mentions; that name itself if none."""
+        if (whole := UNIQUE.sub("", runtime_name)) in self._own:
+            return self._own[whole]
         found = [(runtime_name.rfind(known), len(known), known) for known in self._own if known]
-        mentioned = [place for place in found if place[0] == 0 or (place[0] > 0 and runtime_name[place[0] - 1] == "_")]
+        mentioned = [place for place in found if place[0] == 0 or (place[0] > 0 and runtime_name[place[0] - 1] in "_ ")]
         return self._own[max(mentioned)[2]] if mentioned else runtime_name
 
 

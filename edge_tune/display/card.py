@@ -79,7 +79,7 @@ def _again(run: Run) -> Iterator[str]:
     """Yield what a reader needs to run the study again; `run.json` has the rest."""
     session = run.sessions[-1]
     device = session.device
-    yield f"- Device: {device.device_name} ({device.device})"
+    yield f"- Device: {device.owner_text} ({device.device})"
     yield f"- Command: `{session.command}`"
     images = run.settings.dataset
     yield f"- Input: RGB in 0..1, normalised by mean {images.mean} and std {images.std}"

@@ -32,7 +32,7 @@ from edge_tune.wording import counted
 PROBE = Path(__file__).with_name("probe.py")
 PROBE_S = 60.0
 LIMIT_BYTES = 1 << 20
-OF_THE_RUNTIME: tuple[Check, ...] = (checks.interpreter, checks.openvino)
+OF_THE_RUNTIME: tuple[Check, ...] = (checks.interpreter, checks.runtime)
 OF_A_STICK: tuple[Check, ...] = (stick.libusb, stick.usb, stick.udev_rule)
 OF_THE_PROCESSOR: tuple[Check, ...] = (checks.governor, checks.cores, checks.quota, checks.gpus)
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_
 
 def _main(words: Sequence[str], program: str) -> int:
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
-    parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device: CPU, GPU, MYRIAD, ...")
+    parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device, or onnxruntime:CPU")
     parser.add_argument(
         "--device-python",
         type=given_text,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tune.benchmark.board import PYTHON
+from edge_tune.doctor.probe import ONNX_RUNTIME, is_for_onnx_runtime
 from edge_tune.experiment import Benchmark
 
 if TYPE_CHECKING:
@@ -68,9 +69,8 @@ class Host:
             return f"{self.interpreter} -m pip install {package}"
         if self.interpreter != PYTHON:
             return f"ssh {self.settings.board} {shlex.quote(self.interpreter)} -m pip install {package}"
-        own = (
-            "python3 -m venv edge_tune && edge_tune/bin/pip install numpy openvino"  # Debian's own is not to be changed
-        )
+        both = f"numpy {'openvino' if package == 'numpy' else package}"
+        own = f"python3 -m venv edge_tune && edge_tune/bin/pip install {both}"  # Debian's own is not to be changed
         return f"ssh {self.settings.board} '{own}', then give --device-python edge_tune/bin/python"
 
     def read(self, path: str) -> str | None:
@@ -105,11 +105,19 @@ def interpreter(host: Host) -> Iterator[Finding]:
         yield Finding("fix", "numpy", f"the runner needs it: {host.install('numpy')}.")
 
 
-def openvino(host: Host) -> Iterator[Finding]:
-    """Say whether it has OpenVINO and the plugin of each device that is asked for."""
+def runtime(host: Host) -> Iterator[Finding]:
+    """Say whether it has the runtime of the device that is asked for, and OpenVINO the plugin of each part of it."""
     if "python" not in host.facts:
         return
-    if (version := _openvino_version(host)) is None:
+    device, version, other = host.settings.device, _openvino_version(host), host.facts.get(ONNX_RUNTIME)
+    if is_for_onnx_runtime(device, version) and (other or device != "CPU"):
+        yield from _onnx_runtime(host, device, other)
+        return
+    if device == "CPU" and version is None:
+        wheels = f"{host.install('openvino')}, or the same with onnxruntime"
+        yield Finding("fix", "runtime", f"this interpreter has neither OpenVINO nor ONNX Runtime; {wheels}.")
+        return
+    if version is None:
         wheel = f"for a stick, {STICK_RUNTIME}" if host.needs_stick else host.install("openvino")
         yield Finding("fix", "OpenVINO", f"this interpreter has none; {wheel}.")
         return
@@ -181,9 +189,18 @@ def quota(host: Host) -> Iterator[Finding]:
     yield Finding(
         "warn",
         "CPU quota",
-        f"a control group allows the time of {allowed:g} of {host.cpus} cores, which OpenVINO does not see: keep "
+        f"a control group allows the time of {allowed:g} of {host.cpus} cores, which a runtime does not see: keep "
         f"Benchmark(threads=...) and what runs besides below that, or lift it (docker run --cpus).",
     )
+
+
+def _onnx_runtime(host: Host, device: str, version: str | None) -> Iterator[Finding]:
+    if version is None:
+        yield Finding("fix", "ONNX Runtime", f"this interpreter has none; {host.install(ONNX_RUNTIME)}.")
+    elif device in ("CPU", f"{ONNX_RUNTIME}:CPU"):
+        yield Finding("ok", "ONNX Runtime", f"{version}; it measures the CPU, as {ONNX_RUNTIME}:CPU.")
+    else:
+        yield Finding("fix", "ONNX Runtime", f"{version} measures the CPU only: give --device {ONNX_RUNTIME}:CPU.")
 
 
 def _openvino_version(host: Host) -> str | None:

@@ -5,7 +5,8 @@
 With patterns of files, for a host whose files cannot be looked at from where they are checked, it says these as well.
 Prints JSON objects, one a line, which together are the answer: a plugin may end the process, or hang, and what
 was said before that stays said.
-    {"python": "3.9.2", "numpy": "1.19.5" or null, "openvino": "2021.4.2-..." or null, "libusb": true}
+    {"python": "3.9.2", "numpy": "1.19.5" or null, "openvino": "2021.4.2-..." or null, "onnxruntime": "1.32.0" or null,
+     "libusb": true}
     {"parts": {"MYRIAD": {"connected": ["1.2-ma2480"]}}}    or {"MYRIAD": {"error": "what OpenVINO says"}}
     {"user_id": 1000, "cpus": 4, "files": {"proc/loadavg": "0.20 0.18 0.12 1/80 11206"}}
 """
@@ -22,6 +23,7 @@ from typing import Any, Dict, List
 MOST_BYTES = 1 << 16
 """No file that is checked is so large."""
 
+ONNX_RUNTIME = "onnxruntime"
 RUNTIMES = (("openvino", "Core"), ("openvino.runtime", "Core"), ("openvino.inference_engine", "IECore"))
 
 
@@ -79,6 +81,11 @@ def look(core: Any, part: str) -> Dict[str, Any]:
         return {"error": " ".join(line for line in lines if line and not line.startswith("Exception from"))[:400]}
 
 
+def is_for_onnx_runtime(device: str, openvino: Any) -> bool:
+    """Tell whether the runner would have ONNX Runtime measure this device (runner/installed.py)."""
+    return device.startswith(ONNX_RUNTIME + ":") or (device == "CPU" and not openvino)
+
+
 def contents(patterns: List[str], root: Path = Path("/")) -> Dict[str, str]:
     """Return the content of each file that can be read, by its path below the root."""
     found = {}
@@ -94,6 +101,7 @@ def contents(patterns: List[str], root: Path = Path("/")) -> Dict[str, str]:
 
 def main(device: str, *patterns: str) -> None:
     """Say what there is."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in the runner's installed.py
     if patterns:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         say(user_id=os.getuid(), cpus=cpus, files=contents(list(patterns)))
@@ -102,9 +110,10 @@ def main(device: str, *patterns: str) -> None:
         python=sys.version.split()[0],
         numpy=version_of("numpy"),
         openvino=found[0].get_version() if found else None,
+        onnxruntime=version_of(ONNX_RUNTIME) if is_for_onnx_runtime(device, found) else None,
         libusb=has_libusb(),
     )
-    if found:
+    if found and not is_for_onnx_runtime(device, found):
         say(parts={part: look(found[1], part) for part in parts_of(device)})
 
 

@@ -90,9 +90,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", default=Benchmark().device, type=given_text, metavar="NAME", help="that measures (default: CPU)"
     )
-    parser.add_argument(
-        "--device-python", type=given_text, metavar="FILE", help="interpreter whose OpenVINO has the device"
-    )
+    parser.add_argument("--device-python", type=given_text, metavar="FILE", help="interpreter that has the device")
     parser.add_argument(
         "--device-host", type=given_text, metavar="USER@HOST", help="board that has the device, as ssh names it"
     )

@@ -264,7 +264,7 @@ class _Stopwatch:
     def __init__(self, network: nn.Module, coupled: Couplings, settings: Benchmark, device: DeviceEntry) -> None:
         self.network, self.coupled, self.settings = network, coupled, settings
         self.onnx = onnx_export.to_onnx(network, coupled.input_shape)
-        made_with = json.dumps([asdict(settings), device.device_name, device.openvino], default=str)
+        made_with = json.dumps([asdict(settings), device.device_name, device.measured_by], default=str)
         made_of = self.onnx + made_with.encode()
         self.kept = Kept(cache_file(made_of, "costs"), Cost)
         self.tables = Kept(cache_file(made_of, "layers"), list[LayerEntry])

@@ -112,7 +112,7 @@ def write_network(
     """Write the folder that `load_network` reads, with the network for other runtimes and its figures beside it.
 
     Args:
-        ir: OpenVINO IR: xml, bin; None if no device is there to convert.
+        ir: OpenVINO IR: xml, bin; None if the device's runtime is not OpenVINO.
     """
     files = {"weights.pt": weights, "model.onnx": onnx, "plan.json": _json(network), "metrics.json": _json(metrics)}
     if ir:

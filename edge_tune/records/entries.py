@@ -110,12 +110,18 @@ class Throughput(ReadBack):
     warm_up_images: int
 
 
+OPENVINO, ONNX_RUNTIME = "OpenVINO", "ONNX Runtime"
+"""The names of the runtimes, as the runner says them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeviceEntry:
     """A device and the process that owns it.
 
     Attributes:
         devices: Name -> full name of all that there are.
+        runtime: What runs the networks there, OPENVINO or ONNX_RUNTIME; None of a formula.
+        openvino: The version, in what was recorded before there was another runtime.
         cpus: Cores that the process stays on.
         host: Name of the node, or of the host that a node drives over ssh.
     """
@@ -123,6 +129,8 @@ class DeviceEntry:
     device: str | None = None
     device_name: str | None = None
     devices: Mapping[str, str] = field(default_factory=dict)
+    runtime: str | None = None
+    runtime_version: str | None = None
     openvino: str | None = None
     python: str | None = None
     numpy: str | None = None
@@ -134,6 +142,22 @@ class DeviceEntry:
         """The device in words; empty if it is not known."""
         name, full = self.device or "", self.device_name or ""
         return f"{name} ({full})" if full and full != name else name
+
+    @property
+    def measured_by(self) -> tuple[str | None, str | None]:
+        """The name and the version of the runtime."""
+        return (OPENVINO, self.openvino) if self.openvino else (self.runtime, self.runtime_version)
+
+    @property
+    def runtime_text(self) -> str:
+        """The runtime in words, without the number of its build; empty if it is not known."""
+        name, version = self.measured_by
+        return f"{name} {(version or '').partition('-')[0]}".rstrip() if name else ""
+
+    @property
+    def owner_text(self) -> str:
+        """The device by the name that it gives itself, and its runtime."""
+        return " by ".join(part for part in (self.device_name, self.runtime_text) if part)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,8 @@ TEXTS = {
     "device",
     "device_name",
     "precision",
-    "openvino",
+    "runtime",
+    "runtime_version",
     "node",
     "started_at",
     "ended_at",
@@ -192,11 +193,13 @@ def _pruned(record: Record) -> Cells:
 
 def _circumstances(record: Record) -> Cells:
     evidence = last_measurement(record)
+    runtime, version = evidence.measured_by
     return {
         "device": evidence.device,
         "device_name": evidence.device_name,
         "precision": evidence.precision,
-        "openvino": evidence.openvino,
+        "runtime": runtime,
+        "runtime_version": version,
         "node": record.node or None,
         "started_at": record.started_at or None,
         "ended_at": record.ended_at or None,

@@ -132,7 +132,8 @@ def run(study: StudyData) -> list[Block]:
     first, identity = study.sessions[0], study.run.identity or {}
     facts: list[tuple[str, object]] = [("Results", study.folder)]
     facts += [("Experiment file", first.experiment_file), ("Seed", study.run.seed)]
-    facts += [("Device", first.device.text), ("Weights and images", identity.get("weights and images"))]
+    facts += [("Device", first.device.text), ("Measured by", first.device.runtime_text)]
+    facts += [("Weights and images", identity.get("weights and images"))]
     for place, session in enumerate(study.sessions):
         name = "Command" if len(study.sessions) == 1 else f"Command, session {place + 1}"
         facts += [(name, session.command), ("Started", _when(session.started_at))]

@@ -70,6 +70,7 @@ def about(study: StudyData) -> str:
         study.target.text,
         counted(study.tried, "trial"),
         session.device.text,
+        session.device.runtime_text,
         session.started_at[:10],
     ]
     return ", ".join(part for part in parts if part) + "."

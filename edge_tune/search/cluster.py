@@ -97,11 +97,11 @@ class Cluster:
             for node in alive
         ]
 
-    def says(self, device_name: str, boards: Sequence[str] = ()) -> str:
+    def says(self, device: str, boards: Sequence[str] = ()) -> str:
         """Return what there is, in one line.
 
         Args:
-            device_name: What the devices are, by the name that they give themselves.
+            device: What the devices are, and by which runtime they measure.
             boards: Which have the devices, if the nodes do not.
         """
         nodes = self.nodes
@@ -110,7 +110,7 @@ class Cluster:
         return (
             f"Ray {ray.__version__} {self.where}: {counted(len(nodes), 'node')}, "
             f"{counted(sum(node.cpus for node in nodes), 'core')} for trials, "
-            f"{counted(devices, 'device')} ({device_name}, on {hosts or 'none of them yet'})"
+            f"{counted(devices, 'device')} ({device}, on {hosts or 'none of them yet'})"
         )
 
     def entry(self) -> ClusterEntry:

@@ -28,8 +28,8 @@ class Converter(Protocol):
     def predict(self, onnx: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits [N, num_classes] of images [N, C, H, W]."""
 
-    def convert(self, onnx: bytes) -> tuple[bytes, bytes]:
-        """Return OpenVINO IR: xml, bin."""
+    def convert(self, onnx: bytes) -> tuple[bytes, bytes] | None:
+        """Return OpenVINO IR: xml, bin; None if the device's runtime has no such thing."""
 
 
 def conclude(study: Study, dataset: Dataset, results: Results, converter: Converter | None) -> Verdict:

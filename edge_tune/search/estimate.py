@@ -67,7 +67,7 @@ def check(experiment: Experiment, say: Say) -> None:
     cpus = experiment.search.cpus_per_trial
     with joined(experiment, loaded, say) as place:
         here, devices, gpus, room = place.here, place.devices, place.gpus, place.room
-        say(f"{here.says(place.found.device_name or '', experiment.benchmark.boards)}.")
+        say(f"{here.says(place.found.owner_text, experiment.benchmark.boards)}.")
         recipe = experiment.retraining.at(of_part(experiment.point({}), RETRAINING))
         train = dataset.train.take(_first(dataset.train, STEPS * int(settled(recipe.batch_size))))
         validation = dataset.validation.take(_first(dataset.validation, LOOKED_AT))

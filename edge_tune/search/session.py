@@ -127,7 +127,8 @@ def _run(
         suggesters.make(experiment)
         with joined(experiment, loaded, say) as place:
             here, devices, gpus, found = place.here, place.devices, place.gpus, place.found
-            say(f"{here.says(found.device_name or '', experiment.benchmark.boards)}. Results: {results.folder}")
+            _check_runtime(results, found)
+            say(f"{here.says(found.owner_text, experiment.benchmark.boards)}. Results: {results.folder}")
             work: _Work
             if loaded is None:
                 work = Simulation(experiment, simulated_epoch_s or 0.0)
@@ -285,6 +286,22 @@ def check_same(results: Results, mine: Mapping[str, object]) -> None:
         raise ExperimentError(
             f"{results.folder}: a resumed study must be the one that was started, but got another "
             f"{', '.join(differing)}; give the same options or choose another folder with --results."
+        )
+
+
+def _check_runtime(results: Results, found: DeviceEntry) -> None:
+    """Check that the runtime which measured a study that is resumed, still does; its version may change.
+
+    Raises:
+        ExperimentError: Another one does.
+    """
+    sessions = results.run().sessions if results.exists() else ()
+    then, now = (sessions[-1].device.measured_by[0] if sessions else None), found.measured_by[0]
+    if then not in (None, now):
+        raise ExperimentError(
+            f"{results.folder}: a resumed study must be measured by the runtime that it began with, {then}, but the "
+            f"interpreter has {now} measure {found.device}; give it {then} again or choose another folder with "
+            f"--results."
         )
 
 

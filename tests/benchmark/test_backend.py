@@ -11,7 +11,7 @@ import openvino as ov
 import pytest
 from onnx import load_from_string as onnx_of
 
-from edge_tune.benchmark.backend import RUNNER, FakeBackend, OpenVinoBackend, check_device, open_backend
+from edge_tune.benchmark.backend import RUNNER, FakeBackend, RunnerBackend, check_device, open_backend
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
 from edge_tune.records.jsonfiles import plain
@@ -26,7 +26,7 @@ for line in sys.stdin:
     request = json.loads(line)
     if request["command"] != "hello":
         {then}
-    hello = dict.fromkeys(["device", "device_name", "openvino", "python", "numpy"], "a double")
+    hello = dict.fromkeys(["device", "device_name", "runtime", "runtime_version", "python", "numpy"], "a double")
     print(json.dumps({{"id": request["id"], "result": dict(hello, devices={{}}, cpus=[0])}}), flush=True)
 """
 
@@ -85,37 +85,37 @@ MUTEX = 'os.write(2, b"E: [ncAPI] global mutex initialization failed"); os._exit
 
 
 @pytest.fixture(scope="module")
-def cpu() -> Iterator[OpenVinoBackend]:
-    backend = OpenVinoBackend(QUICK)
+def cpu() -> Iterator[RunnerBackend]:
+    backend = RunnerBackend(QUICK)
     yield backend
     backend.close()
 
 
-def double(then: str, silence_s: float = 30.0) -> OpenVinoBackend:
+def double(then: str, silence_s: float = 30.0) -> RunnerBackend:
     """A real child that has the device, and then fails each time."""
-    return OpenVinoBackend(QUICK, command=[sys.executable, "-c", ANSWERS_HELLO.format(then=then)], silence_s=silence_s)
+    return RunnerBackend(QUICK, command=[sys.executable, "-c", ANSWERS_HELLO.format(then=then)], silence_s=silence_s)
 
 
-def runner_but(change: str, marker: Path, silence_s: float = 30.0, **settings: Any) -> OpenVinoBackend:
+def runner_but(change: str, marker: Path, silence_s: float = 30.0, **settings: Any) -> RunnerBackend:
     """The real runner with a fault injected."""
     command = [sys.executable, "-c", RUNNER_BUT.format(change=change), str(RUNNER), str(marker)]
-    return OpenVinoBackend(Benchmark(runs=20, **settings), command=command, silence_s=silence_s)
+    return RunnerBackend(Benchmark(runs=20, **settings), command=command, silence_s=silence_s)
 
 
-def test_measure_tells_networks_apart(cpu: OpenVinoBackend, onnx: bytes, wide_onnx: bytes) -> None:
+def test_measure_tells_networks_apart(cpu: RunnerBackend, onnx: bytes, wide_onnx: bytes) -> None:
     small, wide = cpu.measure(onnx, QUICK), cpu.measure(wide_onnx, QUICK)
     # 4 times the channels are about 14 times the work here; 2 leaves room for overheads and a busy host.
     assert wide.latency_ms > 2 * small.latency_ms
     assert wide.total_latency_ms > 2 * small.total_latency_ms
 
 
-def test_measure_keeps_its_evidence(cpu: OpenVinoBackend, onnx: bytes) -> None:
+def test_measure_keeps_its_evidence(cpu: RunnerBackend, onnx: bytes) -> None:
     measured = cpu.measure(onnx, QUICK)
     evidence = plain(measured.evidence)
     read_back = {"precision": "f32", "threads": 1, "streams": 1, "requests": 1, "execution_devices": ["CPU"]}
     assert evidence["device"] == "CPU"
     assert evidence["devices"]["CPU"] == evidence["device_name"]
-    assert evidence["openvino"].startswith(ov.get_version())
+    assert evidence["runtime_version"].startswith(ov.get_version())
     assert {key: evidence[key] for key in read_back} == read_back
     assert evidence["runs"] == evidence["total_latency"]["n"] == 20
     assert evidence["warm_up_runs"] >= 40
@@ -130,7 +130,7 @@ def test_measure_keeps_its_evidence(cpu: OpenVinoBackend, onnx: bytes) -> None:
 
 def test_measure_stays_on_its_core(onnx: bytes) -> None:
     core = max(os.sched_getaffinity(0))
-    backend = OpenVinoBackend(QUICK, [core])
+    backend = RunnerBackend(QUICK, [core])
     evidence = backend.measure(onnx, QUICK).evidence
     threads = [Path(task, "status").read_text() for task in Path(f"/proc/{backend.pid}/task").iterdir()]
     backend.close()
@@ -141,7 +141,7 @@ def test_measure_stays_on_its_core(onnx: bytes) -> None:
     assert all("\nName:\tpython" in f"\n{status}" for status in wandering)
 
 
-def test_measure_refuses_a_precision_that_the_device_has_not(cpu: OpenVinoBackend, onnx: bytes) -> None:
+def test_measure_refuses_a_precision_that_the_device_has_not(cpu: RunnerBackend, onnx: bytes) -> None:
     precisions = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if "FP16" in precisions:
         pytest.skip("this CPU computes in f16")
@@ -149,7 +149,7 @@ def test_measure_refuses_a_precision_that_the_device_has_not(cpu: OpenVinoBacken
         cpu.measure(onnx, Benchmark(precision="f16"))
 
 
-def test_measure_refuses_a_file_that_is_no_network(cpu: OpenVinoBackend) -> None:
+def test_measure_refuses_a_file_that_is_no_network(cpu: RunnerBackend) -> None:
     pid = cpu.describe() and cpu.pid
     with pytest.raises(BenchmarkError, match=r"OpenVINO says: "):
         cpu.measure(b"no network", QUICK)
@@ -189,16 +189,16 @@ def test_measure_accepts_whatever_device_openvino_accepts(device: str, onnx: byt
 
 def test_openvino_backend_refuses_more_threads_than_cores() -> None:
     with pytest.raises(BenchmarkError, match="threads must be at most the number of cores they run on, 1, but got 2"):
-        OpenVinoBackend(Benchmark(threads=2), [0])
+        RunnerBackend(Benchmark(threads=2), [0])
 
 
 def test_openvino_backend_names_an_interpreter_that_does_not_start() -> None:
     with pytest.raises(BenchmarkError, match=r"no-such-python: the interpreter must start, but got: .*No such file"):
-        OpenVinoBackend(QUICK, command=["no-such-python"]).describe()
+        RunnerBackend(QUICK, command=["no-such-python"]).describe()
 
 
 def test_openvino_backend_starts_again_when_killed_between_requests(onnx: bytes) -> None:
-    backend = OpenVinoBackend(QUICK)
+    backend = RunnerBackend(QUICK)
     backend.describe()
     assert backend.pid
     os.kill(backend.pid, signal.SIGKILL)
@@ -207,7 +207,7 @@ def test_openvino_backend_starts_again_when_killed_between_requests(onnx: bytes)
 
 
 def test_openvino_backend_starts_again_when_killed_during_a_request(onnx: bytes) -> None:
-    backend = OpenVinoBackend(QUICK)
+    backend = RunnerBackend(QUICK)
     backend.describe()
     assert backend.pid
     # A measurement cannot be over before its 0.3 s of warm-up and 0.2 s of throughput.
@@ -221,7 +221,7 @@ def test_openvino_backend_starts_again_when_killed_during_a_request(onnx: bytes)
 def test_openvino_backend_retries_once_when_the_child_answers_garbage(onnx: bytes, tmp_path: Path) -> None:
     script = FIRST_TIME_ONLY.format(then=GARBAGE)
     command = [sys.executable, "-c", script, str(tmp_path / "marker"), str(RUNNER)]
-    backend = OpenVinoBackend(QUICK, command=command, silence_s=3.0)
+    backend = RunnerBackend(QUICK, command=command, silence_s=3.0)
     assert backend.measure(onnx, QUICK).evidence.restarts == 1
     backend.close()
 
@@ -330,25 +330,25 @@ def test_describe_says_what_the_stick_needs(how: str, advice: str, tmp_path: Pat
     assert backend.pid is None
 
 
-def test_measure_ends_when_the_ratio_is_precise_or_time_is_over(cpu: OpenVinoBackend, onnx: bytes) -> None:
+def test_measure_ends_when_the_ratio_is_precise_or_time_is_over(cpu: RunnerBackend, onnx: bytes) -> None:
     by_time = cpu.measure(onnx, Benchmark(runs=200, max_s=1e-9), onnx).evidence
     assert (by_time.stopped_by, by_time.ratios.rounds, by_time.runs) == ("time", 1, 1)
     assert not by_time.is_precise
-    steady = OpenVinoBackend(QUICK, command=double_of(""))
+    steady = RunnerBackend(QUICK, command=double_of(""))
     at_length = steady.measure(onnx, Benchmark(runs=60, max_s=600), onnx).evidence
     steady.close()
     assert (at_length.stopped_by, at_length.ratios.rounds, at_length.runs) == ("interval", 12, 60)
     assert at_length.is_precise
 
 
-def test_measure_without_a_reference_keeps_to_its_time_too(cpu: OpenVinoBackend, onnx: bytes) -> None:
+def test_measure_without_a_reference_keeps_to_its_time_too(cpu: RunnerBackend, onnx: bytes) -> None:
     evidence = cpu.measure(onnx, Benchmark(runs=10**6, max_s=0.2)).evidence
     assert evidence.stopped_by == "time"
     assert 1 <= evidence.runs < 10**6
 
 
 def test_openvino_backend_can_be_used_after_close() -> None:
-    backend = OpenVinoBackend(QUICK)
+    backend = RunnerBackend(QUICK)
     for _ in range(2):
         assert backend.describe().device == "CPU"
         assert backend.pid

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from edge_tune.benchmark import backend as backends
 from edge_tune.benchmark import board
-from edge_tune.benchmark.backend import OpenVinoBackend, check_device
+from edge_tune.benchmark.backend import RunnerBackend, check_device
 from edge_tune.benchmark.board import Board
 from edge_tune.benchmark.child import Child, ChildError
 from edge_tune.errors import BenchmarkError
@@ -37,8 +38,8 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def backend(there: Path) -> Iterator[OpenVinoBackend]:
-    backend = OpenVinoBackend(QUICK)
+def backend(there: Path) -> Iterator[RunnerBackend]:
+    backend = RunnerBackend(QUICK)
     yield backend
     backend.close()
 
@@ -47,7 +48,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def processes(backend: OpenVinoBackend) -> tuple[int, int]:
+def processes(backend: RunnerBackend) -> tuple[int, int]:
     """Return, of a board that is this machine, the process that watches and the runner."""
     assert backend.pid
     (runner,) = children(backend.pid)
@@ -63,7 +64,7 @@ def wait_until_gone(pid: int, there: Path, seconds: float = 30) -> None:
 
 
 def test_a_board_measures_with_files_that_are_sent_to_it(
-    backend: OpenVinoBackend, onnx: bytes, wide_onnx: bytes, there: Path
+    backend: RunnerBackend, onnx: bytes, wide_onnx: bytes, there: Path
 ) -> None:
     measured = backend.measure(onnx, QUICK, wide_onnx)
     assert measured.evidence.host == "pi@board"
@@ -77,18 +78,31 @@ def test_a_board_measures_with_files_that_are_sent_to_it(
     assert [*(there / "home").iterdir()] == []
 
 
-def test_a_board_stays_on_its_own_last_cores(backend: OpenVinoBackend) -> None:
+def test_a_board_without_openvino_measures_by_onnx_runtime(there: Path, onnx: bytes, tmp_path: Path) -> None:
+    settings = replace(QUICK, python=interpreter_with(tmp_path / "venv", "numpy", "onnxruntime"))
+    backend = RunnerBackend(settings)
+    try:
+        evidence = backend.measure(onnx, settings).evidence
+        assert (evidence.host, evidence.device, evidence.runtime) == ("pi@board", "onnxruntime:CPU", "ONNX Runtime")
+        assert backend.predict(onnx, np.zeros((3, *IMAGE), dtype=np.float32), settings).shape == (3, 10)
+        assert backend.convert(onnx) is None
+        assert len([*(there / "tmp").iterdir()]) == 1  # the runner's folder, and nothing to be reported home
+    finally:
+        backend.close()
+
+
+def test_a_board_stays_on_its_own_last_cores(backend: RunnerBackend) -> None:
     assert backend.describe().cpus == (max(os.sched_getaffinity(0)),)
     with pytest.raises(BenchmarkError, match=r"^pi@board: threads must be at most the number of cores they run on"):
         check_device(Benchmark(threads=4096, host="pi@board", python=sys.executable))
 
 
 def test_a_board_predicts_and_converts_as_this_host_does(
-    backend: OpenVinoBackend, onnx: bytes, monkeypatch: pytest.MonkeyPatch
+    backend: RunnerBackend, onnx: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(board, "PART_BYTES", 5000)
     images = np.random.default_rng(0).normal(size=(7, *IMAGE)).astype(np.float32)
-    here = OpenVinoBackend(Benchmark())
+    here = RunnerBackend(Benchmark())
     np.testing.assert_array_equal(backend.predict(onnx, images, QUICK), here.predict(onnx, images, Benchmark()))
     weights, others = backend.convert(onnx)[1], here.convert(onnx)[1]
     here.close()
@@ -97,7 +111,7 @@ def test_a_board_predicts_and_converts_as_this_host_does(
 
 
 def test_a_file_that_is_there_is_not_sent_again(
-    backend: OpenVinoBackend, onnx: bytes, wide_onnx: bytes, monkeypatch: pytest.MonkeyPatch
+    backend: RunnerBackend, onnx: bytes, wide_onnx: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, Any]] = []
     ask = Child.ask
@@ -115,14 +129,14 @@ def test_a_file_that_is_there_is_not_sent_again(
     assert sent.count("model0.onnx") == 1 + sent.count("model1.onnx")
 
 
-def test_nothing_is_left_there_after_close(backend: OpenVinoBackend, there: Path) -> None:
+def test_nothing_is_left_there_after_close(backend: RunnerBackend, there: Path) -> None:
     backend.describe()
     _, runner = processes(backend)
     backend.close()
     wait_until_gone(runner, there)
 
 
-def test_a_runner_that_hangs_is_ended_with_the_connection(backend: OpenVinoBackend, there: Path) -> None:
+def test_a_runner_that_hangs_is_ended_with_the_connection(backend: RunnerBackend, there: Path) -> None:
     backend.describe()
     _, runner = processes(backend)
     os.kill(runner, signal.SIGSTOP)
@@ -132,7 +146,7 @@ def test_a_runner_that_hangs_is_ended_with_the_connection(backend: OpenVinoBacke
     closing.join()
 
 
-def test_a_runner_that_dies_says_of_what_and_is_replaced(backend: OpenVinoBackend, onnx: bytes) -> None:
+def test_a_runner_that_dies_says_of_what_and_is_replaced(backend: RunnerBackend, onnx: bytes) -> None:
     backend.describe()
     _, runner = processes(backend)
     os.kill(runner, signal.SIGSEGV)
@@ -146,7 +160,7 @@ def test_a_runner_that_dies_says_of_what_and_is_replaced(backend: OpenVinoBacken
 
 
 def test_a_connection_that_is_lost_is_made_anew(
-    backend: OpenVinoBackend, onnx: bytes, there: Path, monkeypatch: pytest.MonkeyPatch
+    backend: RunnerBackend, onnx: bytes, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "BACK_S", 0.01)
     backend.describe()
@@ -157,7 +171,7 @@ def test_a_connection_that_is_lost_is_made_anew(
 
 
 def test_a_board_that_stays_away_is_given_up_with_the_reason(
-    backend: OpenVinoBackend, onnx: bytes, there: Path, monkeypatch: pytest.MonkeyPatch
+    backend: RunnerBackend, onnx: bytes, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "BACK_S", 0.01)
     backend.describe()
@@ -212,11 +226,13 @@ def test_a_host_without_ssh_is_told_to_install_it(monkeypatch: pytest.MonkeyPatc
         check_device(QUICK)
 
 
-@pytest.mark.parametrize(("has", "lacks"), [([], "numpy"), (["numpy"], "OpenVINO")])
+@pytest.mark.parametrize(
+    ("has", "lacks"), [([], "numpy, but {} has none"), (["numpy"], "OpenVINO or ONNX Runtime, but {} has neither")]
+)
 def test_an_interpreter_says_what_it_lacks(has: list[str], lacks: str, there: Path, tmp_path: Path) -> None:
     python = interpreter_with(tmp_path / "venv", *has)
     with pytest.raises(
-        BenchmarkError, match=rf"^pi@board: the interpreter must have {lacks}, but {python} has none; pip install "
+        BenchmarkError, match=rf"^pi@board: the interpreter must have {lacks.format(python)}; pip install "
     ):
         check_device(Benchmark(host="pi@board", python=python))
 

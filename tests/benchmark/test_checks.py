@@ -13,7 +13,7 @@ def test_interpreter_says_how_it_ended_when_it_does_not_start(tmp_path: Path) ->
     assert str(only(checks.interpreter, broken)) == (
         "fix  interpreter: python3.9 does not start: No such file or directory; name another: --device-python."
     )
-    assert [*checks.openvino(broken), *stick.libusb(broken)] == []
+    assert [*checks.runtime(broken), *stick.libusb(broken)] == []
 
 
 def test_interpreter_misses_numpy(tmp_path: Path) -> None:
@@ -43,17 +43,44 @@ def test_interpreter_misses_numpy(tmp_path: Path) -> None:
 def test_openvino_says_what_is_wrong_with_the_plugin(
     device: str, facts: Mapping[str, Any], level: str, says: str, tmp_path: Path
 ) -> None:
-    version, plugin = checks.openvino(host(tmp_path, facts=facts, device=device))
+    version, plugin = checks.runtime(host(tmp_path, facts=facts, device=device))
     assert version.level == "ok"
     assert plugin.level == level
     assert says in plugin.says
 
 
-@pytest.mark.parametrize(("device", "says"), [("CPU", "pip install openvino."), ("MYRIAD", "openvino==2021.4.2")])
-def test_openvino_says_which_to_install(device: str, says: str, tmp_path: Path) -> None:
-    finding = only(checks.openvino, host(tmp_path, facts={**NEW, "openvino": None}, device=device))
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        (
+            "CPU",
+            "runtime: this interpreter has neither OpenVINO nor ONNX Runtime; python3.9 -m pip install openvino, or",
+        ),
+        ("GPU", "OpenVINO: this interpreter has none; python3.9 -m pip install openvino."),
+        ("MYRIAD", "openvino==2021.4.2"),
+        ("onnxruntime:CPU", "ONNX Runtime: this interpreter has none; python3.9 -m pip install onnxruntime."),
+    ],
+)
+def test_runtime_says_which_to_install(device: str, says: str, tmp_path: Path) -> None:
+    finding = only(checks.runtime, host(tmp_path, facts={**NEW, "openvino": None}, device=device))
     assert finding.level == "fix"
-    assert says in finding.says
+    assert says in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("device", "openvino", "level", "says"),
+    [
+        ("CPU", None, "ok", "1.32.0; it measures the CPU, as onnxruntime:CPU."),
+        ("onnxruntime:CPU", NEW["openvino"], "ok", "1.32.0; it measures the CPU, as onnxruntime:CPU."),
+        ("onnxruntime:GPU", None, "fix", "1.32.0 measures the CPU only: give --device onnxruntime:CPU."),
+    ],
+)
+def test_runtime_is_onnx_runtime_where_the_runner_takes_it(
+    device: str, openvino: str | None, level: str, says: str, tmp_path: Path
+) -> None:
+    facts = {**NEW, "openvino": openvino, "onnxruntime": "1.32.0"}
+    finding = only(checks.runtime, host(tmp_path, facts=facts, device=device))
+    assert (finding.level, finding.check, finding.says) == (level, "ONNX Runtime", says)
 
 
 @pytest.mark.parametrize(

@@ -239,11 +239,11 @@ def test_measuring_refuses_an_unknown_device(cluster: None) -> None:
             {"device_name": "A53"},
             r"one has CPU \(A76\) and OpenVINO 2025, two has CPU \(A53\) and OpenVINO 2025; run ",
         ),
-        ({"openvino": "2026"}, r"OpenVINO 2025, two has CPU \(A76\) and OpenVINO 2026"),
+        ({"runtime_version": "2026"}, r"OpenVINO 2025, two has CPU \(A76\) and OpenVINO 2026"),
     ],
 )
 def test_boards_must_be_alike(other: dict[str, str], says: str) -> None:
-    one = DeviceEntry(device="CPU", device_name="A76", openvino="2025", host="one")
+    one = DeviceEntry(device="CPU", device_name="A76", runtime="OpenVINO", runtime_version="2025", host="one")
     check_alike([one, replace(one, host="two")])
     with pytest.raises(BenchmarkError, match=says):
         check_alike([one, replace(one, host="two", **other)])

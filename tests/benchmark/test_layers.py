@@ -128,7 +128,7 @@ class Device:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(layers, "OpenVinoBackend", Device)
+    monkeypatch.setattr(layers, "RunnerBackend", Device)
     for name, widths in (("before", (3, 20, 32)), ("after", (3, 17, 24))):
         (tmp_path / f"{name}.onnx").write_bytes(chain(*widths))
     return [str(tmp_path / "before.onnx"), str(tmp_path / "after.onnx")]
@@ -176,7 +176,7 @@ def test_main_refuses_a_second_network_that_is_not_the_first_one_pruned(
     ("arguments", "problem"),
     [
         (["missing.onnx"], "missing.onnx: must be an ONNX file that can be read, but got: No such file or directory."),
-        (["missing.onnx", "--device", ""], "device must be the name of an OpenVINO device, but got an empty text."),
+        (["missing.onnx", "--device", ""], "device must be the name of a device, but got an empty text."),
     ],
 )
 def test_main_says_in_one_sentence_what_is_wrong(

@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import numpy as np
+import onnxruntime
 import openvino as ov
 import pytest
+from onnx import load
 from torch import nn
 
 from edge_tune.benchmark.names import Names, module_of
@@ -64,6 +68,18 @@ def test_own_names_each_layer_that_openvino_executes(resnet56: nn.Module, onnx: 
     assert all(name.rpartition(".")[0] in modules for name in others)
 
 
+@pytest.mark.parametrize("level", ["ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED"])  # in blocks of channels, and without
+def test_own_names_each_layer_that_onnx_runtime_executes(level: str, onnx: bytes, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 3
+    onnxruntime.InferenceSession(onnx, options)
+    layers = load(tmp_path / "optimised.onnx").graph.node
+    weighted = [layer.name for layer in layers if layer.op_type in ("Conv", "FusedConv", "Gemm", "FusedGemm")]
+    names = Names(onnx)
+    assert sorted(names.own(layer) for layer in weighted) == sorted(names.widths)
+
+
 @pytest.mark.parametrize(
     ("runtime_name", "own"),
     [
@@ -73,6 +89,8 @@ def test_own_names_each_layer_that_openvino_executes(resnet56: nn.Module, onnx: 
         ("/conv1/Conv_abcd_acdb_/layer1/layer1.0/conv1/Conv", "layer1.0.conv1"),
         ("/layer1/layer1.0/Relu_1", "layer1.0.Relu_1"),
         ("output", "fc"),
+        ("fused /conv1/Conv", "conv1"),
+        ("/layer1/layer1.0/Relu_output_0_nchwc_token_3", "layer1.0.conv1"),
         ("<Extra>", "<Extra>"),
     ],
 )

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnxruntime
 import openvino as ov
 import pytest
 
@@ -16,6 +17,13 @@ def test_probe_says_what_this_interpreter_has() -> None:
     assert facts["python"] == sys.version.split()[0]
     assert facts["openvino"] == ov.get_version()
     assert facts["parts"] == {"CPU": {"connected": [""]}}
+    assert facts["ended"] is None
+
+
+def test_probe_says_which_onnx_runtime_there_is_where_the_device_is_its() -> None:
+    facts = ask(sys.executable, "onnxruntime:CPU")
+    assert facts["onnxruntime"] == onnxruntime.__version__
+    assert "parts" not in facts
     assert facts["ended"] is None
 
 

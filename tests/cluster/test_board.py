@@ -17,7 +17,7 @@ import pytest
 
 from edge_tune.benchmark import backend as backends
 from edge_tune.benchmark.__main__ import main as benchmark
-from edge_tune.benchmark.backend import OpenVinoBackend
+from edge_tune.benchmark.backend import RunnerBackend
 from edge_tune.doctor.__main__ import main as doctor
 from edge_tune.experiment import Benchmark
 from edge_tune.networks.onnx_export import to_onnx
@@ -116,8 +116,8 @@ def network(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def device(board: Host, python: str) -> Iterator[OpenVinoBackend]:
-    backend = OpenVinoBackend(Benchmark(host="board", python=python, runs=20))
+def device(board: Host, python: str) -> Iterator[RunnerBackend]:
+    backend = RunnerBackend(Benchmark(host="board", python=python, runs=20))
     yield backend
     backend.close()
 
@@ -164,7 +164,7 @@ def test_a_study_is_measured_on_two_boards(python: str, board: Host, tmp_path: P
 
 
 def test_a_connection_that_is_killed_is_made_anew(
-    device: OpenVinoBackend, network: Path, board: Host, monkeypatch: pytest.MonkeyPatch
+    device: RunnerBackend, network: Path, board: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "BACK_S", 0.1)
     device.describe()
@@ -178,7 +178,7 @@ def test_a_connection_that_is_killed_is_made_anew(
 
 
 def test_a_host_that_falls_asleep_is_a_lost_connection(
-    device: OpenVinoBackend, network: Path, board: Host, monkeypatch: pytest.MonkeyPatch
+    device: RunnerBackend, network: Path, board: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "BACK_S", 0.1)
     device.describe()
@@ -206,7 +206,7 @@ def test_a_host_that_falls_asleep_is_a_lost_connection(
         ("nowhere", [], "Could not resolve hostname nowhere.invalid"),
         ("board", ["--device-python", "ov/bin/python"], "ov/bin/python: No such file or directory; name another with "),
         ("board", ["--device-python", "{places}/bare/bin/python"], "board: the interpreter must have numpy, but "),
-        ("board", ["--device-python", "{places}/numpy/bin/python"], "board: the interpreter must have OpenVINO, but "),
+        ("board", ["--device-python", "{places}/numpy/bin/python"], "board: the interpreter must have OpenVINO or "),
         ("board", ["--device-python", "{places}/python/bin/python", "--threads", "999"], "board: threads must be at "),
         ("board", ["--device-python", "{places}/python/bin/python", "--device", "GPU"], "board: device must be one Op"),
         ("-oProxyCommand=touch", [], "host must be one as ssh names it, such as 'pi@board', or None, but got '-oProxy"),
@@ -264,7 +264,7 @@ def test_doctor_says_what_is_there(board: Host, places: Path, capsys: pytest.Cap
         (
             "board",
             "{places}/numpy/bin/python",
-            "this interpreter has none; ssh board {places}/numpy/bin/python -m pip in",
+            "neither OpenVINO nor ONNX Runtime; ssh board {places}/numpy/bin/python -m pip in",
         ),
         (
             "board",

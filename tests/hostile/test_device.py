@@ -9,7 +9,7 @@ import pytest
 
 from edge_tune.benchmark import child
 from edge_tune.benchmark.__main__ import main
-from edge_tune.benchmark.backend import OpenVinoBackend
+from edge_tune.benchmark.backend import RunnerBackend
 from edge_tune.doctor import __main__ as doctor
 from edge_tune.errors import BenchmarkError
 from edge_tune.experiment import Benchmark
@@ -158,7 +158,7 @@ LIES = {
 def test_a_lie_is_refused_in_one_sentence(lie: str) -> None:
     command, change, sentence = LIES[lie]
     body = change.replace("\n", "\n        ")
-    backend = OpenVinoBackend(QUICK, command=double_of(f'if command == "{command}": {body}'))
+    backend = RunnerBackend(QUICK, command=double_of(f'if command == "{command}": {body}'))
     with pytest.raises(BenchmarkError, match=sentence) as refused:
         backend.measure(NETWORK, QUICK, NETWORK + b"!")
     backend.close()
@@ -182,14 +182,14 @@ def test_a_lie_is_refused_in_one_sentence(lie: str) -> None:
     ids=["another file", "nan", "an image too few", "words"],
 )
 def test_false_outputs_are_refused_in_one_sentence(change: str, sentence: str) -> None:
-    backend = OpenVinoBackend(QUICK, command=double_of(f'if command == "predict": {change}'))
+    backend = RunnerBackend(QUICK, command=double_of(f'if command == "predict": {change}'))
     with pytest.raises(BenchmarkError, match=sentence):
         backend.predict(NETWORK, IMAGES, QUICK)
     backend.close()
 
 
 def test_an_ir_elsewhere_is_refused_in_one_sentence() -> None:
-    backend = OpenVinoBackend(QUICK, command=double_of('if command == "convert": answer["xml"] = "/etc/passwd"'))
+    backend = RunnerBackend(QUICK, command=double_of('if command == "convert": answer["xml"] = "/etc/passwd"'))
     with pytest.raises(BenchmarkError, match=r"convert\.xml must be a file in .*, but got '/etc/passwd'"):
         backend.convert(NETWORK)
     backend.close()
@@ -197,7 +197,7 @@ def test_an_ir_elsewhere_is_refused_in_one_sentence() -> None:
 
 def test_an_honest_double_is_believed() -> None:
     """What all the lies above differ from."""
-    backend = OpenVinoBackend(QUICK, command=double_of(""))
+    backend = RunnerBackend(QUICK, command=double_of(""))
     measured = backend.measure(NETWORK, QUICK, NETWORK + b"!")
     assert measured.total_latency_ratio == pytest.approx(0.75)
     assert backend.predict(NETWORK, IMAGES, QUICK).shape == (4, 10)
@@ -235,7 +235,7 @@ FLOODS = {
 def test_a_flood_or_silence_ends_in_one_sentence(flood: str) -> None:
     script, sentence = FLOODS[flood]
     silence_s = 2.0 if flood == "silence" else 60.0
-    backend = OpenVinoBackend(QUICK, command=[sys.executable, "-c", script], silence_s=silence_s)
+    backend = RunnerBackend(QUICK, command=[sys.executable, "-c", script], silence_s=silence_s)
     with pytest.raises(BenchmarkError, match=rf"CPU must answer, but failed once: .*{sentence}") as refused:
         backend.describe()
     assert len(str(refused.value)) < 2000
@@ -244,7 +244,7 @@ def test_a_flood_or_silence_ends_in_one_sentence(flood: str) -> None:
 
 def test_a_device_that_hangs_from_the_start_is_waited_for_once() -> None:
     settings = Benchmark(runs=10, retries=5)
-    backend = OpenVinoBackend(settings, command=[sys.executable, "-c", "import time; time.sleep(600)"], silence_s=1.0)
+    backend = RunnerBackend(settings, command=[sys.executable, "-c", "import time; time.sleep(600)"], silence_s=1.0)
     with pytest.raises(BenchmarkError, match=r"failed once: hello: it must answer or sign within 1 s, but was silent"):
         backend.describe()
 

@@ -68,8 +68,8 @@ FIELDS = [
     ),
     ("training='long'", "training: must be a Retraining or None, but got 'long'"),
     ("benchmark='CPU'", "benchmark: must be a Benchmark, but got 'CPU'"),
-    ("benchmark=et.Benchmark(device=5)", "benchmark: device must be the name of an OpenVINO device, but got 5"),
-    ("benchmark=et.Benchmark(device=None)", "benchmark: device must be the name of an OpenVINO device, but got None"),
+    ("benchmark=et.Benchmark(device=5)", "benchmark: device must be the name of a device, but got 5"),
+    ("benchmark=et.Benchmark(device=None)", "benchmark: device must be the name of a device, but got None"),
     ("benchmark=et.Benchmark(python=5)", "benchmark: python must be the path of an interpreter or None, but got 5"),
     ("benchmark=et.Benchmark(python='')", "python must be the path of an interpreter or None, but got an empty text"),
     *(

@@ -1,4 +1,4 @@
-"""The process that owns the device. Runs alone: numpy, some OpenVINO, Python 3.6 or newer, nothing of edge_tune.
+"""The process that owns the device. Runs alone: numpy, a runtime, Python 3.6 or newer, nothing of edge_tune.
 
     python edge_tune/benchmark/runner [--cpus 1,2 | --last-cpus 2]
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from commands import Commands
 
 
-def open_commands(alive: Callable[[], None]) -> "Commands":
-    """Return the commands with this interpreter's OpenVINO, or raise RefusalError if it lacks that or numpy."""
+def open_commands(device: str, alive: Callable[[], None]) -> "Commands":
+    """Return the commands with this interpreter's runtime for `device`; RefusalError if it lacks that or numpy."""
     try:
         importlib.import_module("numpy")
     except ImportError as error:
@@ -31,7 +31,7 @@ def open_commands(alive: Callable[[], None]) -> "Commands":
     from commands import Commands  # only now: they need numpy
     from installed import open_runtime
 
-    return Commands(open_runtime(), alive)
+    return Commands(open_runtime(device), alive)
 
 
 def main() -> None:
@@ -48,11 +48,11 @@ def main() -> None:
                 pin(arguments.cpus)
                 if arguments.last_cpus:
                     pin_to_last(arguments.last_cpus)
-                commands = open_commands(wire.alive)
+                commands = open_commands(fields.get("device", "CPU"), wire.alive)
             wire.result(getattr(commands, command)(**fields))
         except Exception as error:
             traceback.print_exc()
-            wire.error(sentence(error))
+            wire.error(sentence(error, commands.runtime if commands else "the runtime"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from refusals import RefusalError
 
 
 def pin(cpus: Optional[str]) -> None:
-    """Keep this process, and every thread that OpenVINO will start, on these cores."""
+    """Keep this process, and every thread that the runtime will start, on these cores."""
     if not cpus or not hasattr(os, "sched_setaffinity"):  # macOS has no such thing
         return
     wanted = {int(cpu) for cpu in cpus.split(",")}
@@ -18,7 +18,7 @@ def pin(cpus: Optional[str]) -> None:
 
 
 def pin_to_last(count: int) -> None:
-    """Keep this process, and every thread that OpenVINO will start, on the last `count` of its cores."""
+    """Keep this process, and every thread that the runtime will start, on the last `count` of its cores."""
     pin(",".join(map(str, usable_cpus()[-count:])))
 
 

@@ -29,6 +29,7 @@ class Commands:
     """
 
     def __init__(self, runtime: Runtime, alive: Alive) -> None:
+        self.runtime = runtime.name
         self._runtime = runtime
         self._alive = alive
         self._turns: Optional[Turns] = None
@@ -40,8 +41,15 @@ class Commands:
             device_name = self._runtime.probe(device)
         except Exception as error:
             raise RefusalError(
-                "device must be one OpenVINO finds on this host (%s), but got %r; %spass --device %s. %s"
-                % (sorted(devices), device, remedy(device, error), next(iter(devices), "fake"), sentence(error))
+                "device must be one %s finds on this host (%s), but got %r; %spass --device %s. %s"
+                % (
+                    self.runtime,
+                    sorted(devices),
+                    device,
+                    remedy(device, error),
+                    next(iter(devices), "fake"),
+                    sentence(error, self.runtime),
+                )
             ) from error
         cpus = usable_cpus()
         if threads > len(cpus):
@@ -50,10 +58,11 @@ class Commands:
             )
         self._runtime.check(device, precision, threads)
         return {
-            "device": device,
+            "device": self._runtime.named(device),
             "device_name": device_name,
             "devices": devices,
-            "openvino": self._runtime.version,
+            "runtime": self.runtime,
+            "runtime_version": self._runtime.version,
             "python": sys.version.split()[0],
             "numpy": np.__version__,
             "cpus": cpus,
@@ -71,10 +80,9 @@ class Commands:
         load_average = os.getloadavg()[0]
         most_s = {stage: share * max_s for stage, share in SHARES.items()}
         clock = StageClock()
+        timed_by = clock_for(self._runtime.named(device), threads)
         loaded = [
-            Repetition(
-                self._runtime.load(onnx, device, precision, threads, False), self._alive, clock_for(device, threads)
-            )
+            Repetition(self._runtime.load(onnx, device, precision, threads, False), self._alive, timed_by)
             for onnx in networks
         ]
         agreements = [
@@ -146,10 +154,10 @@ class Commands:
         return {"outputs": path}
 
     def convert(self, onnx: str, folder: str) -> Dict[str, Any]:
-        """Write the IR of the network."""
+        """Write the IR of the network, or answer null if this runtime has no such thing."""
         xml, weights = str(Path(folder) / "model.xml"), str(Path(folder) / "model.bin")
-        self._runtime.convert(onnx, xml, weights)
-        return {"xml": xml, "bin": weights}
+        is_written = self._runtime.convert(onnx, xml, weights)
+        return {"xml": xml if is_written else None, "bin": weights if is_written else None}
 
     def put(self, path: str, content: str, start: int) -> Dict[str, Any]:
         """Take a part of a file."""

@@ -61,6 +61,8 @@ class InferenceEngineNetwork(Network):
 class InferenceEngine(Runtime):
     """The Inference Engine."""
 
+    name = "OpenVINO"
+
     def __init__(self, module: Any) -> None:
         self._core = module.IECore()
         self.version = module.get_version()
@@ -108,5 +110,6 @@ class InferenceEngine(Runtime):
             "execution_devices": [device],
         }
 
-    def convert(self, onnx: str, xml: str, weights: str) -> None:
+    def convert(self, onnx: str, xml: str, weights: str) -> bool:
         self._core.read_network(onnx).serialize(xml, weights)
+        return True

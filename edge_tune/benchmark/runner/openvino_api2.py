@@ -76,6 +76,8 @@ class OpenVinoNetwork(Network):
 class OpenVino(Runtime):
     """OpenVINO by API 2.0."""
 
+    name = "OpenVINO"
+
     def __init__(self, ov: Any) -> None:
         self._ov = ov
         self._core = ov.Core()
@@ -128,9 +130,10 @@ class OpenVino(Runtime):
         }
         check_precision(device, asked, used, sorted(capable))
 
-    def convert(self, onnx: str, xml: str, weights: str) -> None:
+    def convert(self, onnx: str, xml: str, weights: str) -> bool:
         model = self._core.read_model(onnx)
         if hasattr(self._ov, "save_model"):
             self._ov.save_model(model, xml, compress_to_fp16=False)
         else:
             self._ov.serialize(model, xml, weights)
+        return True

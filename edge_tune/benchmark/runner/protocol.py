@@ -2,7 +2,7 @@
 
     {"id": 1, "command": "hello", "device": "CPU", "precision": "f32", "threads": 1}
  -> {"id": 1, "alive": true}
- -> {"id": 1, "result": {"device": "CPU", "device_name": ..., "devices": {...}, "openvino": ..., ...}}
+ -> {"id": 1, "result": {"device": "CPU", "device_name": ..., "devices": {...}, "runtime": ..., ...}}
  or {"id": 1, "error": "one sentence"}
 
 Each command is a method of `commands.Commands`: the other fields of a request are its arguments, those of the result

@@ -12,12 +12,13 @@ def remedy(device: str, error: Exception) -> str:
     return "plug it in or " if "MYRIAD" in device else ""
 
 
-def sentence(error: Exception) -> str:
-    """Return the error in one line: our own words, or what OpenVINO says below its list of source lines."""
+def sentence(error: Exception, runtime: str) -> str:
+    """Return the error in one line: our own words, or what a runtime says, OpenVINO below its list of source lines."""
     if isinstance(error, RefusalError):
         return str(error)
-    if type(error) not in (RuntimeError, Exception):  # which are all that OpenVINO raises
+    # OpenVINO raises nothing else; ONNX Runtime's have a class for each kind.
+    if type(error) not in (RuntimeError, Exception) and "onnxruntime" not in type(error).__module__:
         return "the runner failed: %r" % error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith("Exception from ")]
-    return "OpenVINO says: %s" % " ".join(told or lines)[:1000]
+    return "%s says: %s" % (runtime, " ".join(told or lines)[:1000])

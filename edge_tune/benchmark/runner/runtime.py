@@ -1,6 +1,6 @@
-"""An OpenVINO and a network compiled with it: the one interface to every generation of the API.
+"""A runtime and a network compiled with it: the one interface to ONNX Runtime and to every generation of OpenVINO.
 
-Each generation has a file of its own, and makes the checks that stand here.
+Each has a file of its own, and makes the checks that stand here.
 """
 
 from abc import ABC, abstractmethod
@@ -37,17 +37,26 @@ class Network(ABC):
 
 
 class Runtime(ABC):
-    """An OpenVINO."""
+    """What runs networks.
 
+    Attributes:
+        name: What it is called; records, and the sentences of its errors, name it so.
+    """
+
+    name = ""
     version = ""
 
     @abstractmethod
     def devices(self) -> Dict[str, str]:
         """Return the full name of each device there is."""
 
+    def named(self, device: str) -> str:
+        """Return the name under which records have a device; no two runtimes have a device of the same name."""
+        return device
+
     @abstractmethod
     def probe(self, device: str) -> str:
-        """Return the full name of `device`, or raise whatever OpenVINO raises when it cannot be used."""
+        """Return the full name of `device`, or raise whatever the runtime raises when it cannot be used."""
 
     @abstractmethod
     def check(self, device: str, precision: str, threads: int) -> None:
@@ -58,8 +67,8 @@ class Runtime(ABC):
         """Compile for throughput if `full`, else for latency with the counters of the layers."""
 
     @abstractmethod
-    def convert(self, onnx: str, xml: str, weights: str) -> None:
-        """Write the network as IR with uncompressed weights."""
+    def convert(self, onnx: str, xml: str, weights: str) -> bool:
+        """Write the network as IR with uncompressed weights; return False if this runtime has no such thing."""
 
 
 def check_batch(shape: Tuple[int, ...]) -> None:
@@ -75,7 +84,7 @@ def check_precision(device: str, asked: str, used: Optional[str], capable: List[
     if used != asked:
         raise RefusalError(
             "precision must be one that %s computes in (%s), but got %r%s."
-            % (device, sorted(capable), asked, "" if used is None else "; OpenVINO would use %r" % used)
+            % (device, sorted(capable), asked, "" if used is None else "; it would use %r" % used)
         )
 
 

@@ -13,4 +13,4 @@ from refusals import RefusalError, sentence
     ],
 )
 def test_sentence_is_one_line_that_says_who_failed(error: Exception, text: str) -> None:
-    assert sentence(error) == text
+    assert sentence(error, "OpenVINO") == text
