@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import pytest
 
 from edge_tune.records.entries import LayerEntry
+from edge_tune.records.remaining import shares_by_layer
 from edge_tune.records.results import Record
 from edge_tune.report import bars, figures, style
 from edge_tune.report.data import StudyData, read
@@ -84,9 +85,9 @@ def test_shares_by_layer_sum_to_the_ratio() -> None:
     # A reorder for conv1 counts as conv1's: 1 + 2 of 4 ms, and 1 of 4.
     times = (("conv1", 1.0), ("conv1", 2.0), ("fc", 1.0))
     layers = [LayerEntry(name, "Convolution", "k", ms, ms / 4) for name, ms in times]
-    found = bars.shares_by_layer(Record(trial=1, layers=layers), 0.6)
+    found = shares_by_layer(Record(trial=1, layers=layers), 0.6)
     assert found == pytest.approx({"conv1": 45.0, "fc": 15.0})
-    assert bars.shares_by_layer(Record(trial=1), 0.6) == {}
+    assert shares_by_layer(Record(trial=1), 0.6) == {}
 
 
 def test_endings_over_search_add_up_to_all(study: StudyData) -> None:
