@@ -47,16 +47,19 @@ def networks_of(rows: Sequence[Row]) -> dict[str, str]:
     return {Record(trial=row.trial).name: row.name.partition(":")[0] for row in rows}
 
 
-def next_steps(results: Results, run: Run, networks: Mapping[str, str], target: str) -> list[Step]:
+def next_steps(
+    results: Results, run: Run, networks: Mapping[str, str], target: str, *, has_ended: bool = True
+) -> list[Step]:
     """Return what to do next.
 
     Args:
         networks: Name of a trial -> what it is, of those to take out.
         target: What the study looked for, as text.
+        has_ended: Whether the study has come to its end; else it runs, or was interrupted.
     """
     steps = [] if run.simulated else [_export(results, run, name, what) for name, what in networks.items()]
-    if command := more_trials(run, results.folder):
-        steps.append(Step("To try more networks", command))
+    if command := resumed(run, results.folder, times=2 if has_ended else 1):
+        steps.append(Step("To try more networks" if has_ended else "To go on, if it was interrupted", command))
     otherwise = next(text for text in OTHERWISE if text != target)
     report = _python("edge_tune.report", str(results.folder), "--objective", otherwise)
     return [*steps, Step("To choose otherwise among those that were tried; nothing runs again", report)]
@@ -71,14 +74,14 @@ def _export(results: Results, run: Run, name: str, what: str) -> Step:
     return Step(f"To take out {name}, {what}", _python("edge_tune.export", str(results.folder), name, folder, *trust))
 
 
-def more_trials(run: Run, folder: Path) -> str | None:
-    """Return the command that resumes a study with twice as many trials, or epochs; None where it has no command."""
+def resumed(run: Run, folder: Path, times: int) -> str | None:
+    """Return the command that resumes a study with so many times the trials, or epochs; None if there is no command."""
     words = shlex.split(run.sessions[-1].command or "") if run.sessions else []
     search = run.searched
     has_more = search.method != "grid" and (search.trials or search.epochs)
     if words[:3] != ["python", "-m", "edge_tune.run"] or not has_more:
         return None
-    more = f"--trials={2 * search.trials}" if search.trials else f"--epoch-budget={2 * (search.epochs or 0)}"
+    more = f"--trials={times * search.trials}" if search.trials else f"--epoch-budget={times * (search.epochs or 0)}"
     return _python("edge_tune.run", *_without(words[3:], REPLACED), f"--results={folder}", more, "--resume")
 
 

@@ -79,6 +79,16 @@ class Difference:
         return f"{-self.low:.2f} below to {self.high:.2f} above"
 
 
+def validation_top1(record: Record) -> Known | None:
+    """Return a network's top1 on validation with what is known of it; None if it is not known how many images it is of.
+
+    That is so of formulas, and of the records of earlier versions.
+    """
+    if record.answers is None or "top1" not in record.metrics:
+        return None
+    return Known(float(record.metrics["top1"]), record.answers.images, record.answers)
+
+
 def difference(mine: Known, other: Known) -> Difference:
     """Return how far one top1 is from another, with its interval: Bonett and Price's, or Newcombe's without pairs."""
     points = mine.top1 - other.top1
@@ -112,38 +122,38 @@ def unsure_line(ranking: Ranking, baselines: Sequence[Record]) -> str | None:
         baselines: Of the study, whose answers may be needed.
     """
     best = ranking.best
-    if best is None or best.answers is None:
+    known = validation_top1(best) if best else None
+    if best is None or known is None:
         return None
     by_name = {record.name: record for record in baselines}
     unsure = [
         f"{condition.metric} {condition.sign} {condition.bound.text} (it may lie {reach})"
         for condition in ranking.objective.conditions
-        if condition.metric == "top1" and (reach := _beyond(condition, best, by_name.get(condition.bound.of or "")))
+        if condition.metric == "top1" and (reach := _beyond(condition, known, by_name.get(condition.bound.of or "")))
     ]
     if not unsure:
         return None
     return (
-        f"The choice goes by the figures themselves. With {best.answers.images:,} validation images it is not sure "
+        f"The choice goes by the figures themselves. With {known.images:,} validation images it is not sure "
         f"that {best.name} keeps {' and '.join(unsure)}; more validation images would tell, by a larger "
         f"Data(validation_fraction=...) of another study."
     )
 
 
-def _beyond(condition: Condition, best: Record, of: Record | None) -> str | None:
+def _beyond(condition: Condition, best: Known, of: Record | None) -> str | None:
     """Return how far beyond its bound a condition's figure may lie within its interval; None if not beyond."""
-    bound, images = condition.bound, best.answers.images if best.answers else 0
-    mine = Known(float(best.metrics["top1"]), images, best.answers)
+    bound = condition.bound
     if bound.of is None:
-        low, high = mine.interval
+        low, high = best.interval
     elif of is None or "top1" not in of.metrics:
         return None
     else:
-        other = Known(float(of.metrics["top1"]), of.answers.images if of.answers else images, of.answers)
+        other = validation_top1(of) or Known(float(of.metrics["top1"]), best.images)
         if bound.factor == 1:
-            found = difference(mine, other)
+            found = difference(best, other)
             low, high = found.low, found.high
         else:
-            low, high = (100 * end for end in proportions.difference(mine.counts, other.counts, bound.factor))
+            low, high = (100 * end for end in proportions.difference(best.counts, other.counts, bound.factor))
     if condition.sign in (">=", ">"):
         return f"{bound.offset - low:.2f} points below that" if low < bound.offset else None
     return f"{high - bound.offset:.2f} points above that" if high > bound.offset else None

@@ -47,7 +47,9 @@ def networks_table(study: StudyData, networks: Sequence[Row]) -> Table:
     ]
     floor = verdict.noise(study)
     noise = f" The unpruned network differed from itself by up to {100 * floor:.1f} %." if floor >= 0 else ""
-    untested = "" if any(row.test for row in networks) else " The test split is read at the end of a study only."
+    whose = ", for the best and the baselines" if any(row.test for row in networks) else ""
+    untested = f" The test split is read at the end of a study only{whose}."
+    untested = "" if all(row.test for row in networks) else untested
     return Table(
         "The networks, and the change from the baselines to the chosen one",
         "A ratio is to the unpruned network, measured in turns with it, so it does not depend on what else the host "
@@ -66,13 +68,12 @@ def _points_told(found: Sequence[Mapping[str, Change]]) -> str:
     known = [change.known for one in found for change in one.values() if change.known]
     if not known:
         return "Accuracies change in points, below that in percent of the baseline's."
-    pairs = "both networks were compared image by image (Bonett and Price)"
-    unpaired = "of those whose records do not say which images were right, as if of different images (Newcombe)"
     kinds = {one.is_paired for one in known}
-    how = [words for words, is_paired in ((pairs, True), (unpaired, False)) if is_paired in kinds]
+    pairs = ["Bonett and Price, image by image"] if True in kinds else []
+    others = ["Newcombe, where a record does not say which images were right"] if False in kinds else []
     return (
-        f"Accuracies change in points, below that the 95 % interval: {'; '.join(how)}; of top5, in percent of the "
-        "baseline's."
+        f"Accuracies change in points; below that stands the 95 % interval of a top1 ({'; '.join(pairs + others)}), or "
+        "the change in percent of the baseline's."
     )
 
 

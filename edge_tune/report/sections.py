@@ -95,18 +95,17 @@ def _verdict(study: StudyData) -> list[Block]:
 
 def _next(study: StudyData) -> list[Block]:
     """Return what one may do now, with the commands."""
-    if not study.sessions[0].started_at or not study.trials:
+    if not study.trials:
         return []
     networks = networks_of(verdict.alternatives(study))
     if study.chosen and not (study.verdict and study.verdict.chosen == study.chosen.trial):
         networks = {study.chosen.name: "the chosen network", **networks}
     target = (study.objective or study.target).text
-    steps = next_steps(Results(study.folder), study.run, networks, target)
+    steps = next_steps(Results(study.folder), study.run, networks, target, has_ended=study.verdict is not None)
     best = study.folder / "best"
     if study.verdict and study.chosen and study.verdict.chosen == study.chosen.trial and best.is_dir():
-        steps = [Step(f"{study.chosen.name} lies ready", str(best)), *steps]
+        steps = [Step(f"{study.chosen.name} lies ready in {best}", None), *steps]
     items = (
-        f"<li>{prose(step.what)}{f': <code>{escape(step.command)}</code>' if step.command else '.'}</li>"
-        for step in steps
+        f"<li>{prose(step.what)}{f':<pre>{escape(step.command)}</pre>' if step.command else '.'}</li>" for step in steps
     )
     return [Html(f"<p>What next:</p><ul>{''.join(items)}</ul>")]

@@ -51,7 +51,7 @@ def conclude(study: Study, dataset: Dataset, results: Results, converter: Conver
             tested = _write_best(study, dataset, results, converter, tested, record, network)
         rows.append(tested)
     epochs = study.experiment.retraining.epochs
-    verdict = verdict_of(baselines, trials, ranking, rows, epochs=epochs, untouched=_untouched(study))
+    verdict = verdict_of(baselines, trials, ranking, rows, epochs=epochs, untouched=untouched(study))
     results.write_json("summary.json", verdict)
     return verdict
 
@@ -104,7 +104,7 @@ def _tested(row: Row, network: nn.Module, split: Split) -> Row:
     return replace(row, test=test, test_answers=found.answers)
 
 
-def _untouched(study: Study) -> list[str]:
+def untouched(study: Study) -> list[str]:
     """Return the layers that no group may prune, in the network's order."""
     experiment = study.experiment
     shape = network_shape(study.network(), experiment.pruners, study.coupled, study.granularity)
