@@ -86,8 +86,8 @@ def test_remaining_line_adds_up_the_layers_that_no_group_may_prune() -> None:
     times = (("conv1", 1.0), ("conv1", 1.0), ("layer1.0", 1.6), ("fc", 0.4))
     one = replace(trial(2, 0.6, 1.0), layers=[LayerEntry(name, "Convolution", "k", ms, ms / 4) for name, ms in times])
     assert remaining_line(one, ["fc", "conv1", "not measured"]) == (
-        "trial_0002 still takes 60 % of the unpruned network's latency; 36 of these are 2 layers that no group may "
-        "prune (conv1 30, fc 6)."
+        "trial_0002 still takes 60 % of the unpruned network's latency; 36 of these go to layers that no group may "
+        "prune: conv1 30, fc 6."
     )
     assert remaining_line(one, []) is None
     assert remaining_line(replace(one, layers=()), ["conv1"]) is None

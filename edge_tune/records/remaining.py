@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from edge_tune.records.results import Record
-from edge_tune.wording import counted
+from edge_tune.wording import listed
 
 NAMED = 3
 """So many layers are named."""
@@ -33,9 +33,8 @@ def remaining_line(record: Record, untouched: Collection[str]) -> str | None:
     together = sum(share for share, _ in fixed)
     if not ratio or together < 0.5:
         return None
-    largest = ", ".join(f"{name} {share:.0f}" for share, name in fixed[:NAMED])
-    more = len(fixed) - NAMED
+    layers = listed([f"{name} {share:.0f}" for share, name in fixed], NAMED)
     return (
-        f"{record.name} still takes {100 * ratio:.0f} % of the unpruned network's latency; {together:.0f} of these are "
-        f"{counted(len(fixed), 'layer')} that no group may prune ({largest}{f', {more} more' if more > 0 else ''})."
+        f"{record.name} still takes {100 * ratio:.0f} % of the unpruned network's latency; {together:.0f} of these go "
+        f"to layers that no group may prune: {layers}."
     )
