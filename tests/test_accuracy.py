@@ -72,6 +72,8 @@ def test_difference_goes_image_by_image_where_both_say_which_were_right() -> Non
     assert (found.is_paired, blind.is_paired) == (True, False)
     assert blind.high - blind.low > 1.5 * (found.high - found.low)  # most answers are the same
     assert not difference(known(FOUND), known(RIGHT[:-1])).is_paired  # other images
+    damaged = difference(Known(1e9, 9), Known(-1e9, 9))  # by hand, in the file
+    assert (damaged.low < 100, damaged.high) == (True, pytest.approx(100.0))
 
 
 def test_difference_in_words() -> None:

@@ -58,7 +58,9 @@ def test_study_that_no_command_would_continue_gets_none(command: str | None, sea
     assert resumed(study(command, search), Path("out"), times=2) is None
 
 
-def test_next_steps_name_the_networks_that_are_kept_and_another_objective(tmp_path: Path) -> None:
+def test_next_steps_name_the_networks_that_are_kept_and_another_objective(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results = Results(tmp_path)
     results.networks.mkdir()
     (results.networks / "trial_0004.pt").write_bytes(b"")
@@ -79,3 +81,6 @@ def test_next_steps_name_the_networks_that_are_kept_and_another_objective(tmp_pa
     assert next_steps(results, study(None, simulated=True), networks, "x") == [
         Step(choose.what, choose.text.partition(": ")[2].replace("front of latency_ratio and top1", EXAMPLE))
     ]
+    monkeypatch.chdir(tmp_path)
+    here = next_steps(Results(Path()), study(None), networks, "x")[0].command
+    assert shlex.split(here or "")[-3:] == [".", "trial_0004", "trial_0004"]

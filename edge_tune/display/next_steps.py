@@ -70,7 +70,7 @@ def _export(results: Results, run: Run, name: str, what: str) -> Step:
         how = "a study keeps those of every trial with --keep-weights all"
         return Step(f"{name}, {what}, cannot be taken out, since its weights were not kept; {how}", None)
     trust = ["--trust-model"] if ":" in run.settings.model else []
-    folder = f"{results.folder}-{name}"
+    folder = f"{results.folder}-{name}" if results.folder.name.strip(".") else name
     return Step(f"To take out {name}, {what}", _python("edge_tune.export", str(results.folder), name, folder, *trust))
 
 

@@ -33,7 +33,9 @@ class Known:
     @property
     def counts(self) -> tuple[int, int]:
         """The images that the network is right for, and all."""
-        return round(self.top1 * self.images / 100), self.images
+        if self.answers:
+            return self.answers.correct, self.images
+        return round(max(0.0, min(self.top1, 100.0)) * self.images / 100), self.images
 
     @property
     def interval(self) -> tuple[float, float]:
