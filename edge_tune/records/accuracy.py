@@ -5,6 +5,7 @@ the same images, the images count that one alone is right for. Where a record do
 earlier versions do not, the two are compared as if of different images, which gives a wider interval.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,9 @@ from edge_tune.records.entries import Answers
 from edge_tune.records.results import Record
 
 Split = Literal["validation", "test"]
+
+MOST_TIMES = 20
+"""So many times the images at most are told: more are hardly to be had, and need not tell either."""
 
 
 @dataclass(frozen=True)
@@ -128,34 +132,53 @@ def unsure_line(ranking: Ranking, baselines: Sequence[Record]) -> str | None:
     if best is None or known is None:
         return None
     by_name = {record.name: record for record in baselines}
-    unsure = [
-        f"{condition.metric} {condition.sign} {condition.bound.text} (it may lie {reach})"
-        for condition in ranking.objective.conditions
-        if condition.metric == "top1" and (reach := _beyond(condition, known, by_name.get(condition.bound.of or "")))
-    ]
+    asked = [condition for condition in ranking.objective.conditions if condition.metric == "top1"]
+    found = {one: _reach(one, known, by_name.get(one.bound.of or "")) for one in asked}
+    unsure = {one: reach for one, reach in found.items() if reach and reach.beyond > 0}
     if not unsure:
         return None
+    told = [
+        f"{one.metric} {one.sign} {one.bound.text} (it may lie {reach.beyond:.2f} points "
+        f"{'above' if one.sign in ('<', '<=') else 'below'} that)"
+        for one, reach in unsure.items()
+    ]
+    times = max(reach.times for reach in unsure.values())
+    more = f"about {times:.1f}" if times <= MOST_TIMES else f"more than {MOST_TIMES}"
     return (
-        f"The choice goes by the figures themselves. With {known.images:,} validation images it is not sure "
-        f"that {best.name} keeps {' and '.join(unsure)}; more validation images would tell, by a larger "
-        f"Data(validation_fraction=...) of another study."
+        f"The choice goes by the figures themselves. With {known.images:,} validation images it is not sure that "
+        f"{best.name} keeps {' and '.join(told)}; {more} times as many would tell, should the figures stay as they are "
+        f"(a larger Data(validation_fraction=...) of another study)."
     )
 
 
-def _beyond(condition: Condition, best: Known, of: Record | None) -> str | None:
-    """Return how far beyond its bound a condition's figure may lie within its interval; None if not beyond."""
-    bound = condition.bound
+@dataclass(frozen=True)
+class _Reach:
+    """How far the interval of a figure reaches past a bound that the figure keeps, in points.
+
+    Attributes:
+        times: So many times the images would end the interval at the bound: its width goes with their square root.
+    """
+
+    beyond: float
+    times: float
+
+
+def _reach(condition: Condition, best: Known, of: Record | None) -> _Reach | None:
+    """Return how far the interval reaches past a condition's bound; None where that cannot be told."""
+    bound, figure = condition.bound, best.top1
     if bound.of is None:
         low, high = best.interval
     elif of is None or "top1" not in of.metrics:
         return None
     else:
         other = validation_top1(of) or Known(float(of.metrics["top1"]), best.images)
+        figure -= bound.factor * other.top1
         if bound.factor == 1:
             found = difference(best, other)
             low, high = found.low, found.high
         else:
             low, high = (100 * end for end in proportions.difference(best.counts, other.counts, bound.factor))
-    if condition.sign in (">=", ">"):
-        return f"{bound.offset - low:.2f} points below that" if low < bound.offset else None
-    return f"{high - bound.offset:.2f} points above that" if high > bound.offset else None
+    to_the_end, margin = (figure - low, figure - bound.offset)
+    if condition.sign in ("<", "<="):
+        to_the_end, margin = high - figure, bound.offset - figure
+    return _Reach(to_the_end - margin, (to_the_end / margin) ** 2 if margin > 0 else math.inf)
