@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -27,6 +28,11 @@ ASKED_TO_END = (signal.SIGTERM, signal.SIGHUP)
 
 AT_ONCE_S = 1.0
 """Signals that follow each other faster than this are one."""
+
+
+def tool(name: str) -> str:
+    """Return the path of a command of this environment, from here."""
+    return os.path.relpath(Path(sys.executable).with_name(name))
 
 
 class OutputClosed(KeyboardInterrupt):

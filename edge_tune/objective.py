@@ -118,6 +118,14 @@ class Bound:
         """Return the bound of `metric` as a number."""
         return self.offset + (self.factor * baselines[self.of][metric] if self.of else 0.0)
 
+    @property
+    def text(self) -> str:
+        """The bound as it is written in an objective."""
+        if self.of is None:
+            return f"{self.offset:g}"
+        scaled = self.of if self.factor == 1 else f"{self.factor:g} * {self.of}"
+        return f"{scaled} {'-' if self.offset < 0 else '+'} {abs(self.offset):g}" if self.offset else scaled
+
 
 @dataclass(frozen=True)
 class Condition:

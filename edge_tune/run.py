@@ -293,7 +293,7 @@ def _command(given: argparse.Namespace, results: Results) -> str:
     shown = {**vars(given), **times, **size}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in shown.items() if _is_option(name, value)]
     words = [str(given.experiment), *options, f"--results={results.folder}", "--resume"]
-    return shlex.join([studies.tool("python"), "-m", "edge_tune.run", *words])
+    return shlex.join([command.tool("python"), "-m", "edge_tune.run", *words])
 
 
 def _is_option(name: str, value: object) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from edge_tune import command
 from edge_tune.convert.source import experiment_source
 from edge_tune.display import console
+from edge_tune.display.next_steps import next_lines
 from edge_tune.errors import AllFailedError, ExperimentError, StudyError
 from edge_tune.experiment import Experiment
 from edge_tune.loading import without_secrets
@@ -164,7 +164,7 @@ def conduct(
     verdict = session.run(experiment, results, about, source, say, simulated_epoch_s, promote, warm_start)
     say("")
     say(console.verdict_table(verdict))
-    for line in (*console.verdict_lines(verdict), *_places(results)):
+    for line in (*console.verdict_lines(verdict), *_places(results), *next_lines(results, verdict)):
         say(line)
     try:
         write_report([results.folder], results.folder / REPORT)
@@ -224,11 +224,6 @@ def without_secrets_of(experiment: Experiment, text: bytes) -> bytes:
     return text.replace(url.encode(), without_secrets(url).encode()) if url else text
 
 
-def tool(name: str) -> str:
-    """Return the path of a command of this environment, from here."""
-    return os.path.relpath(Path(sys.executable).with_name(name))
-
-
 def load_study(folder: Path | str) -> KeptStudy:
     """Return what a results folder holds, of a study that ended, was interrupted or still runs.
 
@@ -263,4 +258,4 @@ def _commit() -> str | None:
 
 def _places(results: Results) -> list[str]:
     lines = [f"Best network: {results.folder / 'best'}"] if (results.folder / "best").is_dir() else []
-    return [*lines, f"Curves and HParams: {tool('tensorboard')} --logdir {results.folder / 'tensorboard'}"]
+    return [*lines, f"Curves and HParams: {command.tool('tensorboard')} --logdir {results.folder / 'tensorboard'}"]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edge_tune.records.entries import FORM, PRUNED, SUGGESTED, Cut, EpochEntry, Evidence, LayerEntry
+from edge_tune.records.entries import FORM, PRUNED, SUGGESTED, Answers, Cut, EpochEntry, Evidence, LayerEntry
 from edge_tune.records.jsonfiles import converted
 from edge_tune.records.results import Record
 from tests.asked import asked
@@ -123,6 +124,12 @@ def record(
         "ended_at": (begin + timedelta(seconds=19)).isoformat(timespec="milliseconds"),
     }
     return Record(**{**entry, **changes})
+
+
+def answered(one: Record, right: NDArray[np.bool_]) -> Record:
+    """Return the record of a network that is right for these images of the validation split."""
+    answers = Answers.of(len(right), np.packbits(right).tobytes())
+    return replace(one, answers=answers, metrics={**one.metrics, "top1": 100 * float(right.mean())})
 
 
 def _metrics(ratio: float, top1: float) -> dict[str, float]:

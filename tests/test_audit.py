@@ -1,9 +1,7 @@
 """What stopping early saved and cost, counted by hand."""
 
-import pytest
-
 from edge_tune.objective_text import parse
-from edge_tune.records.audit import Account, accounts, wilson
+from edge_tune.records.audit import Account, accounts
 from edge_tune.records.results import Record, Stop
 
 UNPRUNED = Record(trial=0, baseline="unpruned", status="finished", metrics={"top1": 90.0, "latency_ratio": 1.0})
@@ -55,11 +53,3 @@ def test_audited_trial_on_the_front_would_have_won_though_another_beats_it_later
     trials = [trial(9, 85, 0.5), trial(8, 80, 0.4, audit=audited("asha")), trial(7, 86, 0.3)]
     (found,) = accounts(parse("front of latency_ratio and top1"), [UNPRUNED], trials, epochs=6)
     assert (found.audited, found.won) == (1, 1)
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "interval"), [(0, 10, (0.0, 0.2775)), (3, 10, (0.1078, 0.6032)), (10, 10, (0.7225, 1.0))]
-)
-def test_wilson_is_what_the_tables_say(successes: int, trials: int, interval: tuple[float, float]) -> None:
-    """As statsmodels' proportion_confint(method="wilson") gives it."""
-    assert wilson(successes, trials) == pytest.approx(interval, abs=1e-4)

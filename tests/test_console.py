@@ -1,12 +1,14 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import edge_tune as et
 from edge_tune.display import console
 from edge_tune.objective import Objective
-from edge_tune.records.entries import Ratio
+from edge_tune.records.entries import Answers, Ratio
 from edge_tune.records.ranking import Standing, imprecise_line
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Row, Verdict
@@ -31,6 +33,10 @@ TEST = {"top1": 89.5, "top5": 98.75, "loss": 0.6}
 
 def ratios(ratio: float, low: float, high: float) -> dict[str, Ratio]:
     return {name: Ratio(ratio, low, high) for name in ("latency_ratio", "total_latency_ratio")}
+
+
+def answers_of(right: NDArray[np.bool_]) -> Answers:
+    return Answers.of(len(right), np.packbits(right).tobytes())
 
 
 UNPRUNED = Row(name="unpruned", trial=0, metrics=METRICS, test=TEST, ratios=ratios(1.001, 0.992, 1.015))
@@ -186,6 +192,49 @@ def test_verdict_lines_tell_what_the_pruning_cost_apart_from_the_recipe() -> Non
         "recipe, which is the cost of the pruning itself."
     )
     assert not any(line.startswith("What") for line in console.verdict_lines(replace(verdict, chosen=None)))
+
+
+def test_verdict_tells_how_well_accuracies_are_known() -> None:
+    """Of 200 validation images the unpruned network is right for the first 180, the best for 170 of these and 2 others.
+
+    Wilson's bounds solve |share - p| = 1.96 (p (1 - p) / n) ** 0.5; those of a difference are a mean's and its
+    deviation's, with one image more that either alone is right for. On the test split both are right for the same 179.
+    """
+    right = np.arange(200) < 180
+    best = right & (np.arange(200) >= 10) | (np.arange(200) >= 198)
+    tested = answers_of(np.arange(200) < 179)
+    rows = [
+        replace(row, answers=answers_of(bits), metrics={**row.metrics, "top1": bits.mean() * 100}, test_answers=tested)
+        for row, bits in ((UNPRUNED, right), (BEST, best))
+    ]
+    alike = replace(rows[0], name="unpruned, 3 epochs", trial=2, epoch=3, answers=None, images=200)
+    other = replace(rows[1], name="fastest within 1 point: trial_0009", trial=9, test={}, test_answers=None)
+    verdict = Verdict(
+        rows=[rows[0], alike, rows[1]],
+        alternatives=[other],
+        chosen=7,
+        better_in_both={},
+        endings={"finished": 5, "hopeless": 2, "asha": 1, "failed": 0},
+        unsure="Not sure.",
+        settled="Settled.",
+        remaining="Remaining.",
+    )
+    _, unpruned, _, chosen, fastest = console.verdict_cells(verdict)
+    assert unpruned[1:3] == ("90.00 [85.1, 93.4]", "89.50 [84.5, 93.0]")
+    assert chosen[1] == "86.00 [80.5, 90.1]"
+    assert fastest[:4] == ("fastest within 1 point: trial_0009", "86.00 [80.5, 90.1]", "not read", "not read")
+    _, paired, cost, *rest = console.verdict_lines(verdict)
+    assert paired == (
+        "val_top1 of the best: 4.00 points below unpruned [-7.55, -0.37], 4.00 points below unpruned, 3 epochs "
+        "[-10.47, +2.44]; in brackets, the 95 % interval, over the same 200 images and 200 images, not compared "
+        "one by one, since a record does not say which were right."
+    )
+    assert cost == (
+        "What it cost: test_top1 +0.00 points [-1.37, +1.37] to the unpruned network, +0.00 [-1.37, +1.37] to the same "
+        "after 3 epochs by the same recipe, which is the cost of the pruning itself. In brackets, the 95 % interval, "
+        "over the same 200 images."
+    )
+    assert rest[1:4] == ["Not sure.", "Settled.", "Remaining."]
 
 
 def test_verdict_lines_say_why_trials_failed_and_that_some_were_repeats() -> None:

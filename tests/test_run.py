@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import edge_tune as et
 import edge_tune.run as command_line
 from edge_tune import export, train
 from edge_tune.display import console
+from edge_tune.display.next_steps import next_steps
 from edge_tune.errors import ExperimentError
 from edge_tune.loading import identity
 from edge_tune.networks import datasets, training
@@ -372,7 +374,11 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     assert (alike["epoch"], alike["is_unpruned"], alike["metrics"]["latency_ratio"]) == (4, True, 1.0)
     assert alike["metrics"]["parameters"] == verdict["rows"][0]["metrics"]["parameters"]
     cost = verdict["rows"][-1]["test"]["top1"] - alike["test"]["top1"]
-    assert f"{cost:+.2f} to the same after 4 epochs by the same recipe" in out
+    bits = [np.unpackbits(np.frombuffer(b64decode(row["test_answers"]["right"]), np.uint8)) for row in verdict["rows"]]
+    scores = np.array([*(bits[-1].astype(int) - bits[1])[:90], 1, -1])  # of the 90 images, and one more either way
+    low, high = (100 * (scores.mean() + z * scores.std() / len(scores) ** 0.5) for z in (-1.959964, 1.959964))
+    assert f"{cost:+.2f} [{low:+.2f}, {high:+.2f}] to the same after 4 epochs by the same recipe" in out
+    assert f"[{low:+.2f}, {high:+.2f}]".replace("-", "\N{MINUS SIGN}") in Path("out/report.html").read_text()
     assert sum(verdict["endings"].values()) == 2
     session = results.run().sessions[0]
     assert session.versions["ray"] == "2.60.0"
@@ -384,7 +390,9 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     assert results.identity()["target"] == "minimise latency_ratio where macs < unpruned"
     best = verdict["rows"][-1]
     assert best["device_test_top1"] == pytest.approx(best["test"]["top1"], abs=2)
-    assert export.main(["out", str(chosen), "copy", "--trust-model"]) == 0
+    step = next_steps(results, results.run(), {f"trial_{chosen:04d}": "the best"}, "")[0]
+    assert export.main(shlex.split(step.command or "")[3:]) == 0
+    Path(f"out-trial_{chosen:04d}").rename("copy")
     written = {file.name: file.read_bytes() for file in Path("out/best").iterdir()}
     copied = {file.name: file.read_bytes() for file in Path("copy").iterdir()}
     named = f'"name": "trial_{chosen:04d}"'.encode(), f'"name": "best: trial_{chosen:04d}"'.encode()

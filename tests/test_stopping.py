@@ -2,12 +2,13 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import edge_tune as et
 from edge_tune.networks.evaluation import Evaluation
 from edge_tune.objective_text import parse
-from edge_tune.records.entries import EpochEntry
+from edge_tune.records.entries import Answers, EpochEntry
 from edge_tune.records.results import Record
 from edge_tune.search.prediction import Outlook
 from edge_tune.search.stopping import (
@@ -24,7 +25,9 @@ UNPRUNED = Record(trial=0, baseline="unpruned", status="finished", metrics={"top
 
 
 def evaluation(correct: int, predicted: list[int]) -> Evaluation:
-    return Evaluation(top1=100 * correct / sum(predicted), top5=0.0, loss=1.0, correct=correct, predicted=predicted)
+    images = sum(predicted)
+    answers = Answers.of(images, np.packbits(np.arange(images) < correct).tobytes())
+    return Evaluation(top1=100 * correct / images, top5=0.0, loss=1.0, answers=answers, predicted=predicted)
 
 
 def test_why_collapsed_names_the_only_class() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from threading import Barrier
 
+import numpy as np
 import pytest
 import torch
 from onnx import load_from_string
@@ -17,9 +18,10 @@ from edge_tune.networks import pruning, stored
 from edge_tune.networks.compute import Compute
 from edge_tune.networks.evaluation import Evaluation, evaluate
 from edge_tune.networks.images import Split
-from edge_tune.records.entries import Layer, LayerEntry, Ratio, Ratios
+from edge_tune.records.entries import Answers, Layer, LayerEntry, Ratio, Ratios
 from edge_tune.records.results import Record
 from edge_tune.search import study, trial
+from edge_tune.search.conclusion import untouched
 from edge_tune.search.study import Study
 from edge_tune.search.trial import Report, Trials, run_trial
 from tests.asked import asked
@@ -65,6 +67,33 @@ def check_full(found: list[Report]) -> None:
     for report in found:
         assert set(report.record.metrics) == set(METRICS)
         assert all(math.isfinite(value) for value in report.record.metrics.values())
+
+
+def test_layers_that_no_group_may_prune_keep_their_weights_however_much_is_pruned() -> None:
+    one = trained_study()
+    whole = one.network()
+    plan = pruning.make_plan(whole, one.experiment.groups, HALF, one.coupled)
+    pruned = dict(pruning.prune(one.network(), plan, one.coupled).named_modules())
+    layers = [name for name, layer in whole.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    same = [name for name in layers if whole.get_submodule(name).weight.shape == pruned[name].weight.shape]
+    assert untouched(one) == same
+    assert 0 < len(same) < len(layers)
+
+
+def test_run_trial_says_which_images_the_network_is_right_for() -> None:
+    """In the order of the split, as the network that the trial leaves answers them one by one."""
+    one = study_with(retraining=et.Retraining(epochs=1, lr=0.05, batch_size=32, precision="f32"))
+    *_, last = reports(one)
+    assert last.weights
+    assert last.record.answers
+    network = stored.rebuild(
+        stored.Description(one.experiment.model, one.num_classes, one.input_shape, last.record.plan), last.weights
+    )
+    right = [network(images).argmax(1) == labels for images, labels in one.validation.batches(1)]
+    with torch.no_grad():
+        packed = np.packbits(torch.cat(right).numpy()).tobytes()
+    assert last.record.answers == Answers.of(len(one.validation), packed)
+    assert last.record.metrics["top1"] == 100 * last.record.answers.correct / len(one.validation)
 
 
 def test_run_trial_reports_after_pruning_and_each_epoch() -> None:

@@ -5,6 +5,7 @@ from edge_tune.experiment import Experiment
 from edge_tune.metrics import WITHOUT_DEVICE
 from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED, Objective
 from edge_tune.parameters import Point, of_part
+from edge_tune.records.accuracy import Split, points_text
 from edge_tune.records.endings import GATE, PREDICTED, REPEAT
 from edge_tune.records.ranking import Standing, last_measurement
 from edge_tune.records.results import Record
@@ -23,6 +24,9 @@ COLUMNS = (
     "fps",
     "parameters",
 )
+
+NOT_TESTED = "not read"
+"""The test split is read for the best and the baselines alone: who chooses by it, has no figure left to report."""
 
 REASONS = 3
 """So many reasons why trials failed are told."""
@@ -138,12 +142,14 @@ def verdict_table(verdict: Verdict) -> str:
 def verdict_cells(verdict: Verdict) -> list[tuple[str, ...]]:
     """Return the table's cells: the names of the columns, then one line for each network."""
     corner = f"{COLUMNS[0]} (simulated)" if verdict.simulated else COLUMNS[0]
-    return [(corner, *COLUMNS[1:]), *(_cells(row, verdict.rows[0]) for row in verdict.rows)]
+    rows = [*verdict.rows, *verdict.alternatives]
+    return [(corner, *COLUMNS[1:]), *(_cells(row, verdict.rows[0]) for row in rows)]
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     """Return what the table does not say, a sentence each."""
     lines = [SIMULATED if verdict.simulated else TO_READ]
+    lines += validation_line(verdict)
     lines += [line for line in (verdict.confirmed, verdict.imprecise) if line]
     trials = counted(verdict.trials, "trial")
     for name, better in verdict.better_in_both.items():
@@ -162,7 +168,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     lines += gate_line(counts.get(GATE, 0), verdict.epochs_saved)
     lines += repeats_line(counts.get(REPEAT, 0))
     lines += failure_lines(verdict)
-    lines += [verdict.objective] if verdict.objective else []
+    lines += [line for line in (verdict.objective, verdict.unsure, verdict.settled, verdict.remaining) if line]
     if verdict.chosen is None and not verdict.objective:
         lines.append("No trial finished better than chance, so there is no best network.")
     elif verdict.chosen is not None and (on_device := verdict.rows[-1].device_test_top1) is not None:
@@ -173,17 +179,39 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     return lines
 
 
+def validation_line(verdict: Verdict) -> list[str]:
+    """Return how the validation top1 of the best compares with the baselines', each as it ended, with the intervals."""
+    if verdict.chosen is None:
+        return []
+    best, ends = verdict.rows[-1], {row.trial: row for row in verdict.rows[:-1]}
+    found = {row.name: difference for row in ends.values() if (difference := best.above(row, "validation"))}
+    if not found:
+        return []
+    told = [f"{points_text(one.points)} {name} [{one.low:+.2f}, {one.high:+.2f}]" for name, one in found.items()]
+    over = " and ".join(dict.fromkeys(one.over for one in found.values()))
+    return [f"val_top1 of the best: {', '.join(told)}; in brackets, the 95 % interval, over {over}."]
+
+
 def cost_line(verdict: Verdict) -> list[str]:
     """Return what the pruning cost the chosen network, where the unpruned one was retrained by the same recipe too."""
     unpruned = [row for row in verdict.rows if row.name.partition(", ")[0] == UNPRUNED]
     if verdict.chosen is None or len(unpruned) < 2:
         return []
     best = verdict.rows[-1]
-    before, alike = (best.test["top1"] - row.test["top1"] for row in unpruned)
+    before, alike = (f"{best.test['top1'] - row.test['top1']:+.2f}" for row in unpruned)
+    of_before, of_alike = (_in_brackets(best, row) for row in unpruned)
+    known = best.above(unpruned[1], "test")
+    over = f" In brackets, the 95 % interval, over {known.over}." if known else ""
+    epochs = counted(unpruned[1].epoch, "epoch")
     return [
-        f"What it cost: test_top1 {before:+.2f} points to the unpruned network, {alike:+.2f} to the same after "
-        f"{counted(unpruned[1].epoch, 'epoch')} by the same recipe, which is the cost of the pruning itself."
+        f"What it cost: test_top1 {before} points{of_before} to the unpruned network, {alike}{of_alike} to the same "
+        f"after {epochs} by the same recipe, which is the cost of the pruning itself.{over}"
     ]
+
+
+def _in_brackets(best: Row, other: Row) -> str:
+    known = best.above(other, "test")
+    return f" [{known.low:+.2f}, {known.high:+.2f}]" if known else ""
 
 
 def gate_line(gated: int, epochs_saved: int) -> list[str]:
@@ -227,9 +255,9 @@ def all_failed(verdict: Verdict) -> str:
 def _cells(row: Row, reference: Row) -> tuple[str, ...]:
     return (
         row.name,
-        f"{row.metrics['top1']:.2f}",
-        f"{row.test['top1']:.2f}",
-        f"{row.test['top5']:.2f}",
+        _top1_cell(row, "validation"),
+        _top1_cell(row, "test") if row.test else NOT_TESTED,
+        f"{row.test['top5']:.2f}" if row.test else NOT_TESTED,
         _ms_cell(row, "latency_ms"),
         _ratio_cell(row, reference, "latency_ratio"),
         _ms_cell(row, "total_latency_ms"),
@@ -237,6 +265,13 @@ def _cells(row: Row, reference: Row) -> tuple[str, ...]:
         f"{row.metrics['throughput_fps']:.0f}",
         f"{row.metrics['parameters']:,.0f}",
     )
+
+
+def _top1_cell(row: Row, split: Split) -> str:
+    """Return a top1 with its interval, as far as it is known how many images it is of."""
+    known = row.top1(split)
+    text = f"{(row.metrics if split == 'validation' else row.test)['top1']:.2f}"
+    return f"{text} {known.text}" if known else text
 
 
 def mark(row: Row) -> str:

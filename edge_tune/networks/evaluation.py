@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
@@ -11,6 +12,7 @@ from torch.nn import functional
 from edge_tune.networks.compiled import BATCH_SIZE, Compiled
 from edge_tune.networks.compute import CPU, Compute, enough_memory
 from edge_tune.networks.images import Split
+from edge_tune.records.entries import Answers
 
 WORTH_COMPILING = 1000
 """Fewer images are not worth the second or two that OpenVINO takes to be imported and to compile a network."""
@@ -30,20 +32,25 @@ class Evaluation:
         top1: Percent of the images whose first answer is right.
         top5: Percent whose right class is among the first five answers (or all, if fewer).
         loss: Mean cross-entropy, nats.
-        correct: Images whose first answer is right.
+        answers: Which images the first answer is right for.
         predicted: Images that each class was the first answer for, [num_classes].
     """
 
     top1: float
     top5: float
     loss: float
-    correct: int
+    answers: Answers
     predicted: Sequence[int]
+
+    @property
+    def correct(self) -> int:
+        """Images whose first answer is right."""
+        return self.answers.correct
 
     @property
     def images(self) -> int:
         """Images that were classified."""
-        return sum(self.predicted)
+        return self.answers.images
 
 
 def evaluate(model: nn.Module, split: Split, *, batch_size: int = 250, compute: Compute = CPU) -> Evaluation:
@@ -87,12 +94,12 @@ def score(logits: Tensor, labels: Tensor) -> Evaluation:
     num_classes = logits.shape[1]
     ranked = logits.topk(min(5, num_classes), dim=1).indices
     hits = ranked == labels[:, None]
-    correct = int(hits[:, 0].sum())
+    answers = Answers.of(len(labels), np.packbits(hits[:, 0].numpy()).tobytes())
     return Evaluation(
-        top1=100 * correct / len(labels),
+        top1=100 * answers.correct / len(labels),
         top5=100 * int(hits.any(dim=1).sum()) / len(labels),
         loss=float(functional.cross_entropy(logits, labels)),
-        correct=correct,
+        answers=answers,
         predicted=torch.bincount(ranked[:, 0], minlength=num_classes).tolist(),
     )
 

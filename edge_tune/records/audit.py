@@ -2,11 +2,8 @@
 
 An audited trial is one that a rule would have ended, and that was drawn to be trained all the same. It would have won
 if, when it ended, it was the best so far, or on the front that the objective asks for: then the rule was wrong.
-
-Source of the interval: Wilson, JASA 22 (1927), 95 %.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +11,10 @@ from dataclasses import dataclass, replace
 from edge_tune.objective import Objective
 from edge_tune.records.endings import RULES, ending_text
 from edge_tune.records.entries import CONFIRMED, Count
+from edge_tune.records.proportions import wilson
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record
 from edge_tune.wording import counted, verb
-
-NORMAL = 1.959964
-"""Two standard deviations, nearly: 95 % lie within."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +85,6 @@ def accounts(objective: Objective, baselines: Iterable[Record], trials: Sequence
                 )
             )
     return found
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Return the interval of the probability of which so many successes tell; 0 < trials."""
-    share, square = successes / trials, NORMAL**2
-    middle = (share + square / (2 * trials)) / (1 + square / trials)
-    half = NORMAL / (1 + square / trials) * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _before_it_was_measured_again(record: Record) -> Record:

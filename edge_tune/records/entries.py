@@ -3,6 +3,8 @@
 `jsonfiles.plain` is the way to JSON, `jsonfiles.converted` the way back. What is None is not known, and is not written.
 """
 
+import base64
+import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +24,52 @@ Positive = Annotated[float, Meta(gt=0)]
 Metrics = Mapping[str, Number]
 Setting = str | int | Sequence[str] | None
 """A setting of the device as it was read back."""
+
+
+Images = Annotated[int, Meta(ge=1, lt=2**31)]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which images of a split a network's first answer is right for, in the order of the split.
+
+    Attributes:
+        right: A bit for each image, 1 where it is, the first in the highest bit of the first byte; in base64.
+    """
+
+    images: Images
+    right: str
+
+    def __post_init__(self) -> None:
+        """Check that there is a bit for each image.
+
+        Raises:
+            ValueError: There is not.
+        """
+        try:
+            packed = base64.b64decode(self.right, validate=True)
+        except binascii.Error as error:
+            raise ValueError("expected base64") from error
+        if len(packed) != (self.images + 7) // 8:
+            raise ValueError(f"expected a bit for each of {self.images} images, got {len(packed)} bytes")
+
+    @classmethod
+    def of(cls, images: int, packed: bytes) -> "Answers":
+        """Return those whose bits are packed as numpy.packbits does it."""
+        return cls(images, base64.b64encode(packed).decode())
+
+    @property
+    def correct(self) -> int:
+        """How many there are."""
+        return self._bits.bit_count()
+
+    def alone(self, other: "Answers") -> int:
+        """Return how many of the same images this network alone is right for."""
+        return (self._bits & ~other._bits).bit_count()
+
+    @property
+    def _bits(self) -> int:
+        return int.from_bytes(base64.b64decode(self.right), "big") >> (-self.images % 8)
 
 
 # A measurement

@@ -30,7 +30,19 @@ from edge_tune.files import write_atomically
 from edge_tune.metrics import METRICS, RATIOS
 from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED
 from edge_tune.parameters import Point
-from edge_tune.records.entries import FORM, Computed, Count, Cut, EpochEntry, Evidence, LayerEntry, Metrics, Number, Run
+from edge_tune.records.entries import (
+    FORM,
+    Answers,
+    Computed,
+    Count,
+    Cut,
+    EpochEntry,
+    Evidence,
+    LayerEntry,
+    Metrics,
+    Number,
+    Run,
+)
 from edge_tune.records.jsonfiles import DamageError, Lines, converted, read_lines, read_object, to_json
 from edge_tune.wording import counted
 
@@ -109,6 +121,8 @@ class Record:
         epoch: Epochs of retraining finished.
         pruned: Every metric right after pruning (validation split).
         metrics: Every metric now: the accuracy of `epoch`, the last measurement.
+        answers: Which images of the validation split that accuracy is made of; None where it follows from a formula,
+            and in the records of earlier versions.
         curve: One entry an epoch.
         plan: What was asked and done to each weight.
         measurements: Stage -> the device's evidence for its figures.
@@ -127,6 +141,7 @@ class Record:
     epoch: Count = 0
     pruned: Metrics = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
+    answers: Answers | None = None
     curve: Sequence[EpochEntry] = ()
     plan: tuple[Cut, ...] = ()
     measurements: Mapping[str, Evidence] = field(default_factory=dict)
@@ -175,12 +190,14 @@ class Record:
         Not every epoch measures everything: a metric is what it was last, and after the last epoch the record's own.
         """
         curve = [entry for entry in self.curve if entry.epoch <= epoch]
+        is_whole = len(curve) == len(self.curve)
         known: dict[str, Number] = dict(self.pruned)
         for entry in curve:
             known |= entry.metrics
-        if len(curve) == len(self.curve):
+        if is_whole:
             known |= self.metrics
-        return replace(self, epoch=curve[-1].epoch if curve else 0, curve=curve, metrics=known)
+        answers = self.answers if is_whole else None
+        return replace(self, epoch=curve[-1].epoch if curve else 0, curve=curve, metrics=known, answers=answers)
 
     @classmethod
     def from_entry(cls, entry: object) -> "Record":

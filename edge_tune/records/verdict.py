@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED
+from edge_tune.objective import UNPRUNED, UNPRUNED_RETRAINED, Objective
+from edge_tune.records.accuracy import Difference, Known, Split, difference, unsure_line
+from edge_tune.records.alternatives import fastest_within, settled_line
 from edge_tune.records.audit import Account, accounts
 from edge_tune.records.choosing import Ranking, ranking_line
 from edge_tune.records.endings import REPEAT
-from edge_tune.records.entries import Count, Evidence, Metrics, Ratio
+from edge_tune.records.entries import Answers, Count, Evidence, Images, Metrics, Ratio
 from edge_tune.records.jsonfiles import converted, read_object
 from edge_tune.records.ranking import (
     better_in_both,
@@ -18,6 +20,7 @@ from edge_tune.records.ranking import (
     imprecise_line,
     last_measurement,
 )
+from edge_tune.records.remaining import remaining_line
 from edge_tune.records.results import Record, Results
 from edge_tune.wording import counted
 
@@ -37,6 +40,9 @@ class Row:
         reference: latency_ms and total_latency_ms of the unpruned network in the very turns of this measurement.
         is_precise: Whether the ratios are known as well as a measurement strives for.
         is_unpruned: Whether nothing was removed, so that this is the unpruned network, whose ratio is 1.
+        images: How many images the validation split has; None in studies of earlier versions.
+        answers: Which of them it is right for, as far as that is known.
+        test_answers: The same of the test split.
     """
 
     name: str
@@ -49,6 +55,20 @@ class Row:
     reference: Mapping[str, float] = field(default_factory=dict)
     is_precise: bool = True
     is_unpruned: bool = False
+    images: Images | None = None
+    answers: Answers | None = None
+    test_answers: Answers | None = None
+
+    def top1(self, split: Split) -> Known | None:
+        """Return its top1 on a split, with what is known of it; None if not even the number of images is."""
+        metrics, answers = (self.metrics, self.answers) if split == "validation" else (self.test, self.test_answers)
+        images = answers.images if answers else self.images if split == "validation" else None
+        return Known(float(metrics["top1"]), images, answers) if images and "top1" in metrics else None
+
+    def above(self, other: "Row", split: Split) -> Difference | None:
+        """Return by how much its top1 lies above another network's, with the interval; None if that is not known."""
+        mine, theirs = self.top1(split), other.top1(split)
+        return difference(mine, theirs) if mine and theirs else None
 
     @property
     def key(self) -> tuple[int, int]:
@@ -70,6 +90,12 @@ class Verdict:
         failures: Reason -> how many trials failed for it, the most frequent first.
         objective: What came of an objective that is more than one metric, in a sentence.
         simulated: Whether the figures follow from formulas.
+        alternatives: The fastest networks within some points of the unpruned one, but for the chosen. They go by the
+            validation split, and have no figures on the test split.
+        unsure: Which conditions the chosen network may break within its interval, in a sentence.
+        settled: That the search found nothing better for long, in a sentence.
+        remaining: How much of the chosen network's time is that of layers that no group may prune, in a sentence.
+        untouched: These layers.
     """
 
     rows: Sequence[Row]
@@ -84,6 +110,11 @@ class Verdict:
     failures: Mapping[str, int] = field(default_factory=dict)
     objective: str | None = None
     simulated: bool = False
+    alternatives: Sequence[Row] = ()
+    unsure: str | None = None
+    settled: str | None = None
+    remaining: str | None = None
+    untouched: Sequence[str] = ()
 
     @property
     def trials(self) -> int:
@@ -117,6 +148,7 @@ def verdict_of(
     *,
     epochs: int,
     simulated: bool = False,
+    untouched: Sequence[str] = (),
 ) -> Verdict:
     """Return what a study came to.
 
@@ -124,6 +156,7 @@ def verdict_of(
         ranking: Of its trials by its objective.
         rows: As `rows_of` makes them, tested.
         epochs: Of the retraining of a trial that comes to its end.
+        untouched: Layers that no group may prune.
     """
     return Verdict(
         rows=rows,
@@ -138,6 +171,11 @@ def verdict_of(
         failures=failures(trials),
         objective=None if ranking.objective.is_a_metric else ranking_line(ranking),
         simulated=simulated,
+        alternatives=alternatives_of(ranking.objective, baselines, trials, ranking.best),
+        unsure=unsure_line(ranking, baselines),
+        settled=settled_line(ranking, trials),
+        remaining=remaining_line(ranking.best, untouched) if ranking.best else None,
+        untouched=list(untouched),
     )
 
 
@@ -148,7 +186,22 @@ def rows_of(baselines: Iterable[Record], chosen: Record | None) -> list[Row]:
     """
     ordered = sorted(baselines, key=lambda record: record.baseline not in (UNPRUNED, UNPRUNED_RETRAINED))
     found = [row for record in ordered if record.status == "finished" for row in _baseline_rows(record)]
-    return [*found, row_of(chosen, f"best: {chosen.name}")] if chosen else found
+    found += [row_of(chosen, f"best: {chosen.name}")] if chosen else []
+    images = next((row.images for row in found if row.images), None)
+    return [replace(row, images=images) for row in found]  # each has classified the same
+
+
+def alternatives_of(
+    objective: Objective, baselines: Iterable[Record], trials: Sequence[Record], chosen: Record | None
+) -> list[Row]:
+    """Return the fastest networks within some points of the unpruned one, but for the chosen."""
+    unpruned = next((record for record in baselines if record.trial == 0), None)
+    found = fastest_within(objective, unpruned, trials) if unpruned else {}
+    return [
+        row_of(record, f"fastest within {points}: {record.name}")
+        for points, record in found.items()
+        if chosen is None or record.trial != chosen.trial
+    ]
 
 
 def row_of(record: Record, name: str) -> Row:
@@ -163,7 +216,7 @@ def with_test_figures(rows: Iterable[Row], verdict: Verdict | None) -> list[Row]
 
 
 def _tested(row: Row, found: Row) -> Row:
-    return replace(row, test=found.test, device_test_top1=found.device_test_top1)
+    return replace(row, test=found.test, test_answers=found.test_answers, device_test_top1=found.device_test_top1)
 
 
 def _baseline_rows(record: Record) -> Iterator[Row]:
@@ -174,7 +227,8 @@ def _baseline_rows(record: Record) -> Iterator[Row]:
     if not record.epoch:
         yield row_of(record, label)
     else:
-        yield _row(record, label, 0, record.pruned, record.measurements.get("pruned", Evidence()))
+        before = replace(record, answers=None)
+        yield _row(before, label, 0, record.pruned, record.measurements.get("pruned", Evidence()))
         yield row_of(record, f"{record.name}, {counted(record.epoch, 'epoch')}")
 
 
@@ -188,4 +242,6 @@ def _row(record: Record, name: str, epoch: int, metrics: Metrics, evidence: Evid
         reference=evidence.reference_ms,
         is_precise=evidence.is_precise,
         is_unpruned=evidence.is_unpruned,
+        images=record.answers.images if record.answers else None,
+        answers=record.answers,
     )

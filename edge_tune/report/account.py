@@ -6,6 +6,7 @@ from html import escape
 
 from edge_tune.records.audit import accounts
 from edge_tune.records.endings import GATE, ending_text
+from edge_tune.records.remaining import remaining_line, shares_by_layer
 from edge_tune.report import bars
 from edge_tune.report.blocks import Block, Html, Note, Plot, Table, Text
 from edge_tune.report.data import StudyData, number
@@ -95,11 +96,13 @@ def layers(study: StudyData) -> list[Block]:
     if study.chosen is None or study.unpruned is None:
         return [Note("Left out: it takes the unpruned and a chosen network.")]
     ratio = number(study.chosen.metrics.get("latency_ratio"))
-    unpruned = bars.shares_by_layer(study.unpruned, 1.0)
-    chosen = bars.shares_by_layer(study.chosen, ratio)
+    unpruned = shares_by_layer(study.unpruned, 1.0)
+    chosen = shares_by_layer(study.chosen, ratio)
     if not unpruned or not chosen:
         return [Note("Left out: the device does not say how long each layer takes.")]
+    fixed = remaining_line(study.chosen, study.verdict.untouched) if study.verdict else None
     return [
+        *([Text([fixed])] if fixed else []),
         Plot(
             bars.layer_times(unpruned, chosen, study.chosen.name),
             "layers",
@@ -108,7 +111,7 @@ def layers(study: StudyData) -> list[Block]:
             "latency_ratio, since the two were not measured at the same moment. What a runtime does for a layer, "
             "such as reordering its input, counts as the layer's. Where the blue bar is as long as the grey one, the "
             "layer lost no time.",
-        )
+        ),
     ]
 
 

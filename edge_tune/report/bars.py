@@ -167,15 +167,3 @@ def layer_times(unpruned: Mapping[str, float], chosen: Mapping[str, float], name
     figure.update_xaxes(title="% of the unpruned latency")
     figure.update_yaxes(autorange="reversed", type="category", dtick=1, tickfont={"size": 9})
     return styled(figure, 110 + 15 * len(layers), legend=True)
-
-
-def shares_by_layer(record: Record, ratio: float) -> dict[str, float]:
-    """Return layer -> its time in % of the unpruned network's latency; they sum to `ratio`.
-
-    What runs for a layer, such as the reordering of its input, counts as the layer's.
-    """
-    found: dict[str, float] = {}
-    for layer in record.layers:
-        found[layer.name] = found.get(layer.name, 0.0) + layer.ms
-    total = sum(found.values())
-    return {name: 100 * ratio * ms / total for name, ms in found.items()} if total > 0 else {}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_tune.metrics import RATIOS
 from edge_tune.parameters import short_names
+from edge_tune.records.accuracy import validation_top1
 from edge_tune.records.endings import ending, ending_text, spared, spared_text
 from edge_tune.records.entries import Metrics
 from edge_tune.records.results import Record
@@ -54,7 +55,7 @@ def cards(study: StudyData) -> dict[str, Any]:
             stage: [row for row, record in enumerate(records) if not measurement(record, name).is_precise]
             for stage, name in (("pruned", "pruned"), ("metrics", None))
         },
-        "intervals": {metric: _interval(records, metric) for metric in RATIOS},
+        "intervals": {metric: _bounds(_known(records, metric)) for metric in (*RATIOS, "top1")},
         "seconds": _columns([record.seconds for record in records]),
         "groups": _groups(study, weights),
         "weights": weights,
@@ -93,11 +94,19 @@ def _choices(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     return {name: _words(str(record.point.get(name, "")) for record in records) for name in names}
 
 
-def _interval(records: Sequence[Record], metric: str) -> dict[str, dict[str, str]]:
-    found = [interval(record, metric) for record in records]
+def _known(records: Sequence[Record], metric: str) -> list[tuple[float | None, float | None]]:
+    """Return the 95 % interval of a ratio, or of top1, as far as it is known."""
+    if metric == "top1":
+        known = map(validation_top1, records)
+        return [one.interval if one else (None, None) for one in known]
+    ratios = (interval(record, metric) for record in records)
+    return [(one.low, one.high) if one else (None, None) for one in ratios]
+
+
+def _bounds(intervals: Sequence[tuple[float | None, float | None]]) -> dict[str, dict[str, str]]:
     return {
-        bound: pack(numbers(getattr(one, bound) if one else None for one in found).astype(np.float32))
-        for bound in ("low", "high")
+        bound: pack(numbers(one[place] for one in intervals).astype(np.float32))
+        for place, bound in enumerate(("low", "high"))
     }
 
 

@@ -1,6 +1,6 @@
 """Tables that set networks, and studies, beside each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -35,7 +35,8 @@ def networks_table(study: StudyData, networks: Sequence[Row]) -> Table:
     metrics = [name for name in metrics if study.tells_top5 or not name.endswith("top5")]
     others = list({row.trial: row for row in networks[:-1]}.values()) if study.chosen else []
     found = [verdict.changes(networks[-1], other) for other in others]
-    networks = [networks[-1], *networks[:-1]] if study.chosen else networks  # where a narrow screen shows it
+    before = [networks[-1]] if study.chosen else []  # where a narrow screen shows it
+    networks = [*before, *verdict.alternatives(study), *networks[: len(networks) - len(before)]]
     rows = [
         [
             escape(FIGURES[name][0]),
@@ -46,17 +47,33 @@ def networks_table(study: StudyData, networks: Sequence[Row]) -> Table:
     ]
     floor = verdict.noise(study)
     noise = f" The unpruned network differed from itself by up to {100 * floor:.1f} %." if floor >= 0 else ""
-    untested = "" if any(row.test for row in networks) else " The test split is read at the end of a study only."
+    whose = ", for the best and the baselines" if any(row.test for row in networks) else ""
+    untested = f" The test split is read at the end of a study only{whose}."
+    untested = "" if all(row.test for row in networks) else untested
     return Table(
         "The networks, and the change from the baselines to the chosen one",
         "A ratio is to the unpruned network, measured in turns with it, so it does not depend on what else the host "
         "did; below it, its 95 % interval. It is the figure to compare by. Milliseconds and throughput are of "
         "different moments, so that no change of them is formed; below milliseconds, those of the unpruned network in "
         "the same turns. A figure with ~ is imprecise: the time of its measurement was over before its ratios were "
-        f"known to 1 %. Accuracies change in points, below that in percent of the baseline's.{noise}{untested}",
+        f"known to 1 %. Below a top1 stands its 95 % interval (Wilson). {_points_told(found)}{noise}{untested}",
         ["", *(escape(row.name) for row in networks), *(f"{ARROW} from {escape(other.name)}" for other in others)],
         rows,
         chosen_column=1 if study.chosen else None,
+    )
+
+
+def _points_told(found: Sequence[Mapping[str, Change]]) -> str:
+    """Return what stands below the points by which accuracies change."""
+    known = [change.known for one in found for change in one.values() if change.known]
+    if not known:
+        return "Accuracies change in points, below that in percent of the baseline's."
+    kinds = {one.is_paired for one in known}
+    pairs = ["Bonett and Price, image by image"] if True in kinds else []
+    others = ["Newcombe, where a record does not say which images were right"] if False in kinds else []
+    return (
+        f"Accuracies change in points; below that stands the 95 % interval of a top1 ({'; '.join(pairs + others)}), or "
+        "the change in percent of the baseline's."
     )
 
 
@@ -78,7 +95,9 @@ def _marked(row: Row, name: str) -> str:
 
 
 def _below(row: Row, name: str) -> str:
-    """Return the interval of a ratio, and the unpruned network's milliseconds in the same turns."""
+    """Return the interval of a ratio or a top1, and the unpruned network's milliseconds in the same turns."""
+    if known := {"val_top1": row.top1("validation"), "test_top1": row.top1("test")}.get(name):
+        return f"<small>{known.text}</small>"
     if row.is_unpruned or row.trial == 0:
         return ""
     if ratio := row.ratios.get(name):
@@ -88,7 +107,9 @@ def _below(row: Row, name: str) -> str:
 
 def _change(change: Change) -> str:
     if change.points is not None:
-        return f"{signed(change.points, 2)} points<small>{signed(change.percent, 1)} %</small>"
+        known = change.known
+        below = f"[{signed(known.low, 2)}, {signed(known.high, 2)}]" if known else f"{signed(change.percent, 1)} %"
+        return f"{signed(change.points, 2)} points<small>{below}</small>"
     text = f"{signed(change.percent, 1)} %"
     if change.low is not None and change.high is not None:
         text += f"<small>[{signed(change.low, 1)}, {signed(change.high, 1)}]</small>"
@@ -113,8 +134,8 @@ def studies_table(studies: Sequence[StudyData]) -> Table:
                 f"{3600 * max(hours) / seconds:.1f} {unit}" if len(hours) else DASH,
                 escape(chosen.name) if chosen else "none",
                 f"{mark}{ratio.ratio:.3f}<small>[{ratio.low:.3f}, {ratio.high:.3f}]</small>" if ratio else DASH,
-                f"{number(chosen.metrics.get('top1')):.2f}" if chosen else DASH,
-                f"{test['top1']:.2f}" if "top1" in test else DASH,
+                f"{number(chosen.metrics.get('top1')):.2f}{_below(row, 'val_top1')}" if chosen and row else DASH,
+                f"{test['top1']:.2f}{_below(row, 'test_top1')}" if row and "top1" in test else DASH,
                 *(
                     f"{len(study.better_in_both(record))} of {study.tried}"
                     for record in study.known_schedules[:1] or []

@@ -15,6 +15,8 @@ from edge_tune.errors import ExperimentError
 from edge_tune.loading import as_text, objective_from_json
 from edge_tune.objective import UNPRUNED_RETRAINED, Objective
 from edge_tune.parameters import Axis, Choice, from_json
+from edge_tune.records.accuracy import unsure_line
+from edge_tune.records.alternatives import settled_line
 from edge_tune.records.choosing import Ranking, rank
 from edge_tune.records.endings import RAN_TO_THE_END, ending
 from edge_tune.records.entries import Evidence, Ratio, Run, Session, Settings
@@ -140,11 +142,26 @@ class StudyData:
         return None if self.target.is_a_metric or not self.scorer.is_ready else rank(self.target, self.records)
 
     @cached_property
+    def _by_any(self) -> Ranking | None:
+        """What the objective, or the target, makes of the trials; None while baselines are missing."""
+        if self.ranking or not self.scorer.is_ready:
+            return self.ranking
+        return rank(self.target, self.records)
+
+    @property
     def chosen(self) -> Record | None:
         """The network to take: the objective's first, or the best by the target."""
-        if self.ranking or not self.scorer.is_ready:
-            return self.ranking.best if self.ranking else None
-        return rank(self.target, self.records).best
+        return self._by_any.best if self._by_any else None
+
+    @cached_property
+    def unsure(self) -> str | None:
+        """Which conditions the chosen network may break within its interval, in a sentence."""
+        return unsure_line(self._by_any, self.baselines) if self._by_any else None
+
+    @cached_property
+    def settled(self) -> str | None:
+        """That the search found nothing better for long, in a sentence."""
+        return settled_line(self._by_any, self.trials) if self._by_any else None
 
     @cached_property
     def front(self) -> list[Record]:

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from edge_tune.parameters import Axis, short_names
+from edge_tune.records.accuracy import validation_top1
 from edge_tune.records.endings import ending_text
 from edge_tune.records.results import Record
 from edge_tune.report.data import StudyData, interval, number
@@ -34,21 +35,26 @@ def pareto(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) 
         1, len(studies), shared_yaxes=True, horizontal_spacing=spacing(len(studies), 0.03), subplot_titles=names
     )
     for number_, (study, first) in enumerate(zip(studies, first_rows, strict=True), start=1):
-        _add_pareto(figure, study, first, number_)
+        _add_pareto(figure, study, first, number_, lowest(axes))
         if study.chosen and "top1" in study.chosen.metrics:
             row = first + study.trials.index(study.chosen)
             _add_chosen(figure, study.chosen, row, number_, "chosen" if names else f"{study.chosen.name}, chosen")
     figure.update_xaxes(title="latency_ratio (unpruned = 1)", range=list(axes.ratio))
-    figure.update_yaxes(range=list(axes.top1))
+    figure.update_yaxes(range=list(axes.able_top1))
     figure.update_yaxes(title="val top1 (%)", col=1)
     return styled(figure, 460, legend=True)
 
 
-def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int) -> None:
+def lowest(axes: Axes) -> float:
+    """Return the top1 where those stand that lie below the axis of the first figure."""
+    low, high = axes.able_top1
+    return low + 0.015 * (high - low)
+
+
+def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int, low: float) -> None:
     columns = study.columns
-    _add_trials(
-        figure, study, columns.metric("latency_ratio"), columns.metric("top1"), first, (1, panel), legend=panel == 1
-    )
+    top1 = np.maximum(columns.metric("top1"), low)
+    _add_trials(figure, study, columns.metric("latency_ratio"), top1, first, (1, panel), legend=panel == 1)
     rows = {record.trial: first + row for row, record in enumerate(study.trials)}
     front = study.front
     x, y = ([number(record.metrics[metric]) for record in front] for metric in ("latency_ratio", "top1"))
@@ -75,6 +81,7 @@ def _add_pareto(figure: go.Figure, study: StudyData, first: int, panel: int) -> 
                 x=[ratio],
                 y=[number(record.metrics["top1"])],
                 error_x=_intervals([record], [ratio]),
+                error_y=_top1_bars(record),
                 customdata=rows_of([first - len(study.baselines) + row]),
                 mode="markers",
                 cliponaxis=False,
@@ -92,6 +99,7 @@ def _add_chosen(figure: go.Figure, chosen: Record, row: int, panel: int, name: s
     figure.add_scatter(
         x=[number(chosen.metrics.get("latency_ratio"))],
         y=[number(chosen.metrics["top1"])],
+        error_y=_top1_bars(chosen),
         customdata=rows_of([row]),
         mode="markers",
         cliponaxis=False,
@@ -112,6 +120,22 @@ def _intervals(records: Sequence[Record], ratios: Sequence[float]) -> dict[str, 
         "symmetric": False,
         "array": [one.high - ratio if one else 0.0 for one, ratio in zip(found, ratios, strict=True)],
         "arrayminus": [ratio - one.low if one else 0.0 for one, ratio in zip(found, ratios, strict=True)],
+        "thickness": 1,
+        "width": 0,
+        "color": LIGHT["muted"],
+    }
+
+
+def _top1_bars(record: Record) -> dict[str, Any] | None:
+    """Return the bars of a top1: its 95 % interval, if it is known of how many images it is."""
+    known = validation_top1(record)
+    if known is None:
+        return None
+    low, high = known.interval
+    return {
+        "symmetric": False,
+        "array": [high - known.top1],
+        "arrayminus": [known.top1 - low],
         "thickness": 1,
         "width": 0,
         "color": LIGHT["muted"],

@@ -31,6 +31,9 @@ def front(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -
     if not plotted:
         return [Note("Left out: no trial has been measured.")]
     are = verb(missing, "is", "are")
+    low = figures.lowest(axes)
+    below = any((study.columns.metric("top1") < low).any() for study in studies)
+    edge = " Those at the lower edge lie at it or below." if below else ""
     shown = f" {counted(missing, 'trial')} without a measurement, such as a failed one, {are} not shown."
     return [
         Plot(
@@ -39,7 +42,8 @@ def front(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -
             "Latency against top1 of every trial",
             "Left and up is better. Filled points finished; crosses are networks whose predictions had collapsed, open "
             "circles were stopped because they fell behind. No trial beats those on the line in both. Bars are 95 % "
-            f"intervals of the ratio. {CLICK}{shown if missing else ''}",
+            "intervals: of the ratio, and of top1 those of the baselines and the chosen network."
+            f"{edge} {CLICK}{shown if missing else ''}",
             min_width=300 * len(studies) if len(studies) > 1 else 0,
         )
     ]

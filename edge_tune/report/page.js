@@ -57,7 +57,7 @@ function mark(study, metrics, metric, i) {
 }
 function interval(study, metric, i) {
   const [low, high] = ["low", "high"].map((bound) => column(study.intervals[metric][bound])[i]);
-  return Number.isNaN(low) ? "" : `[${show(low, 3)}, ${show(high, 3)}]`;
+  return Number.isNaN(low) ? "" : `[${[low, high].map((bound) => show(bound, metric === "top1" ? 1 : 3)).join(", ")}]`;
 }
 
 function make(tag, properties = {}, ...children) {

@@ -1,10 +1,13 @@
 """What the report says, in its order. A section without data says why."""
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
+from edge_tune.display.next_steps import Step, networks_of, next_steps
+from edge_tune.records.results import Results
 from edge_tune.report import account, comparison, findings, predicted, verdict
-from edge_tune.report.blocks import Block, Note, Section, Text
+from edge_tune.report.blocks import Block, Html, Note, Section, Text, prose
 from edge_tune.report.data import StudyData
 from edge_tune.report.style import Axes
 from edge_tune.wording import counted
@@ -88,5 +91,22 @@ def _verdict(study: StudyData) -> list[Block]:
     networks = verdict.rows(study)
     if not networks:
         return [*blocks, Note("No table: neither a baseline nor a trial has come to its end.")]
-    blocks.append(comparison.networks_table(study, networks))
-    return blocks
+    return [*blocks, comparison.networks_table(study, networks), *_next(study)]
+
+
+def _next(study: StudyData) -> list[Block]:
+    """Return what one may do now, with the commands."""
+    if not study.trials:
+        return []
+    networks = networks_of(verdict.alternatives(study))
+    if study.chosen and not (study.verdict and study.verdict.chosen == study.chosen.trial):
+        networks = {study.chosen.name: "the chosen network", **networks}
+    target = (study.objective or study.target).text
+    steps = next_steps(Results(study.folder), study.run, networks, target, has_ended=study.verdict is not None)
+    best = study.folder / "best"
+    if study.verdict and study.chosen and study.verdict.chosen == study.chosen.trial and best.is_dir():
+        steps = [Step(f"{study.chosen.name} lies ready in {best}", None), *steps]
+    items = (
+        f"<li>{prose(step.what)}{f':<pre>{escape(step.command)}</pre>' if step.command else '.'}</li>" for step in steps
+    )
+    return [Html(f"<p>What next:</p><ul>{''.join(items)}</ul>")]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from edge_tune.records.accuracy import validation_top1
 from edge_tune.report.data import StudyData, interval, number
 from edge_tune.report.statistics import Ints
 from edge_tune.report.timeline import IDLE, OTHER
@@ -105,10 +106,15 @@ MARKS = {  # of every way to end with figures; a trial that failed has none
 
 @dataclass(frozen=True)
 class Axes:
-    """Ranges that all studies of a report share, so that their plots can be compared by eye."""
+    """Ranges that all studies of a report share, so that their plots can be compared by eye.
+
+    Attributes:
+        able_top1: Of what may be best and the baselines: networks that were stopped or that guess may lie far below.
+    """
 
     ratio: tuple[float, float]
     top1: tuple[float, float]
+    able_top1: tuple[float, float]
     pruned_top1: tuple[float, float]
 
     @classmethod
@@ -117,8 +123,12 @@ class Axes:
         baselines = [record.metrics for study in studies for record in study.baselines]
         barred = [record for study in studies for record in (*study.front, *study.baselines) if record.trial]
         bars = [one for record in barred if (one := interval(record, "latency_ratio"))]
+        shown = [one for study in studies for one in (*study.baselines, study.chosen) if one]
+        ends = [end for one in shown if (its := validation_top1(one)) for end in its.interval]
         ratios = [study.columns.metric("latency_ratio") for study in studies]
         top1 = [study.columns.metric("top1") for study in studies]
+        able = _known(study.columns.metric("top1")[study.columns.eligible] for study in studies)
+        known = _known([[number(its.get("top1"))] for its in baselines])
         pruned = [study.columns.metric("top1", pruned=True) for study in studies]
         return cls(
             padded(
@@ -129,7 +139,8 @@ class Axes:
                     1.0,
                 ]
             ),
-            padded([*_known(top1), *_known([[number(its.get("top1"))] for its in baselines])]),
+            padded([*_known(top1), *known]),
+            padded([*(able if known or able else _known(top1)), *known, *ends]),
             padded(_known(pruned)),
         )
 

@@ -6,17 +6,18 @@ throughput of two networks no difference is formed: the host may have been busie
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_tune.benchmark.statistics import is_distinguishable, noise_floor
 from edge_tune.display.console import SIMULATED, gate_line, repeats_line
 from edge_tune.metrics import RATIOS
+from edge_tune.records.accuracy import Difference, in_words
 from edge_tune.records.choosing import ranking_line
 from edge_tune.records.endings import GATE, ending, ending_text
 from edge_tune.records.entries import Ratio
 from edge_tune.records.ranking import confirmed_line, epochs_saved, imprecise_line
 from edge_tune.records.results import Record
-from edge_tune.records.verdict import Row, row_of, rows_of, with_test_figures
+from edge_tune.records.verdict import Row, alternatives_of, row_of, rows_of, with_test_figures
 from edge_tune.report.data import StudyData, interval, number
 from edge_tune.report.statistics import quotient
 from edge_tune.wording import counted, listed, verb
@@ -33,6 +34,7 @@ class Change:
         points: The difference, for accuracies, which are percent already.
         percent: The change as a share of the other's figure.
         low, high: The 95 % interval of `percent`, where there is one.
+        known: `points` with the 95 % interval, of a top1 of which it is known which images were right, or how many.
     """
 
     value: float
@@ -40,11 +42,20 @@ class Change:
     points: float | None = None
     low: float | None = None
     high: float | None = None
+    known: Difference | None = None
 
 
 def rows(study: StudyData) -> list[Row]:
     """Return the networks of the verdict's table, the chosen one last; without its test figures if it has none."""
     return with_test_figures(rows_of(study.baselines, study.chosen), study.verdict)
+
+
+def alternatives(study: StudyData) -> list[Row]:
+    """Return the fastest networks within some points of the unpruned one, but for the chosen."""
+    objective = study.objective or study.target
+    found = alternatives_of(objective, study.baselines, study.trials, study.chosen)
+    images = next((row.images for row in rows(study) if row.images), None)
+    return [replace(row, images=row.images or images) for row in found]
 
 
 def noise(study: StudyData, metric: str = "latency_ratio") -> float:
@@ -56,17 +67,18 @@ def noise(study: StudyData, metric: str = "latency_ratio") -> float:
 def changes(chosen: Row, other: Row) -> dict[str, Change]:
     """Return metric -> change, for what both networks have figures of. Test accuracies are under `test_top1`, ..."""
     mine, theirs = _figures(chosen), _figures(other)
+    known = {"val_top1": chosen.above(other, "validation"), "test_top1": chosen.above(other, "test")}
     found = {}
     for metric, value in mine.items():
         before = theirs.get(metric, math.nan)
         if metric in RATIOS:
             ratio = _ratio_to(chosen, other, metric)
             if ratio:
-                percents = (_percent(bound) for bound in (ratio.ratio, ratio.low, ratio.high))
-                found[metric] = Change(value, next(percents), None, *percents)
+                percent, low, high = map(_percent, (ratio.ratio, ratio.low, ratio.high))
+                found[metric] = Change(value, percent, low=low, high=high)
         elif math.isfinite(value) and math.isfinite(before) and before:
             points = value - before if "top" in metric else None
-            found[metric] = Change(value, _percent(value / before), points)
+            found[metric] = Change(value, _percent(value / before), points, known=known.get(metric))
     return found
 
 
@@ -101,7 +113,7 @@ def sentences(study: StudyData) -> list[str]:
         found.append(_without_choice(study))
     else:
         row = networks[-1]
-        found.append(_against_unpruned(study, row, chosen))
+        found.append(_against_unpruned(study, row, chosen, networks))
         found += _against_retrained(study, row, networks)
         found += _faster_by_ratio(study, chosen)
         found += [
@@ -110,12 +122,13 @@ def sentences(study: StudyData) -> list[str]:
             if (text := _against_schedule(row, _last_row(networks, record), record.name))
         ]
     found += [_better(study, record) for record in study.known_schedules]
-    about_all = (confirmed_line(study.records), imprecise_line(study.records))
+    about_all = (study.unsure, study.settled, confirmed_line(study.records), imprecise_line(study.records))
     return [*found, *(line for line in about_all if line)]
 
 
 def _last_row(networks: Sequence[Row], record: Record) -> Row:
-    return [row for row in networks if row.trial == record.trial][-1]
+    found = [row for row in networks if row.trial == record.trial]
+    return found[-1] if found else row_of(record, record.name)
 
 
 def _without_choice(study: StudyData) -> str:
@@ -126,7 +139,7 @@ def _without_choice(study: StudyData) -> str:
     return f"Of {counted(study.tried, 'trial')}, none finished better than chance, so there is nothing to choose."
 
 
-def _against_unpruned(study: StudyData, row: Row, chosen: Record) -> str:
+def _against_unpruned(study: StudyData, row: Row, chosen: Record, networks: Sequence[Row]) -> str:
     """Say how fast and how good the chosen network is."""
     ratio = interval(chosen, "latency_ratio")
     imprecise = "" if row.is_precise else "; imprecise, since the time of its measurement was over"
@@ -149,9 +162,9 @@ def _against_unpruned(study: StudyData, row: Row, chosen: Record) -> str:
     if row.test:
         text += f" and {number(row.test.get('top1')):.2f} % on the test split"
     if study.unpruned:
-        change = changes(row, row_of(study.unpruned, study.unpruned.name)).get("val_top1")
+        change = changes(row, _last_row(networks, study.unpruned)).get("val_top1")
         if change and change.points is not None:
-            text += f", {_points(change.points)} the unpruned network on validation"
+            text += f", {in_words(change.points, change.known, ' the unpruned network on validation')}"
     return f"{text}."
 
 
@@ -161,7 +174,7 @@ def _against_retrained(study: StudyData, row: Row, networks: Sequence[Row]) -> I
         return
     found = changes(row, _last_row(networks, study.unpruned_retrained))
     told = [
-        f"{_points(change.points)} on the {split} split"
+        in_words(change.points, change.known, f" on the {split} split")
         for metric, split in (("val_top1", "validation"), ("test_top1", "test"))
         if (change := found.get(metric)) and change.points is not None
     ]
@@ -199,7 +212,7 @@ def _against_schedule(row: Row, other: Row, name: str) -> str | None:
     else:
         word = "lower" if ratio.percent < 0 else "higher"
         latency = f"its latency is {abs(ratio.percent):.1f} % {word} ({interval_text})"
-    return f"Against {name}, {latency}, and its validation top1 lies {_points(top1.points)} it."
+    return f"Against {name}, {latency}, and its validation top1 lies {in_words(top1.points, top1.known, ' it')}."
 
 
 def _better(study: StudyData, baseline: Record) -> str:
@@ -232,10 +245,6 @@ def endings_line(study: StudyData) -> str:
         return "No trial has come to an end yet."
     ended = f"{counted(study.tried, 'trial')}: {', '.join(parts) or 'none was trained'}."
     return " ".join([ended, *gate, *repeats_line(study.repeats)])
-
-
-def _points(points: float) -> str:
-    return f"{abs(points):.2f} points {'below' if points < 0 else 'above'}"
 
 
 def signed(value: float, digits: int) -> str:

@@ -15,6 +15,7 @@ from edge_tune.networks import onnx_export, pruning, stored
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate, score
 from edge_tune.networks.images import Split
+from edge_tune.networks.layer_shapes import network_shape
 from edge_tune.records.choosing import rank
 from edge_tune.records.jsonfiles import plain
 from edge_tune.records.results import Record, Results
@@ -45,11 +46,12 @@ def conclude(study: Study, dataset: Dataset, results: Results, converter: Conver
     for row in rows_of(baselines, chosen):
         record = records[row.trial]
         network = _network(study, results, record, row.epoch)
-        tested = replace(row, test=_test(network, dataset.test))
+        tested = _tested(row, network, dataset.test)
         if record is chosen:
             tested = _write_best(study, dataset, results, converter, tested, record, network)
         rows.append(tested)
-    verdict = verdict_of(baselines, trials, ranking, rows, epochs=study.experiment.retraining.epochs)
+    epochs = study.experiment.retraining.epochs
+    verdict = verdict_of(baselines, trials, ranking, rows, epochs=epochs, untouched=untouched(study))
     results.write_json("summary.json", verdict)
     return verdict
 
@@ -78,8 +80,8 @@ def _write_best(
 
 
 def figures(row: Row, record: Record) -> dict[str, Any]:
-    """Return the content of metrics.json."""
-    return {**plain(row), "record": plain(record)}
+    """Return the content of metrics.json, in which the record holds the answers."""
+    return {**plain(replace(row, answers=None, test_answers=None)), "record": plain(record)}
 
 
 def _network(study: Study, results: Results, record: Record, epoch: int) -> nn.Module:
@@ -96,9 +98,22 @@ def _description(study: Study, record: Record) -> stored.Description:
     )
 
 
-def _test(network: nn.Module, split: Split) -> dict[str, float]:
-    evaluation = evaluate(network, split)
-    return {"top1": evaluation.top1, "top5": evaluation.top5, "loss": evaluation.loss}
+def _tested(row: Row, network: nn.Module, split: Split) -> Row:
+    found = evaluate(network, split)
+    test = {"top1": found.top1, "top5": found.top5, "loss": found.loss}
+    return replace(row, test=test, test_answers=found.answers)
+
+
+def untouched(study: Study) -> list[str]:
+    """Return the layers that no group may prune, in the network's order."""
+    experiment = study.experiment
+    shape = network_shape(study.network(), experiment.pruners, study.coupled, study.granularity)
+    blocks = [f"{block}." for group in experiment.block_groups.values() for block in group.blocks]
+    return [
+        layer.name
+        for layer in shape.layers
+        if not (layer.outputs.cuts or layer.inputs.cuts or f"{layer.name}.".startswith(tuple(blocks)))
+    ]
 
 
 def _device_top1(converter: Converter, onnx: bytes, split: Split) -> float:

@@ -257,6 +257,7 @@ def _comparable(record: Record, not_used: Mapping[str, str], scales: Mapping[str
         plan=(),
         measurements={},
         seconds={},
+        answers=None,
         audit=None,
         paused=(),
         confirmed=None,

@@ -330,7 +330,10 @@ class _UnderWay:
             when = f"after epoch {epoch.epoch}" if epoch else "before any retraining"
             raise RetrainingError(f"{when}: the validation loss must be finite, but got {evaluation.loss}.")
         self.record = replace(
-            self.record, collapsed=why_collapsed(evaluation), metrics={**self.record.metrics, **_accuracy(evaluation)}
+            self.record,
+            collapsed=why_collapsed(evaluation),
+            metrics={**self.record.metrics, **_accuracy(evaluation)},
+            answers=evaluation.answers,
         )
         if epoch:
             entry = EpochEntry(**asdict(epoch), metrics=_accuracy(evaluation))

@@ -193,6 +193,23 @@ def test_table_sorts_and_turns_pages(page: webdriver.Chrome, folder: Path) -> No
     assert column(page, "latency_ratio") == last
 
 
+def test_buttons_of_figures_cover_no_words(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    names = ("off_the_shelf", "unpruned_retrained", "by_hand", "of_the_paper")
+    known = [record(n, {"layer_1": 0.1 * n}, "a", baseline=name, epochs=2) for n, name in enumerate(names, 1)]
+    trials = [record(n, {"layer_1": 0.08 * n, "layer_2": 0.5}, "a", epochs=2) for n in range(5, 11)]
+    write_files(tmp_path, [record(0, {}, "a", baseline="unpruned"), *known], trials, epochs=2)
+    write_report([tmp_path], tmp_path / "report.html")
+    page = open_page(browser, tmp_path / "report.html")
+    covered: Any = page.execute_script(
+        """const boxes = (root, what) => [...root.querySelectorAll(what)].map((one) => one.getBoundingClientRect());
+        const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+        const words = ".legendtext, .xtitle, .ytitle, .xtick text, .ytick text, .annotation-text";
+        return [...document.querySelectorAll(".plot")].filter((plot) => boxes(plot, ".modebar-group").some(
+            (button) => boxes(plot, words).some((word) => meet(button, word)))).map((plot) => plot.dataset.kind)"""
+    )
+    assert covered == []
+
+
 def test_page_fits_a_telephone(browser: webdriver.Chrome, folder: Path) -> None:
     page = open_page(browser, folder / "report.html", width=390)
     assert page.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]

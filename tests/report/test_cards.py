@@ -9,7 +9,7 @@ import pytest
 from edge_tune.records.results import Stop
 from edge_tune.report.cards import cards, pack
 from edge_tune.report.data import read
-from tests.studies import evidence, write_files, write_study
+from tests.studies import answered, evidence, write_files, write_study
 from tests.studies import record as made_up
 
 
@@ -56,6 +56,16 @@ def test_cards_say_what_is_imprecise_and_what_the_unpruned_network_took_in_the_s
     packed = cards(read([tmp_path])[0])
     assert packed["imprecise"] == {"pruned": [1, 2], "metrics": [1]}
     assert unpacked(packed["reference"]["latency_ms"]).tolist() == pytest.approx([math.nan, 2.5, 2.5], nan_ok=True)
+
+
+def test_cards_hold_the_intervals_of_ratios_and_of_top1(tmp_path: Path) -> None:
+    """Of 36 of 40 images, Wilson's bounds solve |0.9 - p| = 1.96 (p (1 - p) / 40) ** 0.5."""
+    trials = [answered(made_up(2, {"layer_1": 0.5}, "a"), np.arange(40) < 36), made_up(3, {"layer_1": 0.5}, "a")]
+    write_files(tmp_path, [], trials)
+    intervals = cards(read([tmp_path])[0])["intervals"]
+    bounds = [unpacked(intervals["top1"][bound]).tolist() for bound in ("low", "high")]
+    assert bounds == [pytest.approx([end, math.nan], rel=1e-5, nan_ok=True) for end in (76.9482, 96.0420)]
+    assert unpacked(intervals["latency_ratio"]["low"]).tolist() == pytest.approx([0.84, 0.84])  # 1 - 0.6 / 4, less 0.01
 
 
 def test_cards_keep_large_whole_numbers_exact(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import plotly.graph_objects as go
 import pytest
 
 from edge_tune.records.entries import LayerEntry
+from edge_tune.records.remaining import shares_by_layer
 from edge_tune.records.results import Record
 from edge_tune.report import bars, figures, style
 from edge_tune.report.data import StudyData, read
-from tests.studies import record, write_files, write_study
+from tests.studies import answered, record, write_files, write_study
 
 
 @pytest.fixture
@@ -26,12 +27,14 @@ def traces(figure: go.Figure, name: str) -> list[Any]:
 def test_points_of_trials_carry_their_row_in_the_cards(study: StudyData) -> None:
     first = 100
     figure = figures.pareto([study], style.Axes.of([study]), [first])
-    shown = 0
+    bottom, top = figure.layout.yaxis.range
+    lowest, shown = bottom + 0.015 * (top - bottom), 0
     for trace in figure.data:
         for x, y, row in zip(trace.x, trace.y, trace.customdata, strict=True):
             mine = study.records[row - first + len(study.baselines)]
             expected = 1.0 if mine.trial == 0 else mine.metrics["latency_ratio"]
-            assert (x, y) == pytest.approx((expected, mine.metrics["top1"]), rel=1e-6)
+            top1 = max(mine.metrics["top1"], lowest)  # ruined ones stand at the edge of what is drawn
+            assert (x, y) == pytest.approx((expected, top1), rel=1e-6)
             shown += 1
     assert shown > len(study.front)
 
@@ -40,6 +43,21 @@ def test_bars_on_the_front_are_the_intervals(study: StudyData) -> None:
     (front,) = traces(figures.pareto([study], style.Axes.of([study]), [2]), "Pareto front")
     assert front.error_x.array == pytest.approx([0.01] * len(study.front))
     assert front.error_x.arrayminus == pytest.approx([0.01] * len(study.front))
+
+
+def test_chosen_and_baselines_have_the_intervals_of_top1_within_the_axis(tmp_path: Path) -> None:
+    """Wilson's of 36 and 30 of 40 images, which solve |share - p| = 1.96 (p (1 - p) / 40) ** 0.5."""
+    unpruned, trial = record(0, {}, "a", baseline="unpruned"), record(2, {"layer_1": 0.5, "layer_2": 0.5}, "a")
+    records = [answered(one, np.arange(40) < right) for one, right in ((unpruned, 36), (trial, 30))]
+    write_files(tmp_path, records[:1], records[1:])
+    (study,) = read([tmp_path])
+    axes = style.Axes.of([study])
+    figure = figures.pareto([study], axes, [1])
+    for name, low, high in (("unpruned", 76.95, 96.04), ("trial_0002, chosen", 59.81, 85.81)):
+        (trace,) = traces(figure, name)
+        ends = (trace.y[0] - trace.error_y.arrayminus[0], trace.y[0] + trace.error_y.array[0])
+        assert ends == pytest.approx((low, high), abs=0.005)
+        assert axes.able_top1[0] < low < high < axes.able_top1[1]
 
 
 def test_axes_hold_every_trial_of_all_studies(study: StudyData) -> None:
@@ -58,6 +76,11 @@ def test_axes_fit_what_is_shown(tmp_path: Path) -> None:
     axes = style.Axes.of(read([tmp_path]))
     assert axes.top1 == pytest.approx((87.0 - 0.44, 98.0 + 0.44))  # 95 - 20 * 0.4, and the unpruned network's
     assert axes.ratio == pytest.approx((0.75 - 0.01, 1 + 0.01))  # the fastest's interval begins at 0.75
+    ruined = record(9, {"layer_1": 0.9, "layer_2": 0.9}, "a", collapsed="why", status="stopped", stopped_by="hopeless")
+    write_files(tmp_path / "ruined", [record(0, {}, "a", baseline="unpruned")], [*trials, ruined], epochs=2)
+    (study,) = read([tmp_path / "ruined"])
+    assert style.Axes.of([study]).able_top1 == pytest.approx(axes.top1)
+    assert style.Axes.of([study]).top1[0] < 30
     assert style.Axes.of([]).top1 == (-4.0, 104.0)
 
 
@@ -67,6 +90,7 @@ def test_baselines_have_their_intervals_and_are_told_apart_without_labels(study:
     assert (unpruned.error_x.array, unpruned.error_x.arrayminus) == ((0.0,), (0.0,))  # 1 by definition
     assert schedule.error_x.array == pytest.approx([0.01])
     assert schedule.error_x.arrayminus == pytest.approx([0.01])
+    assert schedule.error_y.array is None  # a made-up study does not say of how many images its accuracies are
     assert unpruned.marker.symbol != schedule.marker.symbol
     assert all("text" not in str(trace.mode) for trace in figure.data)
 
@@ -84,9 +108,9 @@ def test_shares_by_layer_sum_to_the_ratio() -> None:
     # A reorder for conv1 counts as conv1's: 1 + 2 of 4 ms, and 1 of 4.
     times = (("conv1", 1.0), ("conv1", 2.0), ("fc", 1.0))
     layers = [LayerEntry(name, "Convolution", "k", ms, ms / 4) for name, ms in times]
-    found = bars.shares_by_layer(Record(trial=1, layers=layers), 0.6)
+    found = shares_by_layer(Record(trial=1, layers=layers), 0.6)
     assert found == pytest.approx({"conv1": 45.0, "fc": 15.0})
-    assert bars.shares_by_layer(Record(trial=1), 0.6) == {}
+    assert shares_by_layer(Record(trial=1), 0.6) == {}
 
 
 def test_endings_over_search_add_up_to_all(study: StudyData) -> None:

@@ -2,14 +2,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_tune.objective_text import parse
 from edge_tune.records.entries import Ratio
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Row, Verdict
-from edge_tune.report import data, verdict
-from tests.studies import evidence, record, write_files
+from edge_tune.report import comparison, data, sections, verdict
+from edge_tune.report.blocks import Html
+from edge_tune.report.style import Axes
+from tests.studies import answered, evidence, record, write_files
 
 RATIOS = {name: Ratio(0.6, 0.57, 0.63) for name in ("latency_ratio", "total_latency_ratio")}
 METRICS = {"top1": 90.0, "top5": 99.0, "latency_ms": 2.0, "latency_ratio": 1.0, "throughput_fps": 400.0}
@@ -179,3 +182,54 @@ def test_a_trial_that_took_a_record_over_is_no_further_network(tmp_path: Path) -
         "1 trial: 1 finished. Another 3 gave networks that had been tried, and took their records over."
     )
     assert "0 of 1 trial beat off_the_shelf" in verdict.sentences(found)[-1]
+
+
+def test_sentences_give_the_interval_of_the_differences_over_the_same_images(tmp_path: Path) -> None:
+    """Of 400 images the unpruned network misses 40, its retrained one 20 of these, the best all 40 and 12 more.
+
+    The bounds are a mean's and its deviation's, with one image more that either alone is right for. The schedule, whose
+    record is an older one's, is right for as many as the unpruned network; Newcombe's bounds follow from Wilson's.
+    """
+    images = np.arange(400)
+    unpruned = answered(record(0, {}, "a", baseline="unpruned"), images >= 40)
+    alike = answered(record(1, {}, "a", baseline="unpruned_retrained", epochs=2), images >= 20)
+    schedule = replace(unpruned, trial=2, baseline="half", answers=None)
+    best = answered(even(3, 0.6, epochs=2), images >= 52)
+    one = study(tmp_path, [best], [unpruned, alike, schedule])
+    first, second, third, _ = verdict.sentences(one)
+    known = "(95 % interval 4.79 to 1.18 below, the same 400 images)"
+    assert first.endswith(f", 3.00 points below the unpruned network on validation {known}.")
+    below = "8.00 points below on the validation split (95 % interval 10.69 to 5.23 below, the same 400 images)"
+    assert f"the chosen network's top1 lies {below}, which is what the pruning itself cost." in second
+    assert third.endswith(
+        "its validation top1 lies 3.00 points below it (95 % interval 7.46 below to 1.45 above, 400 images, not "
+        "compared one by one, since a record does not say which were right)."
+    )
+    table = comparison.networks_table(one, verdict.rows(one))
+    cells = dict(zip(table.head, next(row for row in table.rows if row[0] == "val top1 (%)"), strict=True))
+    assert cells["best: trial_0003"] == "87.00<small>[83.3, 89.9]</small>"
+    assert cells["\N{GREEK CAPITAL LETTER DELTA} from unpruned"] == (
+        "\N{MINUS SIGN}3.00 points<small>[\N{MINUS SIGN}4.79, \N{MINUS SIGN}1.18]</small>"
+    )
+    assert "(Bonett and Price, image by image; Newcombe, where a record does not say which" in table.caption
+
+
+def test_table_sets_the_fastest_within_some_points_beside_the_best(tmp_path: Path) -> None:
+    """top1 = 98 - 95 * sparsity ** 2 (tests/studies.py): 97.05, 94.2 and 90.4 of 98."""
+    trials = [even(2, 0.1), even(3, 0.2), even(4, 0.28)]
+    one = study(tmp_path, trials)
+    assert comparison.networks_table(one, verdict.rows(one)).head[:4] == [
+        "",
+        "best: trial_0004",
+        "fastest within 1 and 2 points: trial_0002",
+        "fastest within 5 points: trial_0003",
+    ]
+    text = sections.study_sections(one, Axes.of([one]), 0, 0)[0].blocks[-1]
+    assert isinstance(text, Html)
+    for what in ("trial_0004, the chosen network", "trial_0002, fastest within 1 and 2 points"):
+        assert f"{what}, cannot be taken out, since its weights were not kept" in text.text
+    assert f"-m edge_tune.report {tmp_path} --objective &#x27;minimise latency_ratio where top1" in text.text
+    (otherwise,) = data.read([tmp_path], parse("maximise top1 where latency_ratio < 0.9"))
+    assert otherwise.chosen
+    assert otherwise.chosen.trial == 3
+    assert [row.trial for row in verdict.alternatives(otherwise)] == [2]

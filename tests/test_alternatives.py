@@ -1,0 +1,93 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_tune.objective_text import parse
+from edge_tune.records.alternatives import fastest_within, settled_line
+from edge_tune.records.choosing import rank
+from edge_tune.records.entries import LayerEntry
+from edge_tune.records.ranking import eligible
+from edge_tune.records.remaining import remaining_line
+from edge_tune.records.results import Record
+from edge_tune.records.verdict import alternatives_of
+from tests.studies import record
+
+UNPRUNED = record(0, {}, "a", baseline="unpruned")
+GOAL = parse("minimise latency_ratio where top1 >= unpruned - 2")
+
+
+def trial(number: int, ratio: float, lost: float, **changes: Any) -> Record:
+    one = record(number, {"layer_1": 0.5, "layer_2": 0.5}, "a", **changes)
+    metrics = {"latency_ratio": ratio, "total_latency_ratio": 2 - ratio, "top1": UNPRUNED.metrics["top1"] - lost}
+    return replace(one, metrics={**one.metrics, **metrics})
+
+
+TRIALS = [trial(2, 0.9, 0.5), trial(3, 0.7, 1.5), trial(4, 0.6, 1.9), trial(5, 0.6, 2.0), trial(6, 0.4, 7.0)]
+
+
+def test_fastest_within_names_each_network_once() -> None:
+    within = fastest_within(GOAL, UNPRUNED, TRIALS)
+    assert {points: one.trial for points, one in within.items()} == {
+        "1 point": 2,
+        "2 and 5 points": 4,
+    }  # not 5: less top1
+    hopeless = replace(TRIALS[3], status="stopped")
+    assert fastest_within(GOAL, UNPRUNED, [hopeless, TRIALS[4]]) == {}
+    assert list(fastest_within(GOAL, UNPRUNED, TRIALS[:1])) == ["1, 2 and 5 points"]
+    assert list(fastest_within(GOAL, UNPRUNED, TRIALS[1:])) == ["2 and 5 points"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "trials"),
+    [
+        ("maximise top1 where latency_ms <= 1", [2, 4]),
+        ("front of latency_ratio and top1", [2, 4]),
+        ("minimise total_latency_ms where top1 >= 5", [2]),  # whose total ratios are 1.1, 1.3, 1.4, 1.4, 1.6
+        ("minimise parameters where top1 >= 5", []),
+    ],
+)
+def test_fastest_within_goes_by_the_latency_of_the_objective(objective: str, trials: list[int]) -> None:
+    assert [one.trial for one in fastest_within(parse(objective), UNPRUNED, TRIALS).values()] == trials
+
+
+def test_fastest_within_agrees_with_looking_at_every_trial() -> None:
+    generator = np.random.default_rng(0)
+    trials = [trial(n, float(generator.uniform(0.3, 1)), float(generator.uniform(-1, 8))) for n in range(2, 40)]
+    found = {points: one.trial for points, one in fastest_within(GOAL, UNPRUNED, trials).items()}
+    for points in (1, 2, 5):
+        kept = [one for one in eligible(trials) if UNPRUNED.metrics["top1"] - one.metrics["top1"] <= points]
+        (name,) = [name for name in found if str(points) in name]
+        assert found[name] == min(kept, key=lambda one: one.metrics["latency_ratio"]).trial
+
+
+def test_alternatives_leave_the_chosen_out_and_have_no_test_figures() -> None:
+    rows = alternatives_of(GOAL, [UNPRUNED], TRIALS, TRIALS[2])
+    assert [(row.name, row.trial, row.test) for row in rows] == [("fastest within 1 point: trial_0002", 2, {})]
+
+
+def test_settled_line_counts_the_trials_that_ended_after_the_best() -> None:
+    """Trial 2 is the best that keeps the condition; tests/studies.py has trials end in the order of their numbers."""
+    trials = [trial(2, 0.5, 1.0), *(trial(n, 0.6, 1.0) for n in range(3, 13))]
+    said = "The best came as trial 1 of the 11 that ended; the 10 after it found nothing better."
+    assert settled_line(rank(GOAL, [UNPRUNED, *trials]), trials) == said
+    repeats = [replace(trials[0], trial=20, same_as=2), *trials]  # is no network of its own
+    assert settled_line(rank(GOAL, [UNPRUNED, *repeats]), repeats) == said
+    late = [*trials[1:], trial(20, 0.5, 1.0)]
+    assert settled_line(rank(GOAL, [UNPRUNED, *late]), late) is None
+    assert settled_line(rank(GOAL, [UNPRUNED, *trials[:9]]), trials[:9]) is None  # too few
+    front = rank(parse("front of latency_ratio and top1"), [UNPRUNED, *trials])
+    assert settled_line(front, trials) is None
+
+
+def test_remaining_line_adds_up_the_layers_that_no_group_may_prune() -> None:
+    """Of 4 ms, 1 + 1 of conv1 and its reorder, 0.4 of fc: of 60 %, 30 and 6."""
+    times = (("conv1", 1.0), ("conv1", 1.0), ("layer1.0", 1.6), ("fc", 0.4))
+    one = replace(trial(2, 0.6, 1.0), layers=[LayerEntry(name, "Convolution", "k", ms, ms / 4) for name, ms in times])
+    assert remaining_line(one, ["fc", "conv1", "not measured"]) == (
+        "trial_0002 still takes 60 % of the unpruned network's latency; 36 of these go to layers that no group may "
+        "prune: conv1 30, fc 6."
+    )
+    assert remaining_line(one, []) is None
+    assert remaining_line(replace(one, layers=()), ["conv1"]) is None
