@@ -192,6 +192,10 @@ class Exponential:
 
     Epochs count from 0, so the first epoch that runs at a smaller rate is `from_epoch + 1`. The
     curve has no jump; Distiller's has one (docs/decisions.md says why it is not repeated here).
+
+    Attributes:
+        gamma: What the rate is multiplied by after each epoch, 0 < gamma <= 1.
+        from_epoch: The epoch until which the rate stays.
     """
 
     gamma: float
@@ -212,6 +216,11 @@ class Step:
     """Fall in equal steps: lr(epoch) = lr * gamma ** (max(0, epoch - from_epoch) // every_epochs).
 
     Epochs count from 0, so the first epoch that runs at a smaller rate is `from_epoch + every_epochs`.
+
+    Attributes:
+        gamma: What the rate is multiplied by at each step, 0 < gamma <= 1.
+        every_epochs: Epochs between two steps.
+        from_epoch: The epoch from which the steps are counted.
     """
 
     gamma: float
@@ -235,6 +244,10 @@ class MultiStep:
 
     Epochs count from 0, so a milestone is the first epoch that runs at the smaller rate; one that is
     listed twice lowers the rate twice.
+
+    Attributes:
+        gamma: What the rate is multiplied by at each milestone, 0 < gamma <= 1.
+        milestones: Epochs.
     """
 
     gamma: float
@@ -316,6 +329,10 @@ class Distillation:
 
     Weight and temperature may be ranges or choices: the parameters "retraining.distillation_weight" and
     "retraining.distillation_temperature".
+
+    Attributes:
+        weight: The teacher's part in the loss, 0 <= weight <= 1.
+        temperature: What the logits are divided by, above 0: the higher, the more the teacher's lesser answers tell.
 
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv:1503.02531, section 2.
     """
@@ -510,6 +527,8 @@ class Asha:
             once enough have finished, as they are expected to end: first those that meet the conditions, by the goal,
             then the others by how far they miss them. Of a front, those that no other one beats in both metrics come
             first, and of these those that add most area to it.
+        grace_epochs: Epochs that each trial gets before it is compared, at the first rung.
+        reduction_factor: Of so many trials that come to a rung, the best one goes on.
         audit: The share of the trials that it would stop, drawn by their numbers, which are trained to their end all
             the same, so that the report can say what stopping the others has cost. 0 <= audit < 1.
 
@@ -731,7 +750,8 @@ class Data:
         train_images: Train on so many images only, the same share of each class; None: on all.
         horizontal_flip: Mirror half of the training images; None: yes, but for digits. It is "flip" in `augmentation`,
             for who wants the rest as it is.
-        mean, std: What a network's input is normalised with, red, green, blue: (RGB in 0..1 - mean) / std.
+        mean: What is taken off a network's input, red, green, blue in 0..1; by default, ImageNet's.
+        std: What it is divided by then: (RGB in 0..1 - mean) / std.
         augmentation: What changes training images at random, each anew in every epoch: "crop" shifts them by at most an
             eighth of their shorter side, over black; "resized_crop" enlarges a part of them, a quarter of the area at
             least, to the whole; "flip" mirrors half of them. A list of these, of which [] changes nothing; None: "crop"

@@ -64,7 +64,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--reference", type=given_path, metavar="REF.onnx", help="network to form the ratio to")
     parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device (default: CPU)")
-    parser.add_argument("--precision", default=defaults.precision, choices=get_args(Precision))
+    parser.add_argument(
+        "--precision", default=defaults.precision, choices=get_args(Precision), help="arithmetic of the device"
+    )
     parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N", help="of the CPU plugin")
     parser.add_argument(
         "--runs", type=int, default=defaults.runs, metavar="N", help="inferences, at least, if there is time"
