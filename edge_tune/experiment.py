@@ -389,6 +389,8 @@ PARTS: Mapping[str, tuple[type, Sequence[str]]] = {
 
 Optimiser = Literal["sgd", "adamw"]
 
+CROSS_ENTROPY = "cross_entropy"
+
 USUAL_MOMENTUM = 0.9
 """Of SGD, where a recipe names none."""
 
@@ -416,6 +418,9 @@ class Retraining:
         nesterov: Whether SGD's momentum is Nesterov's.
         distillation: How the unpruned network teaches; None: it does not.
         average: The average of the weights that comes of the retraining; None: the last weights do.
+        loss: "cross_entropy", or a function of your own as "package.module:function", from logits [B, num_classes] in
+            float32 and labels [B], whole numbers from 0, to their mean loss, a scalar tensor with a gradient. It takes
+            cross-entropy's place in distillation, too; what is reported as a validation loss stays cross-entropy.
     """
 
     epochs: int
@@ -431,6 +436,7 @@ class Retraining:
     nesterov: bool = False
     distillation: Distillation | None = None
     average: Ema | None = None
+    loss: str = field(default=CROSS_ENTROPY, metadata=ADDED)
 
     def lr_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """Return the learning rate of a step of `epoch`, both counted from 0, where an epoch has so many `steps`."""
@@ -469,6 +475,7 @@ class Retraining:
                 yield f"{part} must be et.{kind.__name__}(...) or None, but got {given!r}."
         yield from self._warmup_problems()
         yield from self._optimiser_problems()
+        yield from self._loss_problems()
 
     def _numbers(self) -> dict[str, Any]:
         """Return name -> number or range, of the recipe and of those parts that it has."""
@@ -497,6 +504,15 @@ class Retraining:
                 yield "nesterov must be left out with AdamW, since it is SGD's, but got True."
         elif self.nesterov is True and _limits(self.momentum)[0] == 0:
             yield f"momentum must be above 0 where nesterov is True, but got {self.momentum!r}."
+
+    def _loss_problems(self) -> Iterator[str]:
+        if not (isinstance(self.loss, str) and (self.loss == CROSS_ENTROPY or IMPORTABLE.fullmatch(self.loss))):
+            yield f"loss must be {CROSS_ENTROPY!r} or 'package.module:function', but got {self.loss!r}."
+        elif self.loss != CROSS_ENTROPY and _limits(self.label_smoothing)[1]:
+            yield (
+                f"label_smoothing must be left out with a loss of your own, which itself says what it asks of each "
+                f"class, but got {self.label_smoothing!r}."
+            )
 
 
 def _number_problems(name: str, value: object) -> Iterator[str]:

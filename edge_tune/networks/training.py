@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_tune.errors import ExperimentError, ExportError, RetrainingError
-from edge_tune.experiment import Cosine, Experiment, Retraining, settled
+from edge_tune.experiment import CROSS_ENTROPY, Cosine, Experiment, Retraining, settled
 from edge_tune.files import write_atomically
 from edge_tune.networks import datasets, models, onnx_export, stored
 from edge_tune.networks.compute import CPU, Compute, enough_memory, take
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.images import Augmentation, Split
+from edge_tune.networks.losses import own_loss
 from edge_tune.networks.optimisers import make_optimiser
 from edge_tune.networks.retraining import STATISTICS_IMAGES, retrain
 from edge_tune.networks.tracing import Shape
@@ -73,6 +74,8 @@ def _passes(recipe: Retraining, images: int) -> int:
 def weights_file(experiment: Experiment, dataset: Dataset, pretrained: Pretrained | None = None) -> Path:
     """Return where the weights of this network, as it is defined now, data and recipe are kept."""
     recipe = asdict(training_recipe(experiment, pretrained))
+    if recipe["loss"] == CROSS_ENTROPY:
+        del recipe["loss"]  # weights are found again that were kept before there were other losses
     network = models.build(experiment.model, dataset.num_classes)
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
     architecture = [experiment.model, shapes, models.source(experiment.model)]
@@ -205,7 +208,7 @@ def _train_classifier(
         RetrainingError: The loss of a pass is not a finite number.
     """
     started = time.perf_counter()
-    batch_size = int(settled(recipe.batch_size))
+    batch_size, loss_of = int(settled(recipe.batch_size)), own_loss(recipe) or functional.cross_entropy
     passes, number = _passes(recipe, len(images)), 0
     was_trained = {parameter: parameter.requires_grad for parameter in network.parameters()}
     network.eval().requires_grad_(False)
@@ -218,7 +221,7 @@ def _train_classifier(
             for batch, labels in images.batches(batch_size, augment=augmentation, seed=seed + number):
                 with compute.autocast(compute.computes_in_bf16(recipe.precision)):
                     outputs = network(batch.contiguous(memory_format=torch.channels_last))
-                    of_batch = functional.cross_entropy(outputs, labels)
+                of_batch = loss_of(outputs.float(), labels)
                 optimiser.zero_grad(set_to_none=True)
                 of_batch.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
