@@ -1,6 +1,7 @@
 """docs/library.ipynb: what it shows was run in order, and runs."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -25,6 +26,7 @@ def kinds(notebook: nbformat.NotebookNode) -> list[tuple[int, list[str]]]:
 def test_notebook_shows_what_it_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("EDGE_TUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # sockets have short paths
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # its results
     stored = nbformat.read(NOTEBOOK, as_version=4)
     again = nbformat.read(NOTEBOOK, as_version=4)
