@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 DASHBOARD := .venv/.dashboard
 LEGACY := .venv-ncs/.installed
 
-.PHONY: help install quickstart test test-cluster lint types check bench gpu legacy-runtime dashboard
+.PHONY: help install quickstart test test-cluster lint types check docs bench gpu legacy-runtime dashboard
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -34,6 +34,9 @@ types: $(INSTALLED) ## mypy, strict
 	$(RUN) mypy
 
 check: lint types test ## lint, types and test: what a change must pass
+
+docs: $(INSTALLED) ## the README, the guides and a reference of every setting as a site, site/index.html
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 bench: $(INSTALLED) ## seconds that each stage of a trial takes
 	$(RUN) benchmarks.trial_stages $(ARGS)

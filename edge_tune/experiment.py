@@ -192,6 +192,10 @@ class Exponential:
 
     Epochs count from 0, so the first epoch that runs at a smaller rate is `from_epoch + 1`. The
     curve has no jump; Distiller's has one (docs/decisions.md says why it is not repeated here).
+
+    Attributes:
+        gamma: What the rate is multiplied by after each epoch, 0 < gamma <= 1.
+        from_epoch: The epoch until which the rate stays.
     """
 
     gamma: float
@@ -212,6 +216,11 @@ class Step:
     """Fall in equal steps: lr(epoch) = lr * gamma ** (max(0, epoch - from_epoch) // every_epochs).
 
     Epochs count from 0, so the first epoch that runs at a smaller rate is `from_epoch + every_epochs`.
+
+    Attributes:
+        gamma: What the rate is multiplied by at each step, 0 < gamma <= 1.
+        every_epochs: Epochs between two steps.
+        from_epoch: The epoch from which the steps are counted.
     """
 
     gamma: float
@@ -235,6 +244,10 @@ class MultiStep:
 
     Epochs count from 0, so a milestone is the first epoch that runs at the smaller rate; one that is
     listed twice lowers the rate twice.
+
+    Attributes:
+        gamma: What the rate is multiplied by at each milestone, 0 < gamma <= 1.
+        milestones: Epochs.
     """
 
     gamma: float
@@ -317,6 +330,10 @@ class Distillation:
     Weight and temperature may be ranges or choices: the parameters "retraining.distillation_weight" and
     "retraining.distillation_temperature".
 
+    Attributes:
+        weight: The teacher's part in the loss, 0 <= weight <= 1.
+        temperature: What the logits are divided by, above 0: the higher, the more the teacher's lesser answers tell.
+
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv:1503.02531, section 2.
     """
 
@@ -372,6 +389,8 @@ PARTS: Mapping[str, tuple[type, Sequence[str]]] = {
 
 Optimiser = Literal["sgd", "adamw"]
 
+CROSS_ENTROPY = "cross_entropy"
+
 USUAL_MOMENTUM = 0.9
 """Of SGD, where a recipe names none."""
 
@@ -399,6 +418,9 @@ class Retraining:
         nesterov: Whether SGD's momentum is Nesterov's.
         distillation: How the unpruned network teaches; None: it does not.
         average: The average of the weights that comes of the retraining; None: the last weights do.
+        loss: "cross_entropy", or a function of your own as "package.module:function", from logits [B, num_classes] in
+            float32 and labels [B], whole numbers from 0, to their mean loss, a scalar tensor with a gradient. It takes
+            cross-entropy's place in distillation, too; what is reported as a validation loss stays cross-entropy.
     """
 
     epochs: int
@@ -414,6 +436,7 @@ class Retraining:
     nesterov: bool = False
     distillation: Distillation | None = None
     average: Ema | None = None
+    loss: str = field(default=CROSS_ENTROPY, metadata=ADDED)
 
     def lr_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """Return the learning rate of a step of `epoch`, both counted from 0, where an epoch has so many `steps`."""
@@ -452,6 +475,7 @@ class Retraining:
                 yield f"{part} must be et.{kind.__name__}(...) or None, but got {given!r}."
         yield from self._warmup_problems()
         yield from self._optimiser_problems()
+        yield from self._loss_problems()
 
     def _numbers(self) -> dict[str, Any]:
         """Return name -> number or range, of the recipe and of those parts that it has."""
@@ -480,6 +504,15 @@ class Retraining:
                 yield "nesterov must be left out with AdamW, since it is SGD's, but got True."
         elif self.nesterov is True and _limits(self.momentum)[0] == 0:
             yield f"momentum must be above 0 where nesterov is True, but got {self.momentum!r}."
+
+    def _loss_problems(self) -> Iterator[str]:
+        if not (isinstance(self.loss, str) and (self.loss == CROSS_ENTROPY or IMPORTABLE.fullmatch(self.loss))):
+            yield f"loss must be {CROSS_ENTROPY!r} or 'package.module:function', but got {self.loss!r}."
+        elif self.loss != CROSS_ENTROPY and _limits(self.label_smoothing)[1]:
+            yield (
+                f"label_smoothing must be left out with a loss of your own, which itself says what it asks of each "
+                f"class, but got {self.label_smoothing!r}."
+            )
 
 
 def _number_problems(name: str, value: object) -> Iterator[str]:
@@ -510,6 +543,8 @@ class Asha:
             once enough have finished, as they are expected to end: first those that meet the conditions, by the goal,
             then the others by how far they miss them. Of a front, those that no other one beats in both metrics come
             first, and of these those that add most area to it.
+        grace_epochs: Epochs that each trial gets before it is compared, at the first rung.
+        reduction_factor: Of so many trials that come to a rung, the best one goes on.
         audit: The share of the trials that it would stop, drawn by their numbers, which are trained to their end all
             the same, so that the report can say what stopping the others has cost. 0 <= audit < 1.
 
@@ -759,7 +794,8 @@ class Data:
         train_images: Train on so many images only, the same share of each class; None: on all.
         horizontal_flip: Mirror half of the training images; None: yes, but for digits. It is "flip" in `augmentation`,
             for who wants the rest as it is.
-        mean, std: What a network's input is normalised with, red, green, blue: (RGB in 0..1 - mean) / std.
+        mean: What is taken off a network's input, red, green, blue in 0..1; by default, ImageNet's.
+        std: What it is divided by then: (RGB in 0..1 - mean) / std.
         augmentation: What changes training images at random, each anew in every epoch: "crop" shifts them by at most an
             eighth of their shorter side, over black; "resized_crop" enlarges a part of them, a quarter of the area at
             least, to the whole; "flip" mirrors half of them. A list of these, of which [] changes nothing; None: "crop"

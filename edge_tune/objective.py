@@ -32,7 +32,11 @@ SIGNS: Mapping[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Goal:
-    """A recorded metric and the direction in which it is better. Write `Minimise` or `Maximise`."""
+    """A recorded metric and the direction in which it is better. Write `Minimise` or `Maximise`.
+
+    Attributes:
+        metric: Its name, one of `metrics.METRICS`.
+    """
 
     metric: str
 
@@ -54,7 +58,11 @@ class Goal:
 
 @dataclass(frozen=True)
 class Minimise(Goal):
-    """Smaller is better."""
+    """Smaller is better.
+
+    Attributes:
+        metric: The name of a metric, such as "latency_ratio".
+    """
 
     def loss(self, value: float) -> float:
         """Return `value`."""
@@ -63,7 +71,11 @@ class Minimise(Goal):
 
 @dataclass(frozen=True)
 class Maximise(Goal):
-    """Larger is better."""
+    """Larger is better.
+
+    Attributes:
+        metric: The name of a metric, such as "top1".
+    """
 
     def loss(self, value: float) -> float:
         """Return `-value`."""

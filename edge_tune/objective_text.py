@@ -1,17 +1,17 @@
 """An objective in one line of text.
 
-minimise latency_ratio where top1 >= 85
-minimise latency_ms where top1 >= unpruned - 2
-maximise top1 where latency_ratio <= 0.7
-maximise top1 where latency_ms < off_the_shelf and parameters <= 0.5 * unpruned
-0.7 * latency_ratio + 0.3 * top1 where top1 >= 80
-front of latency_ratio and top1 where parameters <= 300000
+    minimise latency_ratio where top1 >= 85
+    minimise latency_ms where top1 >= unpruned - 2
+    maximise top1 where latency_ratio <= 0.7
+    maximise top1 where latency_ms < off_the_shelf and parameters <= 0.5 * unpruned
+    0.7 * latency_ratio + 0.3 * top1 where top1 >= 80
+    front of latency_ratio and top1 where parameters <= 300000
 
-objective = goal [ "where" condition { "and" condition } ]
-goal      = ( "minimise" | "maximise" ) METRIC | WEIGHT "*" METRIC { "+" WEIGHT "*" METRIC }
-          | "front" "of" METRIC "and" METRIC
-condition = METRIC ( ">=" | "<=" | ">" | "<" ) bound
-bound     = NUMBER | [ NUMBER "*" ] BASELINE [ ( "+" | "-" ) NUMBER ]
+    objective = goal [ "where" condition { "and" condition } ]
+    goal      = ( "minimise" | "maximise" ) METRIC | WEIGHT "*" METRIC { "+" WEIGHT "*" METRIC }
+              | "front" "of" METRIC "and" METRIC
+    condition = METRIC ( ">=" | "<=" | ">" | "<" ) bound
+    bound     = NUMBER | [ NUMBER "*" ] BASELINE [ ( "+" | "-" ) NUMBER ]
 
 A METRIC is any that the trials recorded, on the validation split where it is an accuracy; a BASELINE is "unpruned",
 "unpruned_retrained" (the same network after the retraining that the pruned ones get) or a name of the experiment's.

@@ -119,7 +119,12 @@ class Parameter(ABC):
 
 @dataclass(frozen=True)
 class Uniform(Parameter):
-    """Any number from `low` to `high`."""
+    """Any number from `low` to `high`.
+
+    Attributes:
+        low: The least that may be chosen, in the unit of what is searched.
+        high: The greatest, `low` itself for a value that is settled.
+    """
 
     low: float
     high: float
@@ -177,7 +182,12 @@ class Uniform(Parameter):
 
 @dataclass(frozen=True)
 class LogUniform(Uniform):
-    """Any number from `low` to `high`, both above 0; each factor as likely as any other."""
+    """Any number from `low` to `high`, both above 0; each factor as likely as any other.
+
+    Attributes:
+        low: The least that may be chosen, above 0.
+        high: The greatest.
+    """
 
     def problems(self, name: str, bounds: Bounds) -> Iterator[str]:
         """Yield what is wrong with this range."""
@@ -214,7 +224,12 @@ class LogUniform(Uniform):
 
 @dataclass(frozen=True)
 class Integer(Parameter):
-    """Any whole number from `low` to `high`, both included."""
+    """Any whole number from `low` to `high`, both included.
+
+    Attributes:
+        low: The least that may be chosen.
+        high: The greatest.
+    """
 
     low: int
     high: int
@@ -273,7 +288,11 @@ class Integer(Parameter):
 
 @dataclass(frozen=True)
 class Choice(Parameter):
-    """One of the listed numbers, or of the listed texts; what `Search("grid")` takes its product over."""
+    """One of the listed numbers, or of the listed texts; what `Search("grid")` takes its product over.
+
+    Attributes:
+        values: All that may be chosen, each once. Of a baseline that does not say, the first.
+    """
 
     values: Sequence[Value] = ()
 

@@ -60,7 +60,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--weights",
         type=given_text,
         metavar="FILE|URL",
-        help="trained weights (state_dict); without any, the network is trained first",
+        help="trained weights (state_dict); without any, the network is trained first, and those of other classes are "
+        "a start",
     )
     parser.add_argument("--trials", type=int, metavar="N", help="networks to try, besides the baselines")
     parser.add_argument(

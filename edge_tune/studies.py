@@ -115,7 +115,9 @@ def run(
     """Run a study and return what it left; a study that was interrupted goes on with `resume=True`.
 
     Args:
+        experiment: What an experiment file defines.
         results: The folder to write to, new or empty, or that of the study to resume.
+        resume: Go on with the study in that folder, or extend it where `experiment` asks for more trials.
         warm_start: Results folders of earlier studies that teach a new one.
         say: Receives the lines that tell how far it is; printed, if nothing else is given.
 
@@ -226,6 +228,9 @@ def without_secrets_of(experiment: Experiment, text: bytes) -> bytes:
 
 def load_study(folder: Path | str) -> KeptStudy:
     """Return what a results folder holds, of a study that ended, was interrupted or still runs.
+
+    Args:
+        folder: The results folder of one study.
 
     Raises:
         ExperimentError: It holds no study.

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_
     return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str], program: str) -> int:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("experiment", type=given_path, help="the experiment file")
     parser.add_argument(
@@ -37,7 +37,11 @@ def _main(words: Sequence[str], program: str) -> int:
     )
     parser.add_argument("--train-images", type=int, metavar="N", help="train on N images only, as in edge_tune.run")
     parser.add_argument("--seed", type=int, metavar="N", help="of the validation split and the training")
-    given = parser.parse_args(words)
+    return parser
+
+
+def _main(words: Sequence[str], program: str) -> int:
+    given = _parser(program).parse_args(words)
     experiment = _with_options(load_experiment(given.experiment), given)
     dataset = datasets.load(experiment.data, seed=experiment.search.seed, say=command.say)
     network = models.build(experiment.model, dataset.num_classes)

@@ -66,6 +66,7 @@ MAY_IMPORT = {
                 "structures",
                 "importance",
                 "gradients",
+                "losses",
                 "layer_shapes",
                 "checking",
                 "finding",

@@ -63,11 +63,13 @@ def test_hours_follow_from_images_epochs_and_trials_at_a_time() -> None:
         baselines={},
     )
     speeds = Speeds("a processor", retrained=100.0, classified=1000.0, measured_s=5.0)
-    first, second, disk = lines(one, speeds, (36_000, 10_000), 3, 1, 1_000_000, has_weights=True)
+    first, second, disk = lines(one, speeds, (36_000, 10_000), 3, 1, 1_000_000, None)
     # 10 epochs of 360 s, 11 looks of 10 s, 2 measurements of 5 s; 8 trials and the unpruned network, 3 at a time
     assert "would take 62 min on a processor: 60 min of retraining" in first
     assert second.startswith("9 networks, 3 trials at a time: about 3.1 h, and")
     assert "about 16 MB" in disk
+    _, first, *_ = lines(one, speeds, (36_000, 10_000), 3, 1, 1_000_000, (5 * 36_000, 3 * 36_000))
+    assert first.startswith("The unpruned network would be trained first: 32 min, ")  # 1,800 s, 108 s its classifier
 
 
 def test_one_device_measures_for_all_trials() -> None:
@@ -79,6 +81,6 @@ def test_one_device_measures_for_all_trials() -> None:
         baselines={},
     )
     speeds = Speeds("a GPU", retrained=1e6, classified=1e6, measured_s=10.0)
-    first, second, _ = lines(one, speeds, (36_000, 10_000), 16, 1, 1_000_000, has_weights=True)
+    first, second, _ = lines(one, speeds, (36_000, 10_000), 16, 1, 1_000_000, None)
     assert "4 min of measuring" in first  # 21 measurements
     assert second.startswith("256 networks, 16 trials at a time: about 14.9 h, and")

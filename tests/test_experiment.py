@@ -103,6 +103,9 @@ def test_one_cycle_rises_and_falls_from_step_to_step() -> None:
         ({"warmup_epochs": 3}, r"warmup_epochs must be at most epochs, 2, but got 3\."),
         ({"warmup_epochs": et.Choice([0, 5])}, r"warmup_epochs must be at most epochs, 2, but got Choice"),
         ({"warmup_epochs": 0.5}, r"warmup_epochs must be a whole number of at least 0, but got 0\.5"),
+        ({"loss": "mse"}, r"loss must be 'cross_entropy' or 'package.module:function', but got 'mse'\."),
+        ({"loss": len}, r"loss must be 'cross_entropy' or 'package.module:function', but got <built-in"),
+        ({"loss": "mine:loss", "label_smoothing": 0.1}, r"label_smoothing must be left out with a loss of your own,"),
         ({"label_smoothing": 1}, r"label_smoothing must be .* hold 0 <= label_smoothing < 1, but got 1\."),
         ({"optimiser": "adam"}, r"optimiser must be one of \['sgd', 'adamw'\], but got 'adam'"),
         ({"optimiser": "adamw", "momentum": 0.9}, r"momentum must be left out with AdamW, .*, but got 0\.9\."),
@@ -584,7 +587,8 @@ def test_every_setting_is_in_the_identity_or_marked() -> None:
             },
             baselines={},
             benchmark=et.Benchmark(host="pi@board"),
-            retraining=et.Retraining(epochs=2, lr=0.1, decay=decay),
+            retraining=et.Retraining(epochs=2, lr=0.1, decay=decay, loss="mine:loss"),
+            training=et.Retraining(epochs=2, lr=0.1, loss="mine:loss"),
             stopping=[et.Asha(et.Maximise("top1")), et.Predicted(), et.Hopeless()],
         )
         for kind, name, is_written in settings(one, identity(one)):

@@ -66,7 +66,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", default=defaults.device, metavar="NAME", help="OpenVINO device, or onnxruntime:CPU (default: CPU)"
     )
-    parser.add_argument("--precision", default=defaults.precision, choices=get_args(Precision))
+    parser.add_argument(
+        "--precision", default=defaults.precision, choices=get_args(Precision), help="arithmetic of the device"
+    )
     parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N", help="of the CPU")
     parser.add_argument(
         "--runs", type=int, default=defaults.runs, metavar="N", help="inferences, at least, if there is time"

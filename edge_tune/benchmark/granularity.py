@@ -175,17 +175,21 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_
     return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str], program: str) -> int:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description="Find the device's channel granularity.")
     defaults = Benchmark()
     parser.add_argument("--device", default=defaults.device, metavar="NAME", help="OpenVINO device, or onnxruntime:CPU")
-    parser.add_argument("--precision", default=defaults.precision, help="f32, bf16 or f16")
-    parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N")
+    parser.add_argument("--precision", default=defaults.precision, help="arithmetic of the device: f32, bf16 or f16")
+    parser.add_argument("--threads", type=int, default=defaults.threads, metavar="N", help="of the CPU")
     parser.add_argument("--device-python", type=given_text, metavar="FILE", help="interpreter that has the device")
     parser.add_argument(
         "--device-host", type=given_text, metavar="USER@HOST", help="board that has the device, as ssh names it"
     )
-    given = parser.parse_args(words)
+    return parser
+
+
+def _main(words: Sequence[str], program: str) -> int:
+    given = _parser(program).parse_args(words)
     settings = Benchmark(
         device=given.device,
         precision=given.precision,

@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_
     return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str], program: str) -> int:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description="Show which layers lost channels and no time.")
     parser.add_argument("network", type=given_path, help="ONNX file; the one before pruning if two are given")
     parser.add_argument("pruned", type=given_path, nargs="?", help="ONNX file of the pruned network")
@@ -192,7 +192,11 @@ def _main(words: Sequence[str], program: str) -> int:
     parser.add_argument(
         "--device-host", type=given_text, metavar="USER@HOST", help="board that has the device, as ssh names it"
     )
-    given = parser.parse_args(words)
+    return parser
+
+
+def _main(words: Sequence[str], program: str) -> int:
+    given = _parser(program).parse_args(words)
     settings = Benchmark(device=given.device, python=given.device_python, host=given.device_host)
     ExperimentError.raise_if(settings.problems())
     networks = [read_network(path) for path in (given.network, given.pruned) if path]

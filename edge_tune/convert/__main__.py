@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_
     return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str], program: str) -> int:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
         description="Turn a Distiller compression schedule, and a W&B sweep over it, into an experiment file. "
@@ -38,7 +38,11 @@ def _main(words: Sequence[str], program: str) -> int:
         metavar="FILE",
         help="experiment file to write (default: beside the schedule, as .py)",
     )
-    given = parser.parse_args(words)
+    return parser
+
+
+def _main(words: Sequence[str], program: str) -> int:
+    given = _parser(program).parse_args(words)
     output = given.output or _beside(given.schedule)
     notes = _convert(given.schedule, given.sweep, output)
     for note in notes:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m edge_
     return command.run(lambda words: _main(words, program), arguments)
 
 
-def _main(words: Sequence[str], program: str) -> int:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("--device", default="CPU", metavar="NAME", help="OpenVINO device, or onnxruntime:CPU")
     parser.add_argument(
@@ -74,7 +74,11 @@ def _main(words: Sequence[str], program: str) -> int:
         metavar="USER@HOST",
         help="look at a board that has the device instead of this host: as ssh names it",
     )
-    given = parser.parse_args(words)
+    return parser
+
+
+def _main(words: Sequence[str], program: str) -> int:
+    given = _parser(program).parse_args(words)
     settings = Benchmark(device=given.device, python=given.device_python, host=given.device_host)
     ExperimentError.raise_if(settings.problems())
     with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:

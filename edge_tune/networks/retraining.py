@@ -17,6 +17,7 @@ from edge_tune.networks.averaging import Average
 from edge_tune.networks.captured import CudaGraph, Graph, Repeated
 from edge_tune.networks.compute import CPU, Compute, enough_memory
 from edge_tune.networks.images import Augmentation, Split
+from edge_tune.networks.losses import own_loss
 from edge_tune.networks.optimisers import load_state, make_optimiser, set_rate
 from edge_tune.waiting import EVERY_S
 from edge_tune.wording import duration
@@ -203,6 +204,7 @@ class _Loss:
     def __init__(self, recipe: Retraining, teacher: nn.Module | None, compute: Compute) -> None:
         self.recipe, self.compute = recipe, compute
         self.use_bf16 = compute.computes_in_bf16(recipe.precision)
+        self.own = own_loss(recipe)
         self.teacher: nn.Module | None = None
         if recipe.distillation:
             assert teacher is not None, "distillation needs a teacher"
@@ -213,7 +215,11 @@ class _Loss:
         smoothing = settled(self.recipe.label_smoothing)
         with self.compute.autocast(self.use_bf16):
             logits = model(images)
-            loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+            if self.own is None:
+                loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+            else:
+                with self.compute.autocast(False):
+                    loss = self.own(logits.float(), labels)
             if self.teacher is None or self.recipe.distillation is None:
                 return loss
             with torch.no_grad():

@@ -17,17 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_tune.errors import ExperimentError, ExportError, RetrainingError
-from edge_tune.experiment import Cosine, Experiment, Retraining, settled
+from edge_tune.experiment import CROSS_ENTROPY, Cosine, Experiment, Retraining, settled
 from edge_tune.files import write_atomically
 from edge_tune.networks import datasets, models, onnx_export, stored
 from edge_tune.networks.compute import CPU, Compute, enough_memory, take
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.images import Augmentation, Split
+from edge_tune.networks.losses import own_loss
 from edge_tune.networks.optimisers import make_optimiser
 from edge_tune.networks.retraining import STATISTICS_IMAGES, retrain
 from edge_tune.networks.tracing import Shape
 from edge_tune.networks.weights import Pretrained, load_weights, not_finite, read_weights
+from edge_tune.waiting import EVERY_S, news
 from edge_tune.wording import counted, listed
 
 RECIPES = {"digits": Retraining(epochs=10, lr=0.05, decay=Cosine(), batch_size=64)}
@@ -53,9 +55,27 @@ def training_recipe(experiment: Experiment, pretrained: Pretrained | None = None
     return experiment.training or usual
 
 
+def planned_images(recipe: Retraining, images: int, *, new_classifier: bool) -> tuple[int, int]:
+    """Return how many images a training computes, each as often as it comes: those of the whole, of a classifier alone.
+
+    Args:
+        images: Of the training split.
+        new_classifier: Whether one is trained alone first.
+    """
+    alone = _passes(recipe, images) if new_classifier else 0
+    return recipe.epochs * images, alone * images
+
+
+def _passes(recipe: Retraining, images: int) -> int:
+    """Return how often a classifier that is trained alone sees all images."""
+    return math.ceil(CLASSIFIER_STEPS / math.ceil(images / int(settled(recipe.batch_size))))
+
+
 def weights_file(experiment: Experiment, dataset: Dataset, pretrained: Pretrained | None = None) -> Path:
     """Return where the weights of this network, as it is defined now, data and recipe are kept."""
     recipe = asdict(training_recipe(experiment, pretrained))
+    if recipe["loss"] == CROSS_ENTROPY:
+        del recipe["loss"]  # weights are found again that were kept before there were other losses
     network = models.build(experiment.model, dataset.num_classes)
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
     architecture = [experiment.model, shapes, models.source(experiment.model)]
@@ -188,29 +208,30 @@ def _train_classifier(
         RetrainingError: The loss of a pass is not a finite number.
     """
     started = time.perf_counter()
-    batch_size = int(settled(recipe.batch_size))
-    passes = math.ceil(CLASSIFIER_STEPS / math.ceil(len(images) / batch_size))
+    batch_size, loss_of = int(settled(recipe.batch_size)), own_loss(recipe) or functional.cross_entropy
+    passes, number = _passes(recipe, len(images)), 0
     was_trained = {parameter: parameter.requires_grad for parameter in network.parameters()}
     network.eval().requires_grad_(False)
     own = [network.get_parameter(name).requires_grad_() for name in classifier]
     optimiser = make_optimiser(own, recipe)
     loss = math.nan
-    for number in range(passes):
-        total, seen = 0.0, 0
-        for batch, labels in images.batches(batch_size, augment=augmentation, seed=seed + number):
-            with compute.autocast(compute.computes_in_bf16(recipe.precision)):
-                outputs = network(batch.contiguous(memory_format=torch.channels_last))
-                of_batch = functional.cross_entropy(outputs, labels)
-            optimiser.zero_grad(set_to_none=True)
-            of_batch.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            total, seen = total + of_batch.item() * len(labels), seen + len(labels)
-        loss = total / seen
-        if not math.isfinite(loss):
-            raise RetrainingError(
-                f"the new classifier alone, pass {number + 1}: the training loss must be finite, but got {loss} at lr "
-                f"{recipe.lr:g}; lower the learning rate."
-            )
+    with news(say, lambda: f"  the new classifier alone: pass {number + 1} of {passes}", EVERY_S):
+        for number in range(passes):
+            total, seen = 0.0, 0
+            for batch, labels in images.batches(batch_size, augment=augmentation, seed=seed + number):
+                with compute.autocast(compute.computes_in_bf16(recipe.precision)):
+                    outputs = network(batch.contiguous(memory_format=torch.channels_last))
+                of_batch = loss_of(outputs.float(), labels)
+                optimiser.zero_grad(set_to_none=True)
+                of_batch.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                total, seen = total + of_batch.item() * len(labels), seen + len(labels)
+            loss = total / seen
+            if not math.isfinite(loss):
+                raise RetrainingError(
+                    f"the new classifier alone, pass {number + 1}: the training loss must be finite, but got {loss} at "
+                    f"lr {recipe.lr:g}; lower the learning rate."
+                )
     for parameter, trains in was_trained.items():
         parameter.requires_grad_(trains)
     say(

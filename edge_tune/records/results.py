@@ -129,6 +129,10 @@ class Record:
         layers: Of the last measurement.
         seconds: Stage -> seconds spent in it. A trial classifies while the device measures its pruned network: of
             "queue" and "measure" only what it waits for after that counts, so that the stages add up to its time.
+        node: The host that it ran on.
+        compute: What it computed on; None in older records.
+        started_at: When it began, ISO 8601 with the offset from UTC.
+        ended_at: When it ended.
     """
 
     trial: Count

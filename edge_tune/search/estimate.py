@@ -82,10 +82,13 @@ def check(experiment: Experiment, say: Say) -> None:
             measured_s = time.perf_counter() - began
         nodes = len(here.nodes)
     sizes = len(dataset.train), len(dataset.validation)
-    has_weights = bool(experiment.weights) and loaded.pretrained is None
+    trained_first = None
+    if not experiment.weights or loaded.pretrained:
+        first = training.training_recipe(experiment, loaded.pretrained)
+        trained_first = training.planned_images(first, sizes[0], new_classifier=loaded.pretrained is not None)
     speeds = Speeds(compute, retrained, classified, measured_s)
     parameters, _ = pruning.size(loaded.network, dataset.input_shape)
-    for line in lines(experiment, speeds, sizes, at_once, devices, parameters, has_weights=has_weights):
+    for line in lines(experiment, speeds, sizes, at_once, devices, parameters, trained_first):
         say(line)
     unseen = ", but for whether each node finds the images, which is looked at when it runs" if nodes > 1 else ""
     say(f"What a run checks fits{unseen}. No study was started, and no results were written.")
@@ -98,8 +101,7 @@ def lines(
     at_once: int,
     devices: int,
     parameters: int,
-    *,
-    has_weights: bool,
+    trained_first: tuple[int, int] | None,
 ) -> list[str]:
     """Return what a study would take, in sentences.
 
@@ -108,7 +110,8 @@ def lines(
         at_once: Trials.
         devices: That measure for them.
         parameters: Of the unpruned network.
-        has_weights: Whether it need not be trained first.
+        trained_first: Images that it is trained on before, each as often as it comes, and those that only a new
+            classifier is; None where it has its weights.
     """
     train, validation = sizes
     epochs = experiment.retraining.epochs
@@ -126,8 +129,8 @@ def lines(
         f"{speeds.retrained:,.0f} a second), {duration(looks)} of classifying {validation:,} images "
         f"{counted(epochs + 1, 'time')}, {duration(measurements)} of measuring."
     ]
-    if not has_weights:
-        first = training.training_recipe(experiment).epochs * an_epoch
+    if trained_first:
+        first = trained_first[0] / speeds.retrained + trained_first[1] / speeds.classified
         whole += first
         found.append(
             f"The unpruned network would be trained first: {duration(first)}, unless that is kept from before."

@@ -20,6 +20,7 @@ from edge_tune.networks import (
     datasets,
     finding,
     gradients,
+    losses,
     models,
     onnx_export,
     pruning,
@@ -155,6 +156,8 @@ def _network(
     """Return the experiment with its groups, the network with its weights, couplings, ONNX, and what to train on."""
     network = models.build(experiment.model, num_classes)
     models.check_output(network, input_shape, num_classes)
+    for recipe in filter(None, (experiment.retraining, experiment.training)):
+        losses.check(recipe, num_classes)
     onnx = training.checked_onnx(network, input_shape)
     if experiment.pruner_groups == AUTO:
         experiment = replace(experiment, pruner_groups=finding.groups(network, input_shape))
