@@ -76,11 +76,10 @@ METHODS = (
     Method("random", "random"),
     Method("HyperOpt, full training", "hyperopt"),
     Method("HyperOpt and ASHA", "hyperopt", (et.Asha(),)),
+    Method("HyperOpt, gates", "hyperopt", (GATE_BY_PREDICTION,)),
     Method("latency_aware, full training", "latency_aware"),
-    Method("latency_aware, gates", "latency_aware", (et.Predicted(confidence=CONFIDENCE, audit=0.0),)),
-    Method(
-        "latency_aware, gates and ASHA", "latency_aware", (et.Asha(), et.Predicted(confidence=CONFIDENCE, audit=0.0))
-    ),
+    Method("latency_aware, gates", "latency_aware", (GATE_BY_PREDICTION,)),
+    Method("latency_aware, gates and ASHA", "latency_aware", (et.Asha(), GATE_BY_PREDICTION)),
 )
 PEERS = (Method("Optuna TPE", "optuna:TPESampler"), Method("Optuna GP", "optuna:GPSampler"))
 
@@ -382,6 +381,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--peers", action="store_true", help="Optuna's samplers too")
+    parser.add_argument("--only", metavar="TEXT", default="", help="the methods whose name holds this")
     given = parser.parse_args(words)
     warnings.filterwarnings("ignore")
     table = Table.read()
@@ -392,7 +392,7 @@ def main(words: Sequence[str] | None = None) -> int:
         + " | ".join(f"{share:.0%} of the hypervolume" for share in SHARES)
         + " | the fastest within 6 points, to 3 % | best, of those ended early |\n|---|---|---|---|---|"
     )
-    for method in (*METHODS, *(PEERS if given.peers else ())):
+    for method in (one for one in (*METHODS, *(PEERS if given.peers else ())) if given.only in one.label):
         runs = [
             (
                 searched(table, method, FRONT, seed, lambda run: to_the_front(table, run, max(SHARES)) < float("inf")),

@@ -1,6 +1,8 @@
 """What methods of search find with few trials, on a made-up pruning problem.
 
 python -m benchmarks.search [--seeds 20] [--trials 60]
+python -m benchmarks.search --warm-start [--seeds 8]     (what an earlier study saves a new one)
+python -m benchmarks.search --cost                       (seconds of a suggestion of latency_aware)
 
 Nothing is trained or measured. The network has six groups of three blocks, 16 to 64 filters wide; the time of a layer
 rises with its width in steps of 8 or 16, by how much differs from group to group; accuracy falls with what each group
@@ -10,9 +12,10 @@ points. Networks that the exact gate refuses cost no epochs. What is found is ju
 
 import argparse
 import sys
+import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +23,7 @@ import edge_tune as et
 from edge_tune import objective
 from edge_tune.command import say
 from edge_tune.experiment import Experiment
+from edge_tune.metrics import TRAINED
 from edge_tune.parameters import Point
 from edge_tune.records import fronts
 from edge_tune.records.endings import GATE
@@ -27,6 +31,7 @@ from edge_tune.records.entries import Evidence, LayerEntry, Ratio, Ratios, Refer
 from edge_tune.records.results import Planned, Record
 from edge_tune.records.shapes import LayerShape, NetworkShape, Width
 from edge_tune.search.coding import Floats
+from edge_tune.search.earlier import numbered
 from edge_tune.search.gate import Gate
 from edge_tune.search.searcher import Searcher
 from edge_tune.search.simulation import PointsAsPlans
@@ -38,6 +43,18 @@ EPOCHS = 10
 AFTER = (5, 10, 15, 20, 30, 40, 60)
 REFERENCE = (1.0, -70.0)
 """Hypervolume counts up to here: the unpruned latency, and 70 % top1."""
+
+RECORDS = (50, 500, 3000)
+"""After so many a suggestion is timed."""
+
+EARLIER = 20
+"""So many trials has an earlier study."""
+
+NEAR = (1.1, 1.02)
+"""Of the least latency among random points: what a study that is taught has to come to."""
+
+MOST = 0.95
+"""The greatest sparsity of a range."""
 
 POINTS = 60_000
 """The hypervolume of so many random points is 1."""
@@ -65,7 +82,7 @@ PAIRS = {(0, 1): 4.0, (1, 3): 7.0, (2, 5): 5.0, (4, 5): 6.0}
 
 GROUPS = {
     f"group_{n}": et.PrunerGroup(
-        "filters", [f"group_{n}.{block}.conv1.weight" for block in range(BLOCKS)], sparsity=et.Uniform(0.0, 0.95)
+        "filters", [f"group_{n}.{block}.conv1.weight" for block in range(BLOCKS)], sparsity=et.Uniform(0.0, MOST)
     )
     for n in range(len(WIDTHS))
 }
@@ -164,12 +181,13 @@ UNPRUNED = [
 ]
 
 
-def experiment(method: str, target: str, seed: int, trials: int) -> Experiment:
-    """Return the problem as an experiment would have it."""
+def experiment(method: str, target: str, seed: int, trials: int, most: float = MOST) -> Experiment:
+    """Return the problem as an experiment would have it, with sparsities up to `most`."""
+    groups = {label: replace(group, sparsity=et.Uniform(0.0, most)) for label, group in GROUPS.items()}
     return et.Experiment(
         model="made:up",
         dataset="digits",
-        pruner_groups=GROUPS,
+        pruner_groups=groups,
         target=target,
         retraining=et.Retraining(epochs=EPOCHS, lr=0.1),
         search=et.Search(method, trials=trials, seed=seed),
@@ -177,13 +195,32 @@ def experiment(method: str, target: str, seed: int, trials: int) -> Experiment:
     )
 
 
-def searched(method: str, target: str, seed: int, trials: int) -> list[Record]:
-    """Return the records of a search, one trial after another, in which the gate trains nothing in vain."""
-    one = experiment(method, target, seed, trials)
+def never(records: Sequence[Record]) -> bool:
+    """Say that a search goes on."""
+    return False
+
+
+def searched(
+    method: str,
+    target: str,
+    seed: int,
+    trials: int,
+    *,
+    most: float = MOST,
+    earlier: Sequence[Record] = (),
+    is_done: Callable[[Sequence[Record]], bool] = never,
+) -> list[Record]:
+    """Return the records of a search, one trial after another, in which the gate trains nothing in vain.
+
+    Args:
+        earlier: Of a study that teaches this one.
+    """
+    one = experiment(method, target, seed, trials, most)
     generator = np.random.default_rng([seed, 1])
-    searcher, gate = Searcher(one, Planner(one.parameters), UNPRUNED), Gate(one.objective, UNPRUNED)
+    searcher = Searcher(one, Planner(one.parameters), UNPRUNED, earlier=list(numbered(earlier)))
+    gate = Gate(one.objective, UNPRUNED)
     records: list[Record] = []
-    while len(records) < trials:
+    while len(records) < trials and not is_done(records):
         config = searcher.suggest(f"{len(records)} {searcher.next_number}")
         searcher.take_news()
         assert isinstance(config, dict), searcher.exhausted
@@ -195,6 +232,90 @@ def searched(method: str, target: str, seed: int, trials: int) -> list[Record]:
         gate.know(found)
         searcher.end(found)
     return records
+
+
+LESSONS = (
+    "nothing",
+    "20 trials by another seed",
+    "the same, but other ranges (sparsities up to 0.6)",
+    "the same, but another recipe: latency alone",
+)
+
+
+def lesson(method: str, seed: int, which: str) -> list[Record]:
+    """Return what an earlier study by another seed teaches."""
+    if which == LESSONS[0]:
+        return []
+    known = searched(method, FASTEST, 1000 + seed, EARLIER, most=0.6 if which == LESSONS[2] else MOST)
+    if which != LESSONS[3]:
+        return known
+    return [
+        replace(one, metrics={name: its for name, its in one.metrics.items() if name not in TRAINED}) for one in known
+    ]
+
+
+def cost(seed: int = 0) -> None:
+    """Print the processor time of a suggestion after so many trials at random points: median of a few."""
+    say("Synthetic; processor time of a suggestion of latency_aware, median of 5.\n\n| records | s |\n|---|---|")
+    for count in RECORDS:
+        generator = np.random.default_rng(seed)
+        points = generator.uniform(0.0, MOST, (count, len(GROUPS)))
+        names = [f"{label}.sparsity" for label in GROUPS]
+        one = experiment("latency_aware", FASTEST, seed, count + 10)
+        start = {name: parameter.default for name, parameter in one.parameters.items()}
+        known = [
+            record(number, {**start, **dict(zip(names, row.tolist(), strict=True))}, generator)
+            for number, row in enumerate(points, len(one.baseline_names) + 1)
+        ]
+        searcher = Searcher(one, Planner(one.parameters), [*UNPRUNED, *known])
+        taken = []
+        for nth in range(5):
+            began = time.process_time()
+            config = searcher.suggest(str(nth))
+            taken.append(time.process_time() - began)
+            assert isinstance(config, dict), searcher.exhausted
+            searcher.end(record(config["trial"], config["point"], generator))
+        say(f"| {count} | {float(np.median(taken)):.2f} |")
+
+
+def until(records: Sequence[Record], bound: float) -> float:
+    """Return after how many epochs the fastest that keeps the condition has this latency; infinite if it never has."""
+    found = next((count for count in range(1, len(records) + 1) if fastest(records[:count]) <= bound), None)
+    return epochs(records[:found]) if found else float("inf")
+
+
+def warm_start(seeds: int, trials: int, least: float) -> None:
+    """Print how many epochs a study takes to a latency, taught by an earlier one or not."""
+    bounds = [share * least for share in NEAR]
+    heads = " | ".join(f"to {bound:.3f}" for bound in bounds)
+    say(
+        f"Synthetic; epochs, of {EPOCHS} a trial, until the fastest with top1 >= 87 has such a latency_ratio or less, "
+        f"within {trials} trials; median and quartiles of {seeds} seeds.\n\n| method | taught by | {heads} |\n"
+        f"|---{'|---' * (1 + len(bounds))}|"
+    )
+    for method in METHODS[1:]:
+        for which in LESSONS:
+            if method == "hyperopt" and which == LESSONS[3]:
+                continue  # it learns of whole trials alone
+            runs = [
+                searched(
+                    method,
+                    FASTEST,
+                    seed,
+                    trials,
+                    earlier=lesson(method, seed, which),
+                    is_done=lambda records: fastest(records) <= min(bounds),
+                )
+                for seed in range(seeds)
+            ]
+            cells = [quartiles([until(run, bound) for run in runs]) for bound in bounds]
+            say(f"| {method} | {which} | {' | '.join(cells)} |")
+
+
+def quartiles(values: Sequence[float]) -> str:
+    """Return the median and the quartiles; what was not found is never."""
+    low, middle, high = (sorted(values)[round(share * (len(values) - 1))] for share in (0.25, 0.5, 0.75))
+    return f"{middle:.0f} ({low:.0f} to {high:.0f})".replace("inf", "never")
 
 
 def area(records: Sequence[Record]) -> float:
@@ -237,6 +358,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=max(AFTER))
+    parser.add_argument("--warm-start", action="store_true", help="what an earlier study saves a new one")
+    parser.add_argument("--cost", action="store_true", help="the seconds of a suggestion")
     given = parser.parse_args(words)
     warnings.filterwarnings("ignore", category=UserWarning, module="hyperopt")
     after = [count for count in AFTER if count <= given.trials]
@@ -244,6 +367,12 @@ def main(words: Sequence[str] | None = None) -> int:
     whole = _area(points)
     able = points[top1(points) >= 87]
     least = times(able).sum(axis=1).min()
+    if given.cost:
+        cost()
+        return 0
+    if given.warm_start:
+        warm_start(given.seeds, given.trials, float(least))
+        return 0
     head = "".join(f" | after {count}" for count in after)
     rule = "|---" * (len(after) + 1)
     say(f"Synthetic; median and quartiles of {given.seeds} seeds.\n")

@@ -1,15 +1,18 @@
 """What a trial will come to, said of made-up trials whose end is known by a formula."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
+from benchmarks import replay
 from edge_tune.objective_text import parse
 from edge_tune.records.entries import EpochEntry
 from edge_tune.records.results import Record
-from edge_tune.search.prediction import Forecast, Outlook, Ridge
+from edge_tune.search.prediction import Forecast, LossLine, Outlook, Ridge
 
 EPOCHS = 4
 
@@ -82,18 +85,60 @@ def test_bound_is_kept_as_often_as_its_confidence_says() -> None:
     assert np.abs(off).mean() < 1.5
 
 
-def test_nothing_is_predicted_before_ten_trials_of_the_search_have_finished() -> None:
+def test_nothing_is_predicted_before_three_trials_of_the_search_have_finished_nor_before_ten_right_after_pruning() -> (
+    None
+):
     forecast = Forecast(["top1", "latency_ratio"], EPOCHS)
     known = finished(10)
     repeat = trial(40, 0.5, same_as=3)
-    for record in (*known[:9], UNPRUNED, repeat, trial(41, 0.5, epochs=2), trial(42, 0.5, status="failed")):
+    for record in (*known[:2], UNPRUNED, repeat, trial(41, 0.5, epochs=2), trial(42, 0.5, status="failed")):
         forecast.know(record)
     assert forecast.expected(known[9].as_of(1)) == {}
-    forecast.know(known[9])
+    forecast.know(known[2])
     assert list(forecast.expected(trial(50, 0.5, epochs=1))) == ["top1"]
     assert list(forecast.best(trial(50, 0.5, epochs=1), 0.9)) == ["top1"]
-    assert forecast.best(trial(50, 0.5, epochs=1), 0.95) == {}  # which takes 19
+    assert forecast.expected(trial(50, 0.5, epochs=0)) == {}
+    for record in known[3:]:
+        forecast.know(record)
+    assert list(forecast.best(trial(50, 0.5, epochs=0), 0.9)) == ["top1"]
+    assert forecast.best(trial(50, 0.5, epochs=0), 0.95) == {}  # which takes 19
+    assert list(forecast.best(trial(50, 0.5, epochs=1), 0.95)) == ["top1"]  # by what is believed
     assert forecast.expected(trial(50, 0.5, epochs=1, pruned={"top1": 9.0})) == {}  # its size is not known
+
+
+def test_line_is_where_its_beliefs_and_the_trials_put_it() -> None:
+    """The least squares of trials and beliefs together, solved as one system, and an interval of Student's t."""
+    now, figures, best, to_come = np.array([60.0, 70.0, 75.0]), np.array([80.0, 84.0, 88.0]), 90.0, 0.75
+    features = np.column_stack([now, np.full(3, 13.0)])
+    line = LossLine.fitted(features, figures, best, to_come)
+    near = 0.4 * np.median([30, 20, 15, 10, 6, 2])
+    x, y, noise = np.log(best - now + near), np.log(best - figures + near), 0.3 * to_come
+    rows = np.vstack([np.column_stack([np.ones(3), x - x.mean()]), [0, noise / 0.3]])
+    found, *_ = np.linalg.lstsq(rows, np.append(y, noise / 0.3), rcond=None)
+    place = np.array([1.0, math.log(25 + near) - x.mean()])
+    assert line.expected(np.array([65.0, 13.0])) == pytest.approx(90 + near - math.exp(place @ found))
+    variance = (((y - rows[:3] @ found) ** 2).sum() + 4 * noise**2) / 7
+    deviation = math.sqrt(variance * (1 + place @ np.linalg.inv(rows.T @ rows) @ place))
+    least = place @ found - student.ppf(0.9, 6) * deviation
+    assert line.most(np.array([65.0, 13.0]), 0.9) == pytest.approx(90 + near - math.exp(least))
+
+
+def test_bound_by_few_trials_is_kept_by_the_recorded_networks() -> None:
+    """Of ResNet-20: three to nine have finished, others are asked after 1, 4 and 8 epochs."""
+    table = replay.Table.read()
+    kept = []
+    for draw, count in itertools.product(range(6), (3, 5, 9)):
+        order = np.random.default_rng(draw).permutation(len(table.plans)).tolist()
+        forecast = Forecast(["top1"], replay.recorded.EPOCHS)
+        for one in (
+            *table.baselines,
+            *(table.at(table.plans[place], place, replay.recorded.EPOCHS) for place in order[:count]),
+        ):
+            forecast.know(one)
+        for place, epoch in itertools.product(order[count : count + 12], (1, 4, 8)):
+            bound = forecast.best(table.at(table.plans[place], place, epoch), 0.9)["top1"]
+            kept.append(table.plans[place]["top1"][-1] <= bound)
+    assert np.mean(kept) >= 0.9
 
 
 def test_trial_unlike_all_others_gets_a_wider_interval() -> None:
@@ -117,7 +162,9 @@ def test_trial_is_paused_that_is_predicted_to_break_a_condition_and_the_reason_i
     assert outlook.why_not(trial(50, 0.9, epochs=2), 0.9) is None
     assert outlook.why_not(trial(50, 0.2, epochs=2, baseline="half"), 0.9) is None
     assert outlook.why_not(trial(50, 0.2), 0.9) is None  # it is at its end, and known
-    assert Outlook(outlook.objective, EPOCHS, finished(9)).why_not(trial(50, 0.2, epochs=2), 0.9) is None
+    few = Outlook(outlook.objective, EPOCHS, [UNPRUNED, *finished(3)])
+    assert " by 3 finished trials, but top1 >= 90 must hold" in (few.why_not(trial(50, 0.01, epochs=2), 0.9) or "")
+    assert Outlook(outlook.objective, EPOCHS, finished(2)).why_not(trial(50, 0.01, epochs=2), 0.9) is None
 
 
 @pytest.mark.parametrize("target", ["minimise latency_ratio where top1 <= 50", "minimise top1"])

@@ -1,14 +1,18 @@
 """What a trial under way will come to: its accuracy at the end, from what is known of it, by the study's own trials.
 
-A ridge regression of the final figure on what a trial has shown so far: the figure right after pruning and after each
-epoch, and the logarithm of the multiply-accumulates that are left. It is fitted to the finished trials of the search
-(baselines are not drawn as trials are), and to those that earlier studies teach, for each epoch anew. How far it is off
-is what it misses of each of these trials when that one is left out; a trial unlike the others gets a wider interval, by
-its leverage.
+Once a trial has been retrained for an epoch, the logarithm of what it loses to the unpruned network at its end is taken
+to be linear in that of what it loses now, with a slope that is believed to be near 1: three finished trials of the
+search (baselines are not drawn as trials are), or of those that earlier studies teach, are enough for that. Right after
+pruning, a ridge regression of the final figure on that figure and the logarithm of the multiply-accumulates that are
+left predicts, from ten trials on. Both are fitted for each epoch anew.
 
-Source: Hoerl and Kennard, Ridge Regression, 1970, the penalty by leave-one-out; for the interval, conformal prediction
-by leave-one-out residuals: Barber et al., Predictive inference with the jackknife+, arXiv:1905.02928, section 1.2, with
-residuals studentised as in Lei et al., arXiv:1604.04173, section 5.2.
+How far a prediction is off is what it misses of each of these trials when that one is left out; a trial unlike the
+others gets a wider interval, by its leverage. While they are too few for that, the line's beliefs say it.
+
+Source: for the line, Gelman et al., Bayesian Data Analysis, 2013, sections 14.2 and 14.8; Hoerl and Kennard, Ridge
+Regression, 1970, the penalty by leave-one-out; for the interval, conformal prediction by leave-one-out residuals:
+Barber et al., Predictive inference with the jackknife+, arXiv:1905.02928, section 1.2, with residuals studentised as in
+Lei et al., arXiv:1604.04173, section 5.2.
 """
 
 import math
@@ -17,9 +21,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 from edge_tune.metrics import LARGER_IS_BETTER, TRAINED
-from edge_tune.objective import SIGNS, FrontOf, Goal, Maximise, Objective
+from edge_tune.objective import SIGNS, UNPRUNED, UNPRUNED_RETRAINED, FrontOf, Goal, Maximise, Objective
 from edge_tune.records.entries import Metrics
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record
@@ -27,10 +32,27 @@ from edge_tune.records.results import Record
 Floats = npt.NDArray[np.float64]
 
 LEAST = 10
-"""So many trials must have finished before anything is predicted."""
+"""So many trials must have finished before the regression predicts, and before residuals tell how far the line is off:
+until then, what is believed does."""
+
+FEW = 3
+"""So many must have finished before the line predicts."""
+
+SLOPE_DEVIATION = 0.3
+"""Of the line's slope, around 1."""
+
+NOISE, NOISE_COUNTS = 0.3, 4.0
+"""What the line leaves over is believed to deviate by so much with all epochs to come, and by as much less as there are
+fewer to come; as firmly as so many trials would say it."""
+
+NEAR = 0.4
+"""Losses below this share of the median one differ by little."""
 
 PENALTIES = (0.1, 1.0, 10.0, 100.0)
 """Of the squared coefficients, each of a standardised figure: what misses least of the trials left out is taken."""
+
+LATEST = -2
+"""Where the latest figure stands among the features; the multiply-accumulates come last."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +96,85 @@ class Ridge:
 
     def most(self, features: Floats, confidence: float) -> float:
         """Return what the figure of such a trial does not exceed, with this confidence; infinite if that is unknown."""
-        nth = math.ceil((len(self.residuals) + 1) * confidence - 1e-9)
-        if nth > len(self.residuals):
-            return math.inf
         place = (features - self.middle) / self.scale
         leverage = 1 / len(self.residuals) + place @ self.inverse @ place
-        return self.expected(features) + float(self.residuals[nth - 1]) * math.sqrt(1 + leverage)
+        return self.expected(features) + quantile(self.residuals, confidence) * math.sqrt(1 + leverage)
+
+
+def quantile(residuals: Floats, confidence: float) -> float:
+    """Return what another residual does not exceed, with this confidence; infinite if so few do not tell.
+
+    Args:
+        residuals: [trials], ascending.
+    """
+    nth = math.ceil((len(residuals) + 1) * confidence - 1e-9)
+    return float(residuals[nth - 1]) if nth <= len(residuals) else math.inf
+
+
+@dataclass(frozen=True)
+class LossLine:
+    """The logarithm of what is lost at the end, linear in that of what is lost now. The slope is believed to be near 1.
+
+    Attributes:
+        best: The figure from which losses count.
+        near: Added to each loss.
+        middle: The mean of the logarithms now.
+        level: The logarithm at the end that is expected there.
+        slope: Of the line.
+        spread: Of the logarithms now, by which the slope is known.
+        deviation: Of what the line leaves over.
+        residuals: [trials], ascending: prediction - logarithm at the end of each trial left out, studentised.
+    """
+
+    best: float
+    near: float
+    middle: float
+    level: float
+    slope: float
+    spread: float
+    deviation: float
+    residuals: Floats
+
+    @classmethod
+    def fitted(cls, features: Floats, figures: Floats, best: float, to_come: float) -> "LossLine":
+        """Return the line through figures [trials] over features [trials, features].
+
+        Args:
+            best: The figure of the unpruned network, retrained alike if it was.
+            to_come: The share of the epochs that is to come.
+        """
+        best = max(best, float(figures.max()))
+        now, then = np.maximum(0.0, best - features[:, LATEST]), best - figures
+        near = max(NEAR * float(np.median([now, then])), 1e-6)
+        x, y = np.log(now + near), np.log(then + near)
+        middle, level, noise = float(x.mean()), float(y.mean()), NOISE * to_come
+        firmness = (noise / SLOPE_DEVIATION) ** 2
+        spread = float(((x - middle) ** 2).sum()) + firmness
+        slope = (float(((x - middle) * (y - level)).sum()) + firmness) / spread
+        left = y - level - slope * (x - middle)
+        variance = (float((left**2).sum()) + NOISE_COUNTS * noise**2) / (len(left) + NOISE_COUNTS)
+        leverage = 1 / len(left) + (x - middle) ** 2 / spread
+        residuals = np.sort(-left / np.sqrt(1 - leverage))
+        return cls(best, near, middle, level, slope, spread, math.sqrt(variance), residuals)
+
+    def expected(self, features: Floats) -> float:
+        """Return the figure that is expected of a trial with these features, [features]."""
+        return self._figure(self.level + self.slope * self._place(features))
+
+    def most(self, features: Floats, confidence: float) -> float:
+        """Return what the figure of such a trial does not exceed, with this confidence."""
+        place, trials = self._place(features), len(self.residuals)
+        off = quantile(self.residuals, confidence) if trials >= LEAST else math.inf
+        if math.isinf(off):
+            off = self.deviation * float(stdtrit(trials + NOISE_COUNTS - 1, confidence))
+        leverage = 1 / trials + place**2 / self.spread
+        return self._figure(self.level + self.slope * place - off * math.sqrt(1 + leverage))
+
+    def _figure(self, logarithm: float) -> float:
+        return self.best + self.near - math.exp(logarithm)
+
+    def _place(self, features: Floats) -> float:
+        return math.log(max(0.0, self.best - float(features[LATEST])) + self.near) - self.middle
 
 
 class Forecast:
@@ -94,7 +189,8 @@ class Forecast:
         self.metrics = [metric for metric in metrics if metric in TRAINED]
         self.epochs = epochs
         self._finished: dict[int, Record] = {}
-        self._fits: dict[tuple[str, int], Ridge | None] = {}
+        self._unpruned: dict[str, Metrics] = {}
+        self._fits: dict[tuple[str, int], Ridge | LossLine | None] = {}
 
     @property
     def trials(self) -> int:
@@ -102,7 +198,10 @@ class Forecast:
         return len(self._finished)
 
     def know(self, record: Record) -> None:
-        """Learn from a trial of the search if it has come to its end."""
+        """Learn from a trial of the search if it has come to its end; of the unpruned network, what is not lost."""
+        if record.baseline in (UNPRUNED, UNPRUNED_RETRAINED) and record.status == "finished":
+            self._unpruned[record.baseline] = record.metrics
+            self._fits.clear()
         own = record.baseline is None and record.same_as is None
         if own and record.status == "finished" and record.epoch == self.epochs:
             self._finished[record.trial] = replace(record, layers=(), measurements={}, plan=())
@@ -113,8 +212,8 @@ class Forecast:
         found = {}
         for metric in self.metrics:
             features = _features(record, metric)
-            if features is not None and (ridge := self._fit(metric, record.epoch)):
-                found[metric] = _turned(metric, ridge.expected(features))
+            if features is not None and (fit := self._fit(metric, record.epoch)):
+                found[metric] = _turned(metric, fit.expected(features))
         return found
 
     def best(self, record: Record, confidence: float) -> dict[str, float]:
@@ -122,14 +221,14 @@ class Forecast:
         found = {}
         for metric in self.metrics:
             features = _features(record, metric)
-            if features is not None and (ridge := self._fit(metric, record.epoch)):
-                most = ridge.most(features, confidence)
+            if features is not None and (fit := self._fit(metric, record.epoch)):
+                most = fit.most(features, confidence)
                 if math.isfinite(most):
                     found[metric] = _turned(metric, most)
         return found
 
-    def _fit(self, metric: str, epoch: int) -> Ridge | None:
-        """Return the regression on what is known after `epoch` epochs; None: too few trials, or nothing to predict."""
+    def _fit(self, metric: str, epoch: int) -> Ridge | LossLine | None:
+        """Return what predicts from what is known after `epoch` epochs; None: too few trials, or nothing to predict."""
         if epoch >= self.epochs:
             return None
         key = metric, epoch
@@ -139,10 +238,19 @@ class Forecast:
                 for _, record in sorted(self._finished.items())
                 if (features := _features(record, metric, epoch)) is not None and metric in record.metrics
             ]
-            enough = len(known) >= LEAST
             rows = (np.array([row for row, _ in known]), np.array([figure for _, figure in known]))
-            self._fits[key] = Ridge.fitted(*rows) if enough else None
+            fit: Ridge | LossLine | None = None
+            if epoch and len(known) >= FEW:
+                fit = LossLine.fitted(*rows, self._best(metric), 1 - epoch / self.epochs)
+            elif not epoch and len(known) >= LEAST:
+                fit = Ridge.fitted(*rows)
+            self._fits[key] = fit
         return self._fits[key]
+
+    def _best(self, metric: str) -> float:
+        """Return the figure of the unpruned network, retrained alike if it was; below all figures if nobody knows."""
+        known = (self._unpruned.get(name, {}).get(metric) for name in (UNPRUNED_RETRAINED, UNPRUNED))
+        return next((_turned(metric, float(figure)) for figure in known if figure is not None), -math.inf)
 
 
 def _features(record: Record, metric: str, epoch: int | None = None) -> Floats | None:
