@@ -147,13 +147,11 @@ def main() -> int:
                 shown = " | ".join(f"{error:.2f} / {order:.2f} / {inside:.2f}" for error, order, inside in cells)
                 say(f"| {trials.name} ({len(trials.top1)}) | {count} | {shown} |")
     heads = " | ".join(f"after {epoch} epochs" for epoch in AFTER)
-    say(
-        f"\nShare within the 90 % bound, and by how many points it lies above what came, median\n\n| finished | {heads} |"
-    )
+    say(f"\nShare within the 90 % bound, and how many points above what came it lies, median\n\n| finished | {heads} |")
     say(f"|---{'|---' * len(AFTER)}|")
     for count in FINISHED:
-        cells = [bounded(replay.Table.read(), count, epoch) for epoch in AFTER]
-        say(f"| {count} | {' | '.join(f'{share:.2f}, {above:+.1f}' for share, above in cells)} |")
+        kept = [bounded(replay.Table.read(), count, epoch) for epoch in AFTER]
+        say(f"| {count} | {' | '.join(f'{share:.2f}, {above:+.1f}' for share, above in kept)} |")
     return 0
 
 
