@@ -390,6 +390,15 @@ def test_shipped_experiment_looks_for_the_fastest_within_a_point_by_what_the_unp
     assert shipped.baseline_names == ("off_the_shelf", "unpruned_retrained")
 
 
+def test_shipped_experiment_for_a_folder_takes_images_of_the_size_that_published_weights_were_trained_with() -> None:
+    shipped = load_experiment(EXPERIMENTS / "mobilenet_v2_folder.py")
+    assert (shipped.model, shipped.pruner_groups, shipped.data.image_size) == ("mobilenet_v2", "auto", 224)
+    assert shipped.weights is None  # --weights names them
+    assert shipped.training is not None
+    assert shipped.training.distillation is None
+    assert shipped.objective.text == "minimise latency_ratio where top1 >= unpruned - 2"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
