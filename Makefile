@@ -20,8 +20,8 @@ install: $(INSTALLED) ## make .venv, or bring it up to date with requirements.tx
 quickstart: $(INSTALLED) ## a small search on embedded images, in a few minutes
 	$(RUN) edge_tune.run experiments/quickstart.py $(ARGS)
 
-test: $(INSTALLED) ## the tests, but for those that need more than Python (CONTRIBUTING.md), two files at a time
-	$(RUN) pytest --numprocesses=2 --dist=loadfile $(ARGS)
+test: $(INSTALLED) ## the tests, but for those that need more than Python (CONTRIBUTING.md), three files at a time
+	$(RUN) pytest --numprocesses=3 --dist=loadfile $(ARGS)
 
 test-cluster: $(INSTALLED) ## `ray up cluster.yaml` on hosts made of namespaces; needs root, rsync and sshd
 	$(RUN) pytest -m cluster $(ARGS)

@@ -370,6 +370,7 @@ def test_what_was_found_is_not_that_of_another_definition_with_the_same_weights(
     assert "block stage1.0" not in probe(other)
 
 
+@pytest.mark.slow
 def test_study_with_blocks_runs_to_a_table_and_is_resumed_in_its_order(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,7 +61,7 @@ def test_joined_cluster_says_what_it_offers(here: cluster.Cluster, nodes: Any) -
     host = here.nodes[0].host
     says = here.says("AMD EPYC")
     assert says == f"Ray 2.60.0 at {nodes.address}: 3 nodes, 4 cores for trials, 2 devices (AMD EPYC, on {host})"
-    assert here.says("Cortex-A72", "pi@board").endswith(", 1 device (Cortex-A72, on pi@board)")
+    assert here.says("Cortex-A72", ["pi@board"]).endswith(", 1 device (Cortex-A72, on pi@board)")
     assert here.trials_at_once(cpus_per_trial=1) == 4
     assert here.trials_at_once(cpus_per_trial=2) == 1  # the host of the devices has room for none
     with pytest.raises(ExperimentError, match=r"cpus_per_trial must be at most .*, 3 on .*, but got 4; lower it"):

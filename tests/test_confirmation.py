@@ -92,6 +92,7 @@ def weights() -> set[str]:
     return {file.stem for file in Path("out/networks").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_lucky_trial_is_measured_again_before_it_is_named_the_best(capsys: pytest.CaptureFixture[str]) -> None:
     """The third measurement after the unpruned network's is lucky; the device is lost while it is measured again."""
     Path("study.py").write_text(FILE)

@@ -37,6 +37,7 @@ experiment = make(
 """
 
 
+@pytest.mark.slow
 def test_own_structure_and_own_sampler_run_from_an_experiment_file_to_a_table_and_a_network(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

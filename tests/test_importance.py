@@ -276,6 +276,7 @@ experiment = make(
 """
 
 
+@pytest.mark.slow
 def test_each_importance_runs_from_an_experiment_file_to_a_network(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

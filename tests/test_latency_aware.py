@@ -281,6 +281,7 @@ experiment = make(
 """
 
 
+@pytest.mark.slow
 def test_study_is_searched_by_what_its_own_measurements_say_of_layers(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,

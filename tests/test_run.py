@@ -417,6 +417,7 @@ def test_run_takes_images_and_weights_to_a_measured_network() -> None:
     assert Path("out/report.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.slow
 def test_run_searches_a_network_for_images_that_are_no_squares(capsys: pytest.CaptureFixture[str]) -> None:
     """By the size and the normalisation of the user's own images, on the device, as stored and as exported."""
     write_image_folder(Path("images"), classes=("bird", "cat", "dog"), images=30, size=24, width=16)
@@ -519,6 +520,7 @@ def test_run_interrupted_within_a_trial_goes_on_to_the_very_weights(capsys: pyte
     assert cut.curve[-1].train_loss < cut.curve[0].train_loss
 
 
+@pytest.mark.slow
 def test_run_gives_weights_of_other_classes_a_new_classifier(capsys: pytest.CaptureFixture[str]) -> None:
     """From weights of digits with a made-up classifier of 1000 classes to a study, resumed and simulated."""
     one = make(training=et.Retraining(epochs=30, lr=0.1, decay=et.Cosine(), batch_size=32))

@@ -46,6 +46,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return folder / "study", said
 
 
+@pytest.mark.slow
 def test_script_runs_a_study_and_goes_on_with_it(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, said = study
     first, *rest = said.stdout.splitlines()
@@ -60,6 +61,7 @@ def test_script_runs_a_study_and_goes_on_with_it(study: tuple[Path, subprocess.C
     assert 'et.Search("random", trials=2, seed=0)' in (folder / "experiment.py").read_text()
 
 
+@pytest.mark.slow
 def test_study_holds_its_trials_its_best_and_its_networks(
     study: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +82,7 @@ def test_study_holds_its_trials_its_best_and_its_networks(
         found.network(77)
 
 
+@pytest.mark.slow
 def test_study_that_goes_on_is_not_taught_anew(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = study
     with pytest.raises(ExperimentError, match=r"--warm-start: teaches a study when it begins, but got --resume as wel"):

@@ -33,6 +33,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "out"
 
 
+@pytest.mark.slow
 def test_networks_of_a_study_are_measured_on_another_device(study: str, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main([study, "--max-s=0.3"]) == 2

@@ -28,6 +28,7 @@ def _folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatc
 
 
 @pytest.mark.timeout(1200)  # it took 408 s beside 14 other processes on 2 cores
+@pytest.mark.slow
 def test_a_network_is_inspected_and_the_proposed_experiment_runs_to_a_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
