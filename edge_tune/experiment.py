@@ -34,7 +34,7 @@ IMPORTABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 """What an experiment brings with it: "package.module:name"."""
 
 RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-HOST = re.compile(r"(?!-)[!-~]+")
+HOST = re.compile(r"(?!-)[!#-&(-+\--~]+")
 TRIAL_NAME = re.compile(r"trial_\d+", re.IGNORECASE)
 
 DATA_SETS = ("digits", "cifar10", "cifar100")
@@ -679,6 +679,8 @@ class Benchmark:
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with these settings; whether the device exists is asked later."""
         yield from _text("device", self.device, "the name of a device")
+        if self.device == "onnxruntime":
+            yield "device must name a device of ONNX Runtime, as 'onnxruntime:CPU' does, but got 'onnxruntime'."
         yield from _at_least("runs", self.runs, 1)
         yield from _one_of("precision", self.precision, get_args(Precision))
         yield from _at_least("threads", self.threads, 1)

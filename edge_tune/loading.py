@@ -93,6 +93,11 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     return found
 
 
+def left_out(kind: type) -> dict[str, Any]:
+    """Return the fields of a part of an experiment that its identity lacks where they have these values, as JSON."""
+    return {field.name: field.default for field in dataclasses.fields(kind) if "added" in field.metadata}
+
+
 def _is_identity(field: dataclasses.Field[Any], value: object) -> bool:
     is_as_before = "added" in field.metadata and value == field.default
     return not (is_as_before or "may_change" in field.metadata)

@@ -292,7 +292,12 @@ def _command(given: argparse.Namespace, results: Results) -> str:
     times = {name: f"{value:.15g}s" for name in ("time_budget", "trial_time_limit") if (value := getattr(given, name))}
     size = {"image_size": sides(given.image_size)} if isinstance(given.image_size, tuple) else {}
     shown = {**vars(given), **times, **size}
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in shown.items() if _is_option(name, value)]
+    options = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, values in shown.items()
+        if _is_option(name, values)
+        for value in (values if isinstance(values, list) else [values])
+    ]
     words = [str(given.experiment), *options, f"--results={results.folder}", "--resume"]
     return shlex.join([command.tool("python"), "-m", "edge_tune.run", *words])
 

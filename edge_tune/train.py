@@ -15,7 +15,7 @@ from edge_tune.arguments import given_path, given_size, given_text
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.experiment import Experiment
 from edge_tune.loading import load_experiment, without_secrets
-from edge_tune.networks import datasets, models
+from edge_tune.networks import datasets, losses, models
 from edge_tune.networks.compute import why_no_gpu
 from edge_tune.networks.training import checked_onnx, train_with, trained_weights
 from edge_tune.networks.weights import Pretrained, load_pretrained, read_weights
@@ -47,6 +47,8 @@ def _main(words: Sequence[str], program: str) -> int:
     network = models.build(experiment.model, dataset.num_classes)
     models.check_output(network, dataset.input_shape, dataset.num_classes)
     checked_onnx(network, dataset.input_shape)
+    if experiment.training:
+        losses.check(experiment.training, dataset.num_classes)
     pretrained = None
     if experiment.weights:
         weights, shown = read_weights(experiment.weights, command.say), without_secrets(experiment.weights)

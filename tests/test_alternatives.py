@@ -7,7 +7,7 @@ import pytest
 from edge_tune.objective_text import parse
 from edge_tune.records.alternatives import fastest_within, settled_line
 from edge_tune.records.choosing import rank
-from edge_tune.records.entries import LayerEntry
+from edge_tune.records.entries import Evidence, LayerEntry, Ratio, Ratios
 from edge_tune.records.ranking import eligible
 from edge_tune.records.remaining import remaining_line
 from edge_tune.records.results import Record
@@ -20,8 +20,8 @@ GOAL = parse("minimise latency_ratio where top1 >= unpruned - 2")
 
 def trial(number: int, ratio: float, lost: float, **changes: Any) -> Record:
     one = record(number, {"layer_1": 0.5, "layer_2": 0.5}, "a", **changes)
-    metrics = {"latency_ratio": ratio, "total_latency_ratio": 2 - ratio, "top1": UNPRUNED.metrics["top1"] - lost}
-    return replace(one, metrics={**one.metrics, **metrics})
+    metrics = {"latency_ratio": ratio, "total_latency_ratio": 1 - ratio / 2, "top1": UNPRUNED.metrics["top1"] - lost}
+    return replace(one, metrics={**one.metrics, **metrics}, measurements={})
 
 
 TRIALS = [trial(2, 0.9, 0.5), trial(3, 0.7, 1.5), trial(4, 0.6, 1.9), trial(5, 0.6, 2.0), trial(6, 0.4, 7.0)]
@@ -44,7 +44,7 @@ def test_fastest_within_names_each_network_once() -> None:
     [
         ("maximise top1 where latency_ms <= 1", [2, 4]),
         ("front of latency_ratio and top1", [2, 4]),
-        ("minimise total_latency_ms where top1 >= 5", [2]),  # whose total ratios are 1.1, 1.3, 1.4, 1.4, 1.6
+        ("minimise total_latency_ms where top1 >= 5", [2]),  # whose total ratios are 0.55, 0.65, 0.7, 0.7, 0.8
         ("minimise parameters where top1 >= 5", []),
     ],
 )
@@ -62,6 +62,22 @@ def test_fastest_within_agrees_with_looking_at_every_trial() -> None:
         assert found[name] == min(kept, key=lambda one: one.metrics["latency_ratio"]).trial
 
 
+def measured(one: Record, low: float, high: float) -> Record:
+    interval = Ratio(one.metrics["latency_ratio"], low, high)
+    return replace(one, measurements={"retrained": Evidence(ratios=Ratios(latency_ratio=interval))})
+
+
+def test_fastest_within_is_faster_than_the_unpruned_network_and_not_just_luckier_than_the_chosen() -> None:
+    slower, noise = trial(2, 1.05, 0.5), measured(trial(3, 0.99, 0.5), 0.97, 1.01)
+    assert fastest_within(GOAL, UNPRUNED, [slower, noise]) == {}
+    chosen, luckier = measured(trial(4, 0.87, 0.5), 0.85, 0.89), measured(trial(5, 0.86, 0.5), 0.84, 0.88)
+    assert {one.trial for one in fastest_within(GOAL, UNPRUNED, [chosen, luckier], chosen).values()} == {4}
+    assert {one.trial for one in fastest_within(GOAL, UNPRUNED, [chosen, luckier]).values()} == {5}
+    faster = measured(trial(6, 0.7, 4.0), 0.69, 0.71)
+    within = fastest_within(GOAL, UNPRUNED, [chosen, luckier, faster], chosen)
+    assert {points: one.trial for points, one in within.items()} == {"1 and 2 points": 4, "5 points": 6}
+
+
 def test_alternatives_leave_the_chosen_out_and_have_no_test_figures() -> None:
     rows = alternatives_of(GOAL, [UNPRUNED], TRIALS, TRIALS[2])
     assert [(row.name, row.trial, row.test) for row in rows] == [("fastest within 1 point: trial_0002", 2, {})]
@@ -70,7 +86,7 @@ def test_alternatives_leave_the_chosen_out_and_have_no_test_figures() -> None:
 def test_settled_line_counts_the_trials_that_ended_after_the_best() -> None:
     """Trial 2 is the best that keeps the condition; tests/studies.py has trials end in the order of their numbers."""
     trials = [trial(2, 0.5, 1.0), *(trial(n, 0.6, 1.0) for n in range(3, 13))]
-    said = "The best came as trial 1 of the 11 that ended; the 10 after it found nothing better."
+    said = "The best came as trial 1 of the 11 that ended; none of the 10 after it took its place."
     assert settled_line(rank(GOAL, [UNPRUNED, *trials]), trials) == said
     repeats = [replace(trials[0], trial=20, same_as=2), *trials]  # is no network of its own
     assert settled_line(rank(GOAL, [UNPRUNED, *repeats]), repeats) == said

@@ -225,7 +225,7 @@ def test_verdict_tells_how_well_accuracies_are_known() -> None:
     assert fastest[:4] == ("fastest within 1 point: trial_0009", "86.00 [80.5, 90.1]", "not read", "not read")
     _, paired, cost, *rest = console.verdict_lines(verdict)
     assert paired == (
-        "val_top1 of the best: 4.00 points below unpruned [-7.55, -0.37], 4.00 points below unpruned, 3 epochs "
+        "val_top1 of the best: 4.00 points below unpruned [-7.55, -0.37]; 4.00 points below unpruned, 3 epochs "
         "[-10.47, +2.44]; in brackets, the 95 % interval, over the same 200 images and 200 images, not compared "
         "one by one, since a record does not say which were right."
     )

@@ -32,6 +32,7 @@ from tests.networks import BLOCKS, experiment as make
 
 experiment = make({changes})
 """
+FOCAL = "tests.exercises.focal:focal_loss"
 FIRST = 'target=et.Minimise("latency_ratio"), search=et.Search("random", trials=6, seed=0)'
 TAUGHT = (
     'target="minimise latency_ratio where top1 >= 15", baselines={{}}, '
@@ -142,6 +143,12 @@ def test_study_of_the_same_network_device_and_recipe_teaches_all_that_it_found(f
             {"images": "others"},
             (),
             r"its accuracy is not used: .* other images",
+        ),
+        (
+            {"retraining": et.Retraining(epochs=2, lr=0.05, batch_size=32, precision="f32", loss=FOCAL)},
+            {},
+            ("latency",),
+            r"its accuracy is not used: .* another recipe \(loss cross_entropy, here tests.exercises.focal:focal_loss\)",
         ),
     ],
 )

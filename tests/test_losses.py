@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import edge_tune as et
-from edge_tune.errors import ExperimentError
+from edge_tune.errors import ExperimentError, RetrainingError
 from edge_tune.loading import identity
 from edge_tune.networks import datasets, losses
 from edge_tune.networks.retraining import retrain
@@ -32,6 +32,26 @@ def a_number(logits: Tensor, labels: Tensor) -> float:
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(1) != labels).float().mean()
+
+
+class NoWayBack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, loss: Tensor) -> Tensor:
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: object, *_: Tensor) -> Tensor:
+        raise ValueError("no way back")
+
+
+def not_differentiable(logits: Tensor, labels: Tensor) -> Tensor:
+    return NoWayBack.apply(functional.cross_entropy(logits, labels))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def only_eight(logits: Tensor, labels: Tensor) -> Tensor:
+    if len(labels) != 8:
+        raise ValueError("only eight")
+    return functional.cross_entropy(logits, labels)
 
 
 def nothing_learned(logits: Tensor, labels: Tensor) -> Tensor:
@@ -72,6 +92,7 @@ def test_own_loss_takes_the_place_of_cross_entropy(distillation: et.Distillation
         ("accuracy", "one without a gradient"),
         ("nothing_learned", "one that does not depend on the logits"),
         ("infinite", "-?inf"),
+        ("not_differentiable", r"one whose gradient cannot be computed \(ValueError: no way back\)"),
         ("of_other_shapes", "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
     ],
 )
@@ -81,6 +102,11 @@ def test_function_that_is_no_loss_is_refused(name: str, got: str) -> None:
         losses.check(replace(RECIPE, loss=f"tests.test_losses:{name}"), 10)
 
 
+def test_loss_that_fails_later_is_named() -> None:
+    with pytest.raises(RetrainingError, match=r"only_eight.: .* \[32\], but got ValueError: only eight"):
+        train_losses(replace(RECIPE, loss="tests.test_losses:only_eight"))
+
+
 @pytest.mark.parametrize("part", ["retraining", "training"])
 def test_loss_is_tried_before_anything_starts(part: str) -> None:
     one = replace(experiment(), **{part: replace(RECIPE, loss="tests.test_losses:a_number")})
@@ -88,10 +114,12 @@ def test_loss_is_tried_before_anything_starts(part: str) -> None:
         study.load(one)
 
 
-def test_loss_is_part_of_what_a_study_and_its_weights_are() -> None:
+def test_loss_is_part_of_what_a_study_and_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
     usual, own = (replace(experiment(), retraining=replace(RECIPE, loss=loss)) for loss in ("cross_entropy", FOCAL))
     assert "loss" not in identity(usual)["retraining"]
     assert identity(own)["retraining"]["loss"] == FOCAL
     dataset = datasets.load(usual.data, seed=0)
     files = {weights_file(replace(usual, training=one.retraining), dataset) for one in (usual, own)}
     assert len(files) == 2
+    monkeypatch.setattr("edge_tune.networks.models.source", lambda name: "edited")  # the text of what is named
+    assert weights_file(replace(usual, training=own.retraining), dataset) not in files

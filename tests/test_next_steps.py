@@ -11,7 +11,7 @@ from edge_tune.display.next_steps import Step, next_steps, resumed
 from edge_tune.objective_text import EXAMPLE
 from edge_tune.records.entries import Run
 from edge_tune.records.results import Results
-from edge_tune.run import _parser
+from edge_tune.run import _command, _parser
 from tests.studies import run
 
 
@@ -46,12 +46,20 @@ def test_study_is_resumed_with_twice_a_budget_of_epochs() -> None:
     assert command.endswith("-m edge_tune.run x.py --epochs 2 --results=out --epoch-budget=80 --resume")
 
 
+def test_study_is_resumed_with_twice_each_of_two_budgets() -> None:
+    both = {"method": "random", "trials": 8, "epochs": 40}
+    command = resumed(study("python -m edge_tune.run --epoch-budget 40 --results= -- x.py", both), Path("out"), times=2)
+    assert command
+    assert command.endswith("-m edge_tune.run -- x.py --results=out --trials=16 --epoch-budget=80 --resume")
+
+
 @pytest.mark.parametrize(
     ("command", "search"),
     [
         ("edge_tune.run(experiment, results='out')", {"method": "hyperopt", "trials": 5}),
         ("python -m edge_tune.run x.py", {"method": "grid", "trials": 9}),
         (None, {"method": "hyperopt", "trials": 5}),
+        ("edge_tune.run(experiment, results='it\\'s')", {"method": "hyperopt", "trials": 5}),  # no words of a shell
     ],
 )
 def test_study_that_no_command_would_continue_gets_none(command: str | None, search: dict[str, Any]) -> None:
@@ -84,3 +92,10 @@ def test_next_steps_name_the_networks_that_are_kept_and_another_objective(
     monkeypatch.chdir(tmp_path)
     here = next_steps(Results(Path()), study(None), networks, "x")[0].command
     assert shlex.split(here or "")[-3:] == [".", "trial_0004", "trial_0004"]
+
+
+def test_study_is_resumed_by_each_board_that_it_was_given() -> None:
+    given = _parser("run").parse_args(["x.py", "--device-host=pi@one", "--device-host=pi@two"])
+    words = shlex.split(_command(given, Results(Path("out"))))
+    assert words[3:] == ["x.py", "--device-host=pi@one", "--device-host=pi@two", "--results=out", "--resume"]
+    assert _parser("run").parse_args(words[3:]).device_host == given.device_host

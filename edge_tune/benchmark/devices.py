@@ -276,7 +276,7 @@ def measuring(settings: Benchmark, reference: bytes | None = None, devices: int 
         started.append(queue)
         answer_of(queue.pid, START_S, "the driver's node must have room for a process")
         found = [answer_of(owners[name].describe, LIMIT_S, "its device must be usable") for name in names]
-        check_alike(found if settings.boards else [])
+        check_alike(found, are_boards=bool(settings.boards))
         yield BenchmarkClient(run_id)
     finally:
         if names:
@@ -285,18 +285,22 @@ def measuring(settings: Benchmark, reference: bytes | None = None, devices: int 
             ray.kill(actor)
 
 
-def check_alike(found: Sequence[DeviceEntry]) -> None:
-    """Check that boards are alike: figures of one stand beside those of another.
+def check_alike(found: Sequence[DeviceEntry], *, are_boards: bool) -> None:
+    """Check that devices are alike, since figures of one stand beside those of another.
+
+    Args:
+        are_boards: Whether the hardware must be the same, too. A cluster's devices, which Ray counts, may differ: each
+            measures in turns with the unpruned network.
 
     Raises:
         BenchmarkError: They are not; the text tells two that differ.
     """
     for one in found[1:]:
-        if (one.text, one.measured_by) != (found[0].text, found[0].measured_by):
-            have = (f"{board.host} has {board.text} and {board.runtime_text}" for board in (found[0], one))
+        if one.measured_by != found[0].measured_by or (are_boards and one.text != found[0].text):
+            have = (f"{device.host} has {device.text} and {device.runtime_text}" for device in (found[0], one))
             raise BenchmarkError(
-                f"boards of one study must be alike, but {', '.join(have)}; run a study for each, or have the same "
-                f"hardware and runtime on all."
+                f"the devices of one study must be alike, but {', '.join(have)}; run a study for each, or have the "
+                f"same {'hardware and ' * are_boards}runtime on all."
             )
 
 

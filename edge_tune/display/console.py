@@ -189,7 +189,7 @@ def validation_line(verdict: Verdict) -> list[str]:
         return []
     told = [f"{points_text(one.points)} {name} [{one.low:+.2f}, {one.high:+.2f}]" for name, one in found.items()]
     over = " and ".join(dict.fromkeys(one.over for one in found.values()))
-    return [f"val_top1 of the best: {', '.join(told)}; in brackets, the 95 % interval, over {over}."]
+    return [f"val_top1 of the best: {'; '.join(told)}; in brackets, the 95 % interval, over {over}."]
 
 
 def cost_line(verdict: Verdict) -> list[str]:

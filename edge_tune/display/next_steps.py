@@ -76,23 +76,28 @@ def _export(results: Results, run: Run, name: str, what: str) -> Step:
 
 def resumed(run: Run, folder: Path, times: int) -> str | None:
     """Return the command that resumes a study with so many times the trials, or epochs; None if there is no command."""
-    words = shlex.split(run.sessions[-1].command or "") if run.sessions else []
-    search = run.searched
-    has_more = search.method != "grid" and (search.trials or search.epochs)
-    if words[:3] != ["python", "-m", "edge_tune.run"] or not has_more:
+    try:
+        words = shlex.split(run.sessions[-1].command or "") if run.sessions else []
+    except ValueError:  # what called the library need not be words of a shell
         return None
-    more = f"--trials={times * search.trials}" if search.trials else f"--epoch-budget={times * (search.epochs or 0)}"
-    return _python("edge_tune.run", *_without(words[3:], REPLACED), f"--results={folder}", more, "--resume")
+    search = run.searched
+    if words[:3] != ["python", "-m", "edge_tune.run"] or search.method == "grid":
+        return None
+    budgets = {"--trials": search.trials, "--epoch-budget": search.epochs}
+    more = [f"{option}={times * count}" for option, count in budgets.items() if count]
+    if not more:
+        return None
+    return _python("edge_tune.run", *_without(words[3:], REPLACED), f"--results={folder}", *more, "--resume")
 
 
 def _without(words: Sequence[str], options: Mapping[str, float]) -> Iterator[str]:
     """Yield words without these options, which argparse lets one shorten, and what each is given."""
     left = 0.0
     for word in words:
-        if word.startswith("--"):
-            name, _, value = word.partition("=")
+        if word.startswith("--") and word != "--":
+            name, is_given, _ = word.partition("=")
             option = next((option for option in options if option.startswith(name)), None)
-            left = 0.0 if value or option is None else options[option]
+            left = 0.0 if is_given or option is None else options[option]
             if option is None:
                 yield word
         elif left:

@@ -71,8 +71,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--device-host",
         type=given_text,
+        action="append",
         metavar="USER@HOST",
-        help="look at a board that has the device instead of this host: as ssh names it",
+        help="look at a board that has the device instead of this host: as ssh names it; once for each of several",
     )
     return parser
 
@@ -81,13 +82,18 @@ def _main(words: Sequence[str], program: str) -> int:
     given = _parser(program).parse_args(words)
     settings = Benchmark(device=given.device, python=given.device_python, host=given.device_host)
     ExperimentError.raise_if(settings.problems())
+    return max(_look(one) for one in settings.each_board or (settings,))
+
+
+def _look(settings: Benchmark) -> int:
+    """Print what is found on one host. Returns 1 if something is to be mended, 0 if nothing is."""
     with tempfile.TemporaryDirectory(prefix="edge_tune-") as folder:
-        with told(lambda line: say(line, sys.stderr), f"{given.device_host or 'the interpreter'} to say what it has"):
+        with told(lambda line: say(line, sys.stderr), f"{settings.board or 'the interpreter'} to say what it has"):
             host = that_host(settings, Path(folder)) if settings.board else this_host(settings)
         findings = list(examine(host))
     for finding in findings:
         say(str(finding))
-    say(_verdict(given.device, findings))
+    say(_verdict(settings.device, findings))
     return int(any(finding.level == "fix" for finding in findings))
 
 

@@ -1,11 +1,12 @@
 """The loss of a recipe: cross-entropy, or a function of the user's own, named "package.module:function"."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from edge_tune.errors import ExperimentError, first_line
+from edge_tune.errors import ExperimentError, RetrainingError, first_line
 from edge_tune.experiment import CROSS_ENTROPY, Retraining
 from edge_tune.imports import import_callable
 
@@ -20,10 +21,22 @@ def own_loss(recipe: Retraining) -> Loss | None:
 
     Raises:
         ExperimentError: It cannot be imported.
+        RetrainingError: By the function that is returned: the user's fails.
     """
     if recipe.loss == CROSS_ENTROPY:
         return None
-    return import_callable(recipe.loss, "loss", "name a function of logits [B, num_classes] and labels [B]")
+    loss_of = import_callable(recipe.loss, "loss", "name a function of logits [B, num_classes] and labels [B]")
+
+    def named(logits: Tensor, labels: Tensor) -> Tensor:
+        try:
+            return cast(Tensor, loss_of(logits, labels))
+        except Exception as error:
+            sizes = f"logits {list(logits.shape)} and labels {list(labels.shape)}"
+            raise RetrainingError(
+                f"loss {recipe.loss!r}: must return {WHAT}, for {sizes}, but got {_text(error)}; mend it."
+            ) from error
+
+    return named
 
 
 def check(recipe: Retraining, num_classes: int) -> None:
@@ -39,13 +52,10 @@ def check(recipe: Retraining, num_classes: int) -> None:
     logits = torch.randn(8, num_classes, generator=generator).requires_grad_()
     labels = torch.arange(8) % num_classes
     try:
-        loss = loss_of(logits, labels)
-    except Exception as error:
-        raise ExperimentError(
-            f"loss {recipe.loss!r}: must return {WHAT}, for logits [8, {num_classes}] and labels [8], but got "
-            f"{type(error).__name__}: {first_line(error)}; mend it."
-        ) from error
-    if problem := _problem(loss, logits):
+        problem = _problem(loss_of(logits, labels), logits)
+    except RetrainingError as error:
+        raise ExperimentError(str(error)) from error
+    if problem:
         raise ExperimentError(
             f"loss {recipe.loss!r}: must return {WHAT}, for logits [8, {num_classes}] and labels [8], but got "
             f"{problem}; mend it."
@@ -64,7 +74,14 @@ def _problem(loss: object, logits: Tensor) -> str | None:
         return f"{loss.item()}"
     if not loss.requires_grad:
         return "one without a gradient"
-    (gradient,) = torch.autograd.grad(loss, logits, allow_unused=True)
+    try:
+        (gradient,) = torch.autograd.grad(loss, logits, allow_unused=True)
+    except Exception as error:
+        return f"one whose gradient cannot be computed ({_text(error)})"
     if gradient is None:
         return "one that does not depend on the logits"
     return None if gradient.isfinite().all() else "one whose gradient is not finite"
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -76,6 +76,8 @@ def weights_file(experiment: Experiment, dataset: Dataset, pretrained: Pretraine
     recipe = asdict(training_recipe(experiment, pretrained))
     if recipe["loss"] == CROSS_ENTROPY:
         del recipe["loss"]  # weights are found again that were kept before there were other losses
+    else:
+        recipe["loss"] = [recipe["loss"], models.source(recipe["loss"])]
     network = models.build(experiment.model, dataset.num_classes)
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
     architecture = [experiment.model, shapes, models.source(experiment.model)]

@@ -196,7 +196,7 @@ def alternatives_of(
 ) -> list[Row]:
     """Return the fastest networks within some points of the unpruned one, but for the chosen."""
     unpruned = next((record for record in baselines if record.trial == 0), None)
-    found = fastest_within(objective, unpruned, trials) if unpruned else {}
+    found = fastest_within(objective, unpruned, trials, chosen) if unpruned else {}
     return [
         row_of(record, f"fastest within {points}: {record.name}")
         for points, record in found.items()

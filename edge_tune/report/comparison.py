@@ -50,13 +50,15 @@ def networks_table(study: StudyData, networks: Sequence[Row]) -> Table:
     whose = ", for the best and the baselines" if any(row.test for row in networks) else ""
     untested = f" The test split is read at the end of a study only{whose}."
     untested = "" if all(row.test for row in networks) else untested
+    is_known = any(row.top1("validation") or row.top1("test") for row in networks)
+    wilson = " Below a top1 stands its 95 % interval (Wilson)." if is_known else ""
     return Table(
         "The networks, and the change from the baselines to the chosen one",
         "A ratio is to the unpruned network, measured in turns with it, so it does not depend on what else the host "
         "did; below it, its 95 % interval. It is the figure to compare by. Milliseconds and throughput are of "
         "different moments, so that no change of them is formed; below milliseconds, those of the unpruned network in "
         "the same turns. A figure with ~ is imprecise: the time of its measurement was over before its ratios were "
-        f"known to 1 %. Below a top1 stands its 95 % interval (Wilson). {_points_told(found)}{noise}{untested}",
+        f"known to 1 %.{wilson} {_points_told(found)}{noise}{untested}",
         ["", *(escape(row.name) for row in networks), *(f"{ARROW} from {escape(other.name)}" for other in others)],
         rows,
         chosen_column=1 if study.chosen else None,

@@ -42,7 +42,8 @@ def front(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -
             "Latency against top1 of every trial",
             "Left and up is better. Filled points finished; crosses are networks whose predictions had collapsed, open "
             "circles were stopped because they fell behind. No trial beats those on the line in both. Bars are 95 % "
-            "intervals: of the ratio, and of top1 those of the baselines and the chosen network."
+            "intervals: of the ratio, and, as far as they are known, of top1 those of the baselines and the chosen "
+            "network."
             f"{edge} {CLICK}{shown if missing else ''}",
             min_width=300 * len(studies) if len(studies) > 1 else 0,
         )

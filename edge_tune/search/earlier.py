@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_tune.errors import ExperimentError
-from edge_tune.experiment import RETRAINING, BlockGroup, Experiment
-from edge_tune.loading import identity, without_ranges
+from edge_tune.experiment import RETRAINING, BlockGroup, Experiment, Retraining
+from edge_tune.loading import identity, left_out, without_ranges
 from edge_tune.metrics import TRAINED, WITHOUT_DEVICE
 from edge_tune.parameters import Point, Value
 from edge_tune.records.endings import GATE
@@ -170,7 +170,8 @@ def _other_device(theirs: Mapping[str, Any], device: DeviceEntry, mine: Mine) ->
 
 def _other_recipe(theirs: Mapping[str, Any], images: str | None, mine: Mine) -> str:
     """Say why accuracies cannot be compared; empty if they can."""
-    ours, then = (without_ranges(one) for one in (identity(mine.experiment)[RETRAINING], theirs.get(RETRAINING, {})))
+    given = identity(mine.experiment)[RETRAINING], theirs.get(RETRAINING, {})
+    ours, then = ({**left_out(Retraining), **without_ranges(one)} for one in given)
     differing = [name for name in ours if ours[name] != then.get(name)]
     if differing:
         pairs = (f"{name} {_shown(then.get(name))}, here {_shown(ours[name])}" for name in differing)

@@ -237,7 +237,7 @@ def _check_device(here: Cluster, settings: Benchmark, loaded: Loaded | None) -> 
     network = (loaded.onnx, loaded.image) if loaded else ()
     try:
         found = [here.on_device_node(check_device, one, *network) for one in settings.each_board or (settings,)]
-        check_alike(found)
+        check_alike(found, are_boards=True)
         return replace(found[0], host=", ".join(settings.boards) or found[0].host)
     except BenchmarkError as error:
         raise ExperimentError(f"benchmark: {error}") from error
