@@ -35,6 +35,8 @@ IMPORTABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 
 RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 HOST = re.compile(r"(?!-)[!#-&(-+\--~]+")
+"""A host as ssh names it: no option, and neither quotes nor commas, which a list as text has."""
+
 TRIAL_NAME = re.compile(r"trial_\d+", re.IGNORECASE)
 
 DATA_SETS = ("digits", "cifar10", "cifar100")

@@ -252,12 +252,13 @@ def measuring(settings: Benchmark, reference: bytes | None = None, devices: int 
     """Start a run's device actors and their queue; yield the client that trials take along; give them back at the end.
 
     Args:
-        settings: The kind of device and how it is measured. Each actor takes one unit of `settings.resource`.
+        settings: The kind of device and how it is measured. Each actor takes one unit of `settings.resource`, and
+            those of boards one together.
         reference: The network, as ONNX, that each measurement takes turns with; None for none.
         devices: How many the nodes have. Boards are as many as the settings name, however many nodes can drive them.
 
     Raises:
-        BenchmarkError: An actor does not start, its device cannot be used, or boards are not alike.
+        BenchmarkError: An actor does not start, its device cannot be used, or they are not alike.
     """
     each = settings.each_board or (settings,) * devices
     run_id = uuid.uuid4().hex[:12]

@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -51,6 +52,9 @@ from edge_tune.waiting import told
 
 TARGET = "minimise latency_ratio where top1 >= unpruned - 1"
 RECIPE = Retraining(epochs=20, lr=0.05, decay=Cosine())
+UNNORMALISED = replace(RECIPE, lr=0.005)
+"""For networks without batch norm: at the other rate, VGG-11 diverges in the first epoch."""
+
 TRIALS_A_GROUP = 8
 FEWEST_TRIALS = 32
 WRITABLE = "must be a file that can be written"
@@ -120,7 +124,7 @@ def _main(words: Sequence[str], program: str) -> int:
         search=Search("latency_aware", trials=FEWEST_TRIALS),
     )
     try:
-        measured, proposal = _inspect(experiment)
+        measured, proposal, recipe = _inspect(experiment)
     except KeyboardInterrupt as interruption:
         interruption.args = (
             "Interrupted: what was measured so far is kept, and the same command goes on; a training begins again.",
@@ -133,13 +137,13 @@ def _main(words: Sequence[str], program: str) -> int:
     if not proposal.groups:
         say("No experiment is written: whatever could be removed is too sensitive or saves nothing, as told above.")
         return 1
-    _write(_source(experiment, proposal, measured, output), output)
+    _write(_source(replace(experiment, retraining=recipe), proposal, measured, output), output)
     say(f"Written: {output}. To run it: {_command(output)}")
     return 0
 
 
-def _inspect(experiment: Experiment) -> tuple[Measured, Proposal]:
-    """Check whatever can be wrong, before anything that takes long; then measure, and propose groups."""
+def _inspect(experiment: Experiment) -> tuple[Measured, Proposal, Retraining]:
+    """Check whatever can be wrong, before anything that takes long; then measure, and propose groups and a recipe."""
     torch.set_num_threads(len(usable_cpus()))
     data = experiment.data
     num_classes, size = datasets.check(data, seed=experiment.search.seed)
@@ -177,7 +181,13 @@ def _inspect(experiment: Experiment) -> tuple[Measured, Proposal]:
         checked = Kept(cache_file(_architecture(network, experiment, shape), "checked"), bool)
         with told(say, "the groups to be tried together"):
             checked(repr(groups), lambda: checking.check_groups(network, groups, shape) is not None)
-    return measured, proposal
+    return measured, proposal, recipe_for(network)
+
+
+def recipe_for(network: torch.nn.Module) -> Retraining:
+    """Return the recipe that is proposed for a network."""
+    is_normalised = any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
+    return RECIPE if is_normalised else UNNORMALISED
 
 
 def _architecture(network: torch.nn.Module, experiment: Experiment, shape: Shape) -> bytes:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 import edge_tune as et
 import edge_tune.run as run
 from edge_tune.inspect import measuring
-from edge_tune.inspect.__main__ import main
+from edge_tune.inspect.__main__ import main, recipe_for
 from edge_tune.loading import load_experiment
+from edge_tune.networks.models import build
 from tests.inspect.networks import residual
 
 ROOT = Path(__file__).parents[2]
@@ -116,3 +118,9 @@ def test_a_formula_in_place_of_a_device_is_inspected_and_has_no_layers(capsys: p
     assert "Written: residual_on_digits.py" in said
     settings = load_experiment(Path("residual_on_digits.py")).benchmark
     assert (settings.device, settings.python) == ("fake", sys.executable)
+
+
+def test_a_network_without_batch_norm_gets_a_smaller_rate() -> None:
+    with_norm, without = (recipe_for(build(name, 10)) for name in ("resnet20_cifar", "squeezenet1_1"))
+    assert (with_norm.lr, without.lr) == (0.05, 0.005)
+    assert replace(without, lr=with_norm.lr) == with_norm
