@@ -5,6 +5,8 @@ python -m benchmarks.methods --data IMAGES --results DIR [--methods latency_awar
 All studies look for the fastest network within one point of the unpruned one, by the search space and recipe of
 experiments/resnet56_fastest_within_1.py with fewer epochs and images, and may train for --budget epochs in all. The
 unpruned network was trained on all training images but those of its seed's validation split: --only-unpruned ends then.
+With --weights it is a network that has seen all training images, so that studies have but the test images of IMAGES:
+seven of ten to retrain and to validate, the others to test.
 "latency_aware" pauses what cannot win any more; "hyperopt" trains every network to its end, but for those that are
 measured slower than one that keeps the condition. A study that is there already is not run again. The table has the
 network that each study would choose, on the test split, and the hypervolume of its front.
@@ -13,6 +15,7 @@ network that each study would choose, on the test split, and the hypervolume of 
 import argparse
 import itertools
 import platform
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +34,6 @@ from edge_tune.run import main as run
 from edge_tune.train import on_this_host
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "resnet56_fastest_within_1.py"
-VALIDATION = 0.1
-"""The share of the training images that the search is guided by."""
-
 REFERENCE_POINTS = 10.0
 """The hypervolume counts networks that are faster than the unpruned one, down to so many points below its top1."""
 
@@ -50,12 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train-images", type=int, default=6000)
     parser.add_argument("--at-once", type=int, default=1, help="trials")
     parser.add_argument("--gpus-per-trial", type=float)
+    parser.add_argument("--validation", type=float, default=0.1, help="the share that is held out of what trains")
+    parser.add_argument("--weights", type=Path, help="of a network that has seen all training images")
     parser.add_argument("--only-unpruned", action="store_true", help="train the unpruned networks, and end")
     given = parser.parse_args(arguments)
     given.results.mkdir(parents=True, exist_ok=True)
-    shared = {"data", "budget", "epochs", "train_images", "at_once", "gpus_per_trial"}
+    if given.weights:
+        given.data = unseen(Path(given.data), given.results / "images")
+    shared = {"data", "budget", "epochs", "train_images", "validation", "at_once", "gpus_per_trial"}
     options = {key: value for key, value in vars(given).items() if key in shared}
-    weights = {seed: unpruned(given.data, seed) for seed in given.seeds}
+    weights = {seed: given.weights or unpruned(given.data, given.validation, seed) for seed in given.seeds}
     if given.only_unpruned:
         return
     studies = list(itertools.product(given.methods, given.seeds))
@@ -79,11 +83,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(row(f"{method}, {seed}", Results(given.results / f"{method}_{seed}"), test))
 
 
-def unpruned(data: str, seed: int) -> Path:
+def unseen(data: Path, to: Path) -> str:
+    """Return an image folder of links to the test images alone."""
+    for image in sorted(data.resolve().glob("test/*/*")):
+        label = image.parent.name
+        split = "train" if zlib.crc32(f"{label}/{image.name}".encode()) % 10 < 7 else "test"
+        link = to / split / label / image.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(image)
+    return str(to)
+
+
+def unpruned(data: str, validation: float, seed: int) -> Path:
     """Return the weights of the unpruned network, trained now if they are not kept from before."""
     one = replace(
         load_experiment(EXPERIMENT),
-        dataset=et.Data(data, validation_fraction=VALIDATION),
+        dataset=et.Data(data, validation_fraction=validation),
         training=et.Retraining(epochs=24, lr=0.1, decay=et.Cosine(), weight_decay=5e-4),
         search=et.Search("random", trials=1, seed=seed),
     )
@@ -99,7 +115,9 @@ def experiment(method: str, seed: int, weights: str, given: dict[str, object]) -
     return replace(
         shipped,
         dataset=et.Data(
-            str(given["data"]), validation_fraction=VALIDATION, train_images=int(str(given["train_images"]))
+            str(given["data"]),
+            validation_fraction=float(str(given["validation"])),
+            train_images=int(str(given["train_images"])),
         ),
         weights=weights,
         pruner_groups={
