@@ -57,6 +57,19 @@ def test_record_with_damaged_answers_is_refused(answers: dict[str, object], says
         Record.from_entry({"trial": 1, "answers": answers})
 
 
+@pytest.mark.parametrize(
+    ("top1", "images", "text"),
+    [
+        (100.0, 10_000, "[99.96, 100.00]"),  # n / (n + 1.96 ** 2), so that 3.84 of 10,000 are left
+        (0.0, 10_000, "[0.00, 0.04]"),
+        (100.0, 1000, "[99.6, 100.0]"),
+        (99.98, 10_000, "[99.93, 99.99]"),
+    ],
+)
+def test_interval_never_looks_as_if_it_had_no_width(top1: float, images: int, text: str) -> None:
+    assert Known(top1, images).text == text
+
+
 def test_answers_come_back_from_a_file_and_are_of_the_last_epoch_alone() -> None:
     one = answered(record(2, {"layer_1": 0.5, "layer_2": 0.5}, "a", epochs=2), LOST)
     assert Record.from_entry(json.loads(one.to_json())) == one

@@ -18,6 +18,9 @@ from edge_tune.records.results import Record
 
 Split = Literal["validation", "test"]
 
+COARSE = 0.1
+"""An interval that is narrower, in points, is told by hundredths; report/page.js does so too."""
+
 MOST_TIMES = 20
 """So many times the images at most are told: more are hardly to be had, and need not tell either."""
 
@@ -49,9 +52,10 @@ class Known:
 
     @property
     def text(self) -> str:
-        """The interval in brackets."""
+        """The interval in brackets, by hundredths where tenths would be too coarse to show that it has a width."""
         low, high = self.interval
-        return f"[{low:.1f}, {high:.1f}]"
+        digits = 1 if high - low >= COARSE else 2
+        return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 @dataclass(frozen=True)
