@@ -28,9 +28,9 @@ def known(right: NDArray[np.bool_], *, with_answers: bool = True) -> Known:
     return Known(100 * float(right.mean()), len(right), answers if with_answers else None)
 
 
-def paired(mine: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[float, float]:
+def paired(mine: NDArray[np.bool_], other: NDArray[np.bool_], factor: float = 1.0) -> tuple[float, float]:
     """The mean of the differences image by image with one more of either sign, in points, and its deviation."""
-    scores = np.array([*(mine.astype(int) - other.astype(int)), 1, -1])
+    scores = np.array([*(mine.astype(int) - factor * other.astype(int)), 1, -factor])
     half = 1.959964 * scores.std() / math.sqrt(len(scores))
     return 100 * (scores.mean() - half), 100 * (scores.mean() + half)
 
@@ -134,7 +134,10 @@ def test_unsure_line_of_a_number_a_share_and_an_older_study() -> None:
     told = line(f"top1 > {bound}", LOST, unpruned)
     assert f"top1 > {bound:g} (it may lie {bound - 100 * low:.2f} points below that)" in (told or "")
     assert line(f"top1 > {100 * low - 0.01}", LOST, unpruned) is None
-    assert "top1 >= 0.98 * unpruned (" in (line("top1 >= 0.98 * unpruned", LOST, unpruned) or "")
+    keeps, low = 100 * share - 98 * float(RIGHT.mean()), paired(LOST, RIGHT, 0.98)[0]
+    assert low < 0 < keeps
+    told = line("top1 >= 0.98 * unpruned", LOST, unpruned)  # of a share of its top1, image by image too
+    assert f"top1 >= 0.98 * unpruned (it may lie {-low:.2f} points below that)" in (told or "")
     older = replace(unpruned, answers=None)
     assert "top1 >= unpruned - 3 (" in (line("top1 >= unpruned - 3", LOST, older) or "")  # Newcombe's is wider
     assert line("top1 >= unpruned - 3", LOST, unpruned) is None

@@ -99,14 +99,18 @@ def validation_top1(record: Record) -> Known | None:
     return Known(float(record.metrics["top1"]), record.answers.images, record.answers)
 
 
-def difference(mine: Known, other: Known) -> Difference:
-    """Return how far one top1 is from another, with its interval: Bonett and Price's, or Newcombe's without pairs."""
-    points = mine.top1 - other.top1
+def difference(mine: Known, other: Known, factor: float = 1.0) -> Difference:
+    """Return how far one top1 is from `factor` times another, with its interval.
+
+    That is Bonett and Price's, or Newcombe's where the networks cannot be compared image by image.
+    """
+    points = mine.top1 - factor * other.top1
     if mine.answers and other.answers and mine.images == other.images:
         alone = mine.answers.alone(other.answers), other.answers.alone(mine.answers)
-        low, high = proportions.paired_difference(*alone, mine.images)
+        both = mine.answers.correct - alone[0]
+        low, high = proportions.paired_difference(*alone, mine.images, factor, both)
         return Difference(points, 100 * low, 100 * high, mine.images, is_paired=True)
-    low, high = proportions.difference(mine.counts, other.counts)
+    low, high = proportions.difference(mine.counts, other.counts, factor)
     return Difference(points, 100 * low, 100 * high, min(mine.images, other.images), is_paired=False)
 
 
@@ -176,12 +180,8 @@ def _reach(condition: Condition, best: Known, of: Record | None) -> _Reach | Non
         return None
     else:
         other = validation_top1(of) or Known(float(of.metrics["top1"]), best.images)
-        figure -= bound.factor * other.top1
-        if bound.factor == 1:
-            found = difference(best, other)
-            low, high = found.low, found.high
-        else:
-            low, high = (100 * end for end in proportions.difference(best.counts, other.counts, bound.factor))
+        found = difference(best, other, bound.factor)
+        figure, low, high = found.points, found.low, found.high
     to_the_end, margin = (figure - low, figure - bound.offset)
     if condition.sign in ("<", "<="):
         to_the_end, margin = high - figure, bound.offset - figure
