@@ -126,6 +126,19 @@ def test_unsure_line_tells_of_the_conditions_that_the_interval_reaches_past() ->
     assert line("top1 >= unpruned + 50", LOST, unpruned) is None  # there is no best
 
 
+def test_unsure_line_of_a_condition_that_is_just_kept_or_missed_by_nothing_that_is_shown() -> None:
+    """Of 200 images, 180 and 176 are right: 2 points less; (4 + 1.96 * (6 - 16 / 202) ** 0.5) / 202 at the worst."""
+    bits = np.arange(200)
+    unpruned = answered(record(0, {}, "a", baseline="unpruned"), bits < 180)
+    for condition, below in (("top1 >= unpruned - 2", "2.34"), ("top1 >= 88", "5.23")):
+        assert (line(condition, bits < 176, unpruned) or "").endswith(
+            f"keeps {condition} (it may lie {below} points below that); no number of images would tell, should the "
+            "figures stay as they are, since a figure lies at its bound."
+        )
+    assert line("top1 >= unpruned - 4.34", bits < 176, unpruned) is None  # it may be 4.341 points less
+    assert "; about 1.1 times as many would tell" in (line("top1 >= unpruned - 4.3", bits < 176, unpruned) or "")
+
+
 def test_unsure_line_of_a_number_a_share_and_an_older_study() -> None:
     unpruned = answered(record(0, {}, "a", baseline="unpruned"), RIGHT)
     share, n = float(LOST.mean()), len(LOST)

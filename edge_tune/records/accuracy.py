@@ -18,6 +18,9 @@ from edge_tune.records.results import Record
 
 Split = Literal["validation", "test"]
 
+TOLD = 0.005
+"""Points by which an interval must reach past a bound for that to be told: fewer are shown as 0.00."""
+
 COARSE = 0.1
 """An interval that is narrower, in points, is told by hundredths; report/page.js does so too."""
 
@@ -142,7 +145,7 @@ def unsure_line(ranking: Ranking, baselines: Sequence[Record]) -> str | None:
     by_name = {record.name: record for record in baselines}
     asked = [condition for condition in ranking.objective.conditions if condition.metric == "top1"]
     found = {one: _reach(one, known, by_name.get(one.bound.of or "")) for one in asked}
-    unsure = {one: reach for one, reach in found.items() if reach and reach.beyond > 0}
+    unsure = {one: reach for one, reach in found.items() if reach and reach.beyond >= TOLD}
     if not unsure:
         return None
     told = [
@@ -150,12 +153,21 @@ def unsure_line(ranking: Ranking, baselines: Sequence[Record]) -> str | None:
         f"{'above' if one.sign in ('<', '<=') else 'below'} that)"
         for one, reach in unsure.items()
     ]
-    times = max(reach.times for reach in unsure.values())
-    more = f"about {times:.1f}" if times <= MOST_TIMES else f"more than {MOST_TIMES}"
     return (
         f"The choice goes by the figures themselves. With {known.images:,} validation images it is not sure that "
-        f"{best.name} keeps {' and '.join(told)}; {more} times as many would tell, should the figures stay as they are "
-        f"(a larger Data(validation_fraction=...) of another study)."
+        f"{best.name} keeps {' and '.join(told)}; {_more(max(reach.times for reach in unsure.values()))}."
+    )
+
+
+def _more(times: float) -> str:
+    """Return how many times the images would tell, should the figures stay as they are; infinite: no number would."""
+    if math.isinf(times):
+        return "no number of images would tell, should the figures stay as they are, since a figure lies at its bound"
+    times = math.ceil(10 * times - 1e-6) / 10  # fewer would not
+    more = f"about {times:.1f}" if times <= MOST_TIMES else f"more than {MOST_TIMES}"
+    return (
+        f"{more} times as many would tell, should the figures stay as they are (a larger "
+        f"Data(validation_fraction=...) of another study)"
     )
 
 
@@ -165,6 +177,7 @@ class _Reach:
 
     Attributes:
         times: So many times the images would end the interval at the bound: its width goes with their square root.
+            Infinite where the figure lies at the bound.
     """
 
     beyond: float
@@ -185,4 +198,4 @@ def _reach(condition: Condition, best: Known, of: Record | None) -> _Reach | Non
     to_the_end, margin = (figure - low, figure - bound.offset)
     if condition.sign in ("<", "<="):
         to_the_end, margin = high - figure, bound.offset - figure
-    return _Reach(to_the_end - margin, (to_the_end / margin) ** 2 if margin > 0 else math.inf)
+    return _Reach(to_the_end - margin, (to_the_end / margin) ** 2 if margin > 1e-9 else math.inf)
