@@ -11,8 +11,8 @@ from edge_tune.records.entries import Evidence, LayerEntry, Ratio, Ratios
 from edge_tune.records.ranking import eligible
 from edge_tune.records.remaining import remaining_line
 from edge_tune.records.results import Record
-from edge_tune.records.verdict import alternatives_of
-from tests.studies import record
+from edge_tune.records.verdict import alternatives_of, rows_of, verdict_of
+from tests.studies import answered, record
 
 UNPRUNED = record(0, {}, "a", baseline="unpruned")
 GOAL = parse("minimise latency_ratio where top1 >= unpruned - 2")
@@ -79,8 +79,18 @@ def test_fastest_within_is_faster_than_the_unpruned_network_and_not_just_luckier
 
 
 def test_alternatives_leave_the_chosen_out_and_have_no_test_figures() -> None:
-    rows = alternatives_of(GOAL, [UNPRUNED], TRIALS, TRIALS[2])
+    rows = alternatives_of(GOAL, [], [UNPRUNED], TRIALS, TRIALS[2])
     assert [(row.name, row.trial, row.test) for row in rows] == [("fastest within 1 point: trial_0002", 2, {})]
+
+
+def test_alternatives_have_intervals_though_an_earlier_version_did_not_record_their_answers() -> None:
+    """Trial 2, which it measured before the study was resumed, has classified as many images as the chosen trial 4."""
+    chosen = answered(TRIALS[2], np.arange(400) < 384)
+    trials = [*TRIALS[:2], chosen]
+    rows = rows_of([UNPRUNED], chosen)
+    verdict = verdict_of([UNPRUNED], trials, rank(GOAL, [UNPRUNED, *trials]), rows, epochs=0)
+    assert [(row.trial, row.images) for row in (*verdict.rows, *verdict.alternatives)] == [(0, 400), (4, 400), (2, 400)]
+    assert alternatives_of(GOAL, rows_of([UNPRUNED], None), [UNPRUNED], TRIALS, None)[0].top1("validation") is None
 
 
 def test_settled_line_counts_the_trials_that_ended_after_the_best() -> None:
