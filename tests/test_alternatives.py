@@ -9,7 +9,7 @@ from edge_tune.records.alternatives import fastest_within, settled_line
 from edge_tune.records.choosing import rank
 from edge_tune.records.entries import Evidence, LayerEntry, Ratio, Ratios
 from edge_tune.records.ranking import eligible
-from edge_tune.records.remaining import remaining_line
+from edge_tune.records.remaining import remaining_line, whole_parts
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import alternatives_of, rows_of, verdict_of
 from tests.studies import answered, record
@@ -117,3 +117,27 @@ def test_remaining_line_adds_up_the_layers_that_no_group_may_prune() -> None:
     )
     assert remaining_line(one, []) is None
     assert remaining_line(replace(one, layers=()), ["conv1"]) is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "whole"),
+    [
+        ([5.7, 5.5, 5.4], [6, 6, 5]),
+        ([5.4, 5.4, 5.4], [6, 5, 5]),
+        ([0.3, 0.3], [1, 0]),
+        ([30.0, 6.0], [30, 6]),
+        ([], []),
+    ],
+)
+def test_whole_parts_add_up(shares: list[float], whole: list[int]) -> None:
+    assert whole_parts(shares) == whole
+    assert sum(whole) == round(sum(shares))
+
+
+def test_remaining_line_names_parts_that_add_up() -> None:
+    """Of 50 %, three layers have 1.08 of 10 ms each: 5.4 apiece, and 16.2 together."""
+    times = (("conv1", 1.08), ("fc", 1.08), ("head", 1.08), ("layer1.0", 6.76))
+    one = replace(trial(2, 0.5, 1.0), layers=[LayerEntry(name, "Convolution", "k", ms, ms / 10) for name, ms in times])
+    line = remaining_line(one, ["conv1", "fc", "head"])
+    assert line is not None
+    assert line.endswith("latency; 16 of these go to layers that no group may prune: head 6, fc 5, conv1 5.")
