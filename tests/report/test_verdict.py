@@ -233,3 +233,14 @@ def test_table_sets_the_fastest_within_some_points_beside_the_best(tmp_path: Pat
     assert otherwise.chosen
     assert otherwise.chosen.trial == 3
     assert [row.trial for row in verdict.alternatives(otherwise)] == [2]
+
+
+def test_table_of_studies_says_what_stands_below_a_top1(tmp_path: Path) -> None:
+    """Wilson's bounds of 36 of 40 images solve |0.9 - p| = 1.96 (p (1 - p) / 40) ** 0.5."""
+    known = study(tmp_path / "known", [answered(even(2, 0.2), np.arange(40) < 36)])
+    older = study(tmp_path / "older", [even(2, 0.2)])
+    table = comparison.studies_table([older, known])
+    column = table.head.index("val top1 (%)")
+    assert [row[column] for row in table.rows] == ["94.20", "90.00<small>[76.9, 96.0]</small>"]
+    told = "Below a top1 stands its 95 % interval (Wilson)."
+    assert [told in comparison.studies_table([one]).caption for one in (older, known)] == [False, True]
