@@ -119,7 +119,7 @@ def test_unsure_line_tells_of_the_conditions_that_the_interval_reaches_past() ->
         "would tell, should the figures stay as they are (a larger Data(validation_fraction=...) of another study)."
     )
     fourfold = [np.tile(bits, 4) for bits in (LOST, RIGHT)]
-    assert paired(*fourfold)[0] == pytest.approx(-lost - margin, abs=0.03)
+    assert paired(fourfold[0], fourfold[1])[0] == pytest.approx(-lost - margin, abs=0.03)
     assert "more than 20 times as many" in (line(f"top1 >= unpruned - {lost + 0.001}", LOST, unpruned) or "")
     assert line(f"top1 >= unpruned - {-low + 0.01}", LOST, unpruned) is None  # beyond the interval's end
     assert line("latency_ratio <= 0.99", LOST, unpruned) is None
