@@ -101,7 +101,7 @@ def _undocumented_names() -> Iterator[str]:
             r"^ +([a-z]\w*): ", (inspect.getdoc(found) or "").partition("Attributes:")[2], re.MULTILINE
         )
         for field in dataclasses.fields(found) if dataclasses.is_dataclass(found) else ():
-            if field.name not in (*described, "_"):
+            if field.name not in described:
                 yield f"{path}.{field.name} has no description: write one under 'Attributes:' in the docstring."
 
 

@@ -28,9 +28,9 @@ def known(right: NDArray[np.bool_], *, with_answers: bool = True) -> Known:
     return Known(100 * float(right.mean()), len(right), answers if with_answers else None)
 
 
-def paired(mine: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[float, float]:
+def paired(mine: NDArray[np.bool_], other: NDArray[np.bool_], factor: float = 1.0) -> tuple[float, float]:
     """The mean of the differences image by image with one more of either sign, in points, and its deviation."""
-    scores = np.array([*(mine.astype(int) - other.astype(int)), 1, -1])
+    scores = np.array([*(mine.astype(int) - factor * other.astype(int)), 1, -factor])
     half = 1.959964 * scores.std() / math.sqrt(len(scores))
     return 100 * (scores.mean() - half), 100 * (scores.mean() + half)
 
@@ -55,6 +55,19 @@ def test_answers_count_the_bits_of_the_images_alone(images: int) -> None:
 def test_record_with_damaged_answers_is_refused(answers: dict[str, object], says: str) -> None:
     with pytest.raises(DamageError, match=re.escape(says)):
         Record.from_entry({"trial": 1, "answers": answers})
+
+
+@pytest.mark.parametrize(
+    ("top1", "images", "text"),
+    [
+        (100.0, 10_000, "[99.96, 100.00]"),  # n / (n + 1.96 ** 2), so that 3.84 of 10,000 are left
+        (0.0, 10_000, "[0.00, 0.04]"),
+        (100.0, 1000, "[99.6, 100.0]"),
+        (99.98, 10_000, "[99.93, 99.99]"),
+    ],
+)
+def test_interval_never_looks_as_if_it_had_no_width(top1: float, images: int, text: str) -> None:
+    assert Known(top1, images).text == text
 
 
 def test_answers_come_back_from_a_file_and_are_of_the_last_epoch_alone() -> None:
@@ -106,11 +119,24 @@ def test_unsure_line_tells_of_the_conditions_that_the_interval_reaches_past() ->
         "would tell, should the figures stay as they are (a larger Data(validation_fraction=...) of another study)."
     )
     fourfold = [np.tile(bits, 4) for bits in (LOST, RIGHT)]
-    assert paired(*fourfold)[0] == pytest.approx(-lost - margin, abs=0.03)
+    assert paired(fourfold[0], fourfold[1])[0] == pytest.approx(-lost - margin, abs=0.03)
     assert "more than 20 times as many" in (line(f"top1 >= unpruned - {lost + 0.001}", LOST, unpruned) or "")
     assert line(f"top1 >= unpruned - {-low + 0.01}", LOST, unpruned) is None  # beyond the interval's end
     assert line("latency_ratio <= 0.99", LOST, unpruned) is None
     assert line("top1 >= unpruned + 50", LOST, unpruned) is None  # there is no best
+
+
+def test_unsure_line_of_a_condition_that_is_just_kept_or_missed_by_nothing_that_is_shown() -> None:
+    """Of 200 images, 180 and 176 are right: 2 points less; (4 + 1.96 * (6 - 16 / 202) ** 0.5) / 202 at the worst."""
+    bits = np.arange(200)
+    unpruned = answered(record(0, {}, "a", baseline="unpruned"), bits < 180)
+    for condition, below in (("top1 >= unpruned - 2", "2.34"), ("top1 >= 88", "5.23")):
+        assert (line(condition, bits < 176, unpruned) or "").endswith(
+            f"keeps {condition} (it may lie {below} points below that); no number of images would tell, should the "
+            "figures stay as they are, since a figure lies at its bound."
+        )
+    assert line("top1 >= unpruned - 4.34", bits < 176, unpruned) is None  # it may be 4.341 points less
+    assert "; about 1.1 times as many would tell" in (line("top1 >= unpruned - 4.3", bits < 176, unpruned) or "")
 
 
 def test_unsure_line_of_a_number_a_share_and_an_older_study() -> None:
@@ -121,7 +147,10 @@ def test_unsure_line_of_a_number_a_share_and_an_older_study() -> None:
     told = line(f"top1 > {bound}", LOST, unpruned)
     assert f"top1 > {bound:g} (it may lie {bound - 100 * low:.2f} points below that)" in (told or "")
     assert line(f"top1 > {100 * low - 0.01}", LOST, unpruned) is None
-    assert "top1 >= 0.98 * unpruned (" in (line("top1 >= 0.98 * unpruned", LOST, unpruned) or "")
+    keeps, low = 100 * share - 98 * float(RIGHT.mean()), paired(LOST, RIGHT, 0.98)[0]
+    assert low < 0 < keeps
+    told = line("top1 >= 0.98 * unpruned", LOST, unpruned)  # of a share of its top1, image by image too
+    assert f"top1 >= 0.98 * unpruned (it may lie {-low:.2f} points below that)" in (told or "")
     older = replace(unpruned, answers=None)
     assert "top1 >= unpruned - 3 (" in (line("top1 >= unpruned - 3", LOST, older) or "")  # Newcombe's is wider
     assert line("top1 >= unpruned - 3", LOST, unpruned) is None

@@ -9,10 +9,10 @@ from edge_tune.records.alternatives import fastest_within, settled_line
 from edge_tune.records.choosing import rank
 from edge_tune.records.entries import Evidence, LayerEntry, Ratio, Ratios
 from edge_tune.records.ranking import eligible
-from edge_tune.records.remaining import remaining_line
+from edge_tune.records.remaining import remaining_line, whole_parts
 from edge_tune.records.results import Record
-from edge_tune.records.verdict import alternatives_of
-from tests.studies import record
+from edge_tune.records.verdict import alternatives_of, rows_of, verdict_of
+from tests.studies import answered, record
 
 UNPRUNED = record(0, {}, "a", baseline="unpruned")
 GOAL = parse("minimise latency_ratio where top1 >= unpruned - 2")
@@ -79,8 +79,18 @@ def test_fastest_within_is_faster_than_the_unpruned_network_and_not_just_luckier
 
 
 def test_alternatives_leave_the_chosen_out_and_have_no_test_figures() -> None:
-    rows = alternatives_of(GOAL, [UNPRUNED], TRIALS, TRIALS[2])
+    rows = alternatives_of(GOAL, [], [UNPRUNED], TRIALS, TRIALS[2])
     assert [(row.name, row.trial, row.test) for row in rows] == [("fastest within 1 point: trial_0002", 2, {})]
+
+
+def test_alternatives_have_intervals_though_an_earlier_version_did_not_record_their_answers() -> None:
+    """Trial 2, which it measured before the study was resumed, has classified as many images as the chosen trial 4."""
+    chosen = answered(TRIALS[2], np.arange(400) < 384)
+    trials = [*TRIALS[:2], chosen]
+    rows = rows_of([UNPRUNED], chosen)
+    verdict = verdict_of([UNPRUNED], trials, rank(GOAL, [UNPRUNED, *trials]), rows, epochs=0)
+    assert [(row.trial, row.images) for row in (*verdict.rows, *verdict.alternatives)] == [(0, 400), (4, 400), (2, 400)]
+    assert alternatives_of(GOAL, rows_of([UNPRUNED], None), [UNPRUNED], TRIALS, None)[0].top1("validation") is None
 
 
 def test_settled_line_counts_the_trials_that_ended_after_the_best() -> None:
@@ -107,3 +117,27 @@ def test_remaining_line_adds_up_the_layers_that_no_group_may_prune() -> None:
     )
     assert remaining_line(one, []) is None
     assert remaining_line(replace(one, layers=()), ["conv1"]) is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "whole"),
+    [
+        ([5.7, 5.5, 5.4], [6, 6, 5]),
+        ([5.4, 5.4, 5.4], [6, 5, 5]),
+        ([0.3, 0.3], [1, 0]),
+        ([30.0, 6.0], [30, 6]),
+        ([], []),
+    ],
+)
+def test_whole_parts_add_up(shares: list[float], whole: list[int]) -> None:
+    assert whole_parts(shares) == whole
+    assert sum(whole) == round(sum(shares))
+
+
+def test_remaining_line_names_parts_that_add_up() -> None:
+    """Of 50 %, three layers have 1.08 of 10 ms each: 5.4 apiece, and 16.2 together."""
+    times = (("conv1", 1.08), ("fc", 1.08), ("head", 1.08), ("layer1.0", 6.76))
+    one = replace(trial(2, 0.5, 1.0), layers=[LayerEntry(name, "Convolution", "k", ms, ms / 10) for name, ms in times])
+    line = remaining_line(one, ["conv1", "fc", "head"])
+    assert line is not None
+    assert line.endswith("latency; 16 of these go to layers that no group may prune: head 6, fc 5, conv1 5.")

@@ -26,6 +26,8 @@ def study(command: str | None, search: dict[str, Any] | None = None, **changes: 
         "x.py --trials 20 --results old --warm-start a b --data d",
         "--trials=20 --promote 3 --warm a b --resume --data d x.py --results=old",
         "x.py --data d",
+        "--data d --results old -- x.py",
+        "--data=d --trials 20 --warm-start a b -- x.py",
     ],
 )
 def test_study_is_resumed_with_twice_as_many_whatever_was_asked_last(given: str) -> None:
@@ -50,7 +52,7 @@ def test_study_is_resumed_with_twice_each_of_two_budgets() -> None:
     both = {"method": "random", "trials": 8, "epochs": 40}
     command = resumed(study("python -m edge_tune.run --epoch-budget 40 --results= -- x.py", both), Path("out"), times=2)
     assert command
-    assert command.endswith("-m edge_tune.run -- x.py --results=out --trials=16 --epoch-budget=80 --resume")
+    assert command.endswith("-m edge_tune.run --results=out --trials=16 --epoch-budget=80 --resume -- x.py")
 
 
 @pytest.mark.parametrize(

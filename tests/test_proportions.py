@@ -23,17 +23,31 @@ def test_paired_difference_is_that_of_a_mean_with_two_images_more(mine: int, oth
     assert paired_difference(mine, other, images) == pytest.approx(expected, abs=1e-12)
 
 
-def test_paired_difference_holds_the_truth_as_often_as_it_says() -> None:
-    """Exact: of 60 images, with the probabilities of a pruned network's and its original's answers, over all counts."""
-    images, alone, other = 60, 0.05, 0.12
+def test_paired_difference_from_a_share_is_that_of_a_mean_too() -> None:
+    """Of 9 images both are right about 4, the one alone about 1 and the other alone about 2; half of the other's."""
+    scores = np.repeat([0.5, 1.0, -0.5, 0.0], [4, 1 + 1, 2 + 1, 2])
+    half = NORMAL * scores.std() / math.sqrt(11)
+    expected = max(-0.5, scores.mean() - half), scores.mean() + half
+    assert paired_difference(1, 2, 9, 0.5, both=4) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.9])
+def test_paired_difference_holds_the_truth_as_often_as_it_says(factor: float) -> None:
+    """Exact: of 60 images, with the probabilities of a pruned network's and its original's answers, over all counts.
+
+    Of the images that both are right or wrong about, the former are taken to be as many as are expected.
+    """
+    images, alone, other, right = 60, 0.05, 0.12, 0.9
     held = 0.0
     for mine in range(images + 1):
         for theirs in range(images + 1 - mine):
             both = images - mine - theirs
             ways = math.comb(images, mine) * math.comb(images - mine, theirs)
             chance = ways * alone**mine * other**theirs * (1 - alone - other) ** both
-            low, high = paired_difference(mine, theirs, images)
-            held += chance * (low <= alone - other <= high)
+            same = round(both * right)
+            low, high = paired_difference(mine, theirs, images, factor, same)
+            truth = alone - factor * other + (1 - factor) * right * (1 - alone - other)
+            held += chance * (low <= truth <= high)
     assert 0.94 <= held <= 0.975
 
 

@@ -87,14 +87,16 @@ def resumed(run: Run, folder: Path, times: int) -> str | None:
     more = [f"{option}={times * count}" for option, count in budgets.items() if count]
     if not more:
         return None
-    return _python("edge_tune.run", *_without(words[3:], REPLACED), f"--results={folder}", *more, "--resume")
+    end = words.index("--") if "--" in words else len(words)  # what follows it is never an option
+    options = [*_without(words[3:end], REPLACED), f"--results={folder}", *more, "--resume"]
+    return _python("edge_tune.run", *options, *words[end:])
 
 
 def _without(words: Sequence[str], options: Mapping[str, float]) -> Iterator[str]:
     """Yield words without these options, which argparse lets one shorten, and what each is given."""
     left = 0.0
     for word in words:
-        if word.startswith("--") and word != "--":
+        if word.startswith("--"):
             name, is_given, _ = word.partition("=")
             option = next((option for option in options if option.startswith(name)), None)
             left = 0.0 if is_given or option is None else options[option]

@@ -18,6 +18,12 @@ from edge_tune.records.results import Record
 
 Split = Literal["validation", "test"]
 
+TOLD = 0.005
+"""Points by which an interval must reach past a bound for that to be told: fewer are shown as 0.00."""
+
+COARSE = 0.1
+"""An interval that is narrower, in points, is told by hundredths; report/page.js does so too."""
+
 MOST_TIMES = 20
 """So many times the images at most are told: more are hardly to be had, and need not tell either."""
 
@@ -49,9 +55,10 @@ class Known:
 
     @property
     def text(self) -> str:
-        """The interval in brackets."""
+        """The interval in brackets, by hundredths where tenths would be too coarse to show that it has a width."""
         low, high = self.interval
-        return f"[{low:.1f}, {high:.1f}]"
+        digits = 1 if high - low >= COARSE else 2
+        return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 @dataclass(frozen=True)
@@ -95,14 +102,18 @@ def validation_top1(record: Record) -> Known | None:
     return Known(float(record.metrics["top1"]), record.answers.images, record.answers)
 
 
-def difference(mine: Known, other: Known) -> Difference:
-    """Return how far one top1 is from another, with its interval: Bonett and Price's, or Newcombe's without pairs."""
-    points = mine.top1 - other.top1
+def difference(mine: Known, other: Known, factor: float = 1.0) -> Difference:
+    """Return how far one top1 is from `factor` times another, with its interval.
+
+    That is Bonett and Price's, or Newcombe's where the networks cannot be compared image by image.
+    """
+    points = mine.top1 - factor * other.top1
     if mine.answers and other.answers and mine.images == other.images:
         alone = mine.answers.alone(other.answers), other.answers.alone(mine.answers)
-        low, high = proportions.paired_difference(*alone, mine.images)
+        both = mine.answers.correct - alone[0]
+        low, high = proportions.paired_difference(*alone, mine.images, factor, both)
         return Difference(points, 100 * low, 100 * high, mine.images, is_paired=True)
-    low, high = proportions.difference(mine.counts, other.counts)
+    low, high = proportions.difference(mine.counts, other.counts, factor)
     return Difference(points, 100 * low, 100 * high, min(mine.images, other.images), is_paired=False)
 
 
@@ -134,7 +145,7 @@ def unsure_line(ranking: Ranking, baselines: Sequence[Record]) -> str | None:
     by_name = {record.name: record for record in baselines}
     asked = [condition for condition in ranking.objective.conditions if condition.metric == "top1"]
     found = {one: _reach(one, known, by_name.get(one.bound.of or "")) for one in asked}
-    unsure = {one: reach for one, reach in found.items() if reach and reach.beyond > 0}
+    unsure = {one: reach for one, reach in found.items() if reach and reach.beyond >= TOLD}
     if not unsure:
         return None
     told = [
@@ -142,12 +153,21 @@ def unsure_line(ranking: Ranking, baselines: Sequence[Record]) -> str | None:
         f"{'above' if one.sign in ('<', '<=') else 'below'} that)"
         for one, reach in unsure.items()
     ]
-    times = max(reach.times for reach in unsure.values())
-    more = f"about {times:.1f}" if times <= MOST_TIMES else f"more than {MOST_TIMES}"
     return (
         f"The choice goes by the figures themselves. With {known.images:,} validation images it is not sure that "
-        f"{best.name} keeps {' and '.join(told)}; {more} times as many would tell, should the figures stay as they are "
-        f"(a larger Data(validation_fraction=...) of another study)."
+        f"{best.name} keeps {' and '.join(told)}; {_more(max(reach.times for reach in unsure.values()))}."
+    )
+
+
+def _more(times: float) -> str:
+    """Return how many times the images would tell, should the figures stay as they are; infinite: no number would."""
+    if math.isinf(times):
+        return "no number of images would tell, should the figures stay as they are, since a figure lies at its bound"
+    times = math.ceil(10 * times - 1e-6) / 10  # fewer would not
+    more = f"about {times:.1f}" if times <= MOST_TIMES else f"more than {MOST_TIMES}"
+    return (
+        f"{more} times as many would tell, should the figures stay as they are (a larger "
+        f"Data(validation_fraction=...) of another study)"
     )
 
 
@@ -157,6 +177,7 @@ class _Reach:
 
     Attributes:
         times: So many times the images would end the interval at the bound: its width goes with their square root.
+            Infinite where the figure lies at the bound.
     """
 
     beyond: float
@@ -172,13 +193,9 @@ def _reach(condition: Condition, best: Known, of: Record | None) -> _Reach | Non
         return None
     else:
         other = validation_top1(of) or Known(float(of.metrics["top1"]), best.images)
-        figure -= bound.factor * other.top1
-        if bound.factor == 1:
-            found = difference(best, other)
-            low, high = found.low, found.high
-        else:
-            low, high = (100 * end for end in proportions.difference(best.counts, other.counts, bound.factor))
+        found = difference(best, other, bound.factor)
+        figure, low, high = found.points, found.low, found.high
     to_the_end, margin = (figure - low, figure - bound.offset)
     if condition.sign in ("<", "<="):
         to_the_end, margin = high - figure, bound.offset - figure
-    return _Reach(to_the_end - margin, (to_the_end / margin) ** 2 if margin > 0 else math.inf)
+    return _Reach(to_the_end - margin, (to_the_end / margin) ** 2 if margin > 1e-9 else math.inf)

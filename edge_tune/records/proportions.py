@@ -20,17 +20,23 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def paired_difference(mine: int, other: int, images: int) -> tuple[float, float]:
-    """Return the interval of one network's share less another's, over the same images.
+def paired_difference(mine: int, other: int, images: int, factor: float = 1.0, both: int = 0) -> tuple[float, float]:
+    """Return the interval of one network's share less `factor` times another's, over the same images.
+
+    Bonett and Price's is that of a mean, of 1, -1 and 0 an image, with one image more that either alone is right about;
+    with a factor, an image counts 1 - factor that both are right about, and -factor one that the other alone is.
 
     Args:
         mine: Images that the one alone is right about.
         other: Those that the other alone is right about.
         images: All, those that both are right or wrong about included.
+        both: Those that both are right about, which make no difference without a factor.
     """
-    up, down, all_ = (mine + 1) / (images + 2), (other + 1) / (images + 2), images + 2
-    half = NORMAL * math.sqrt((up + down - (up - down) ** 2) / all_)
-    return max(-1.0, up - down - half), min(1.0, up - down + half)
+    all_ = images + 2
+    up, down, same = (mine + 1) / all_, (other + 1) / all_, both / all_
+    mean = up - factor * down + (1 - factor) * same
+    half = NORMAL * math.sqrt((up + factor**2 * down + (1 - factor) ** 2 * same - mean**2) / all_)
+    return max(-factor, mean - half), min(1.0, mean + half)
 
 
 def difference(mine: tuple[int, int], other: tuple[int, int], factor: float = 1.0) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Where the time goes that a pruned network still takes."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 
 from edge_tune.records.results import Record
 from edge_tune.wording import listed
@@ -33,8 +34,18 @@ def remaining_line(record: Record, untouched: Collection[str]) -> str | None:
     together = sum(share for share, _ in fixed)
     if not ratio or together < 0.5:
         return None
-    layers = listed([f"{name} {share:.0f}" for share, name in fixed], NAMED)
+    whole = whole_parts([share for share, _ in fixed])
+    layers = listed([f"{name} {share}" for share, (_, name) in zip(whole, fixed, strict=True)], NAMED)
     return (
-        f"{record.name} still takes {100 * ratio:.0f} % of the unpruned network's latency; {together:.0f} of these go "
+        f"{record.name} still takes {100 * ratio:.0f} % of the unpruned network's latency; {sum(whole)} of these go "
         f"to layers that no group may prune: {layers}."
     )
+
+
+def whole_parts(shares: Sequence[float]) -> list[int]:
+    """Return shares as whole numbers that add up to their rounded sum: those with most behind the point are raised."""
+    whole = [math.floor(share) for share in shares]
+    by_rest = sorted(range(len(shares)), key=lambda place: whole[place] - shares[place])
+    for place in by_rest[: round(sum(shares)) - sum(whole)]:
+        whole[place] += 1
+    return whole

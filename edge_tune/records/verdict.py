@@ -171,7 +171,7 @@ def verdict_of(
         failures=failures(trials),
         objective=None if ranking.objective.is_a_metric else ranking_line(ranking),
         simulated=simulated,
-        alternatives=alternatives_of(ranking.objective, baselines, trials, ranking.best),
+        alternatives=alternatives_of(ranking.objective, rows, baselines, trials, ranking.best),
         unsure=unsure_line(ranking, baselines),
         settled=settled_line(ranking, trials),
         remaining=remaining_line(ranking.best, untouched) if ranking.best else None,
@@ -187,21 +187,35 @@ def rows_of(baselines: Iterable[Record], chosen: Record | None) -> list[Row]:
     ordered = sorted(baselines, key=lambda record: record.baseline not in (UNPRUNED, UNPRUNED_RETRAINED))
     found = [row for record in ordered if record.status == "finished" for row in _baseline_rows(record)]
     found += [row_of(chosen, f"best: {chosen.name}")] if chosen else []
-    images = next((row.images for row in found if row.images), None)
-    return [replace(row, images=images) for row in found]  # each has classified the same
+    return _of_as_many_images(found, found)
 
 
 def alternatives_of(
-    objective: Objective, baselines: Iterable[Record], trials: Sequence[Record], chosen: Record | None
+    objective: Objective,
+    rows: Sequence[Row],
+    baselines: Iterable[Record],
+    trials: Sequence[Record],
+    chosen: Record | None,
 ) -> list[Row]:
-    """Return the fastest networks within some points of the unpruned one, but for the chosen."""
+    """Return the fastest networks within some points of the unpruned one, but for the chosen.
+
+    Args:
+        rows: As `rows_of` makes them.
+    """
     unpruned = next((record for record in baselines if record.trial == 0), None)
-    found = fastest_within(objective, unpruned, trials, chosen) if unpruned else {}
-    return [
+    within = fastest_within(objective, unpruned, trials, chosen) if unpruned else {}
+    found = [
         row_of(record, f"fastest within {points}: {record.name}")
-        for points, record in found.items()
+        for points, record in within.items()
         if chosen is None or record.trial != chosen.trial
     ]
+    return _of_as_many_images(found, [*rows, *found])
+
+
+def _of_as_many_images(rows: Iterable[Row], known: Iterable[Row]) -> list[Row]:
+    """Return rows that say how many images they are of, if any does that is known: each has classified the same."""
+    images = next((row.images for row in known if row.images), None)
+    return [replace(row, images=images) for row in rows]
 
 
 def row_of(record: Record, name: str) -> Row:

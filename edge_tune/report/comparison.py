@@ -50,19 +50,23 @@ def networks_table(study: StudyData, networks: Sequence[Row]) -> Table:
     whose = ", for the best and the baselines" if any(row.test for row in networks) else ""
     untested = f" The test split is read at the end of a study only{whose}."
     untested = "" if all(row.test for row in networks) else untested
-    is_known = any(row.top1("validation") or row.top1("test") for row in networks)
-    wilson = " Below a top1 stands its 95 % interval (Wilson)." if is_known else ""
     return Table(
         "The networks, and the change from the baselines to the chosen one",
         "A ratio is to the unpruned network, measured in turns with it, so it does not depend on what else the host "
         "did; below it, its 95 % interval. It is the figure to compare by. Milliseconds and throughput are of "
         "different moments, so that no change of them is formed; below milliseconds, those of the unpruned network in "
         "the same turns. A figure with ~ is imprecise: the time of its measurement was over before its ratios were "
-        f"known to 1 %.{wilson} {_points_told(found)}{noise}{untested}",
+        f"known to 1 %.{_wilson_told(networks)} {_points_told(found)}{noise}{untested}",
         ["", *(escape(row.name) for row in networks), *(f"{ARROW} from {escape(other.name)}" for other in others)],
         rows,
         chosen_column=1 if study.chosen else None,
     )
+
+
+def _wilson_told(networks: Sequence[Row]) -> str:
+    """Return what stands below a top1, after a blank, if anything does."""
+    is_known = any(row.top1("validation") or row.top1("test") for row in networks)
+    return " Below a top1 stands its 95 % interval (Wilson)." if is_known else ""
 
 
 def _points_told(found: Sequence[Mapping[str, Change]]) -> str:
@@ -144,6 +148,7 @@ def studies_table(studies: Sequence[StudyData]) -> Table:
                 ),
             ]
         )
+    wilson = _wilson_told([verdict.rows(study)[-1] for study in studies if study.chosen])
     width = max(len(row) for row in rows)
     head = ["study", "target", "trials", "time", "chosen", "latency_ratio", "val top1 (%)", "test top1 (%)"]
     head += ["beat the schedule in both"] * (width - len(head))
@@ -151,7 +156,7 @@ def studies_table(studies: Sequence[StudyData]) -> Table:
         "The studies",
         "The chosen network of each, its latency_ratio to the unpruned network with the 95 % interval, and how many "
         "trials have both a lower latency_ratio and a higher validation top1 than the study's first baseline schedule. "
-        "A ratio with ~ is imprecise: the time of its measurement was over.",
+        f"A ratio with ~ is imprecise: the time of its measurement was over.{wilson}",
         head,
         [[*row, *[DASH] * (width - len(row))] for row in rows],
     )

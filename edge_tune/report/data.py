@@ -112,6 +112,12 @@ class StudyData:
         """How many trials took a record over, that of a baseline included."""
         return len(self.trials) + len(self.dropped) - self.tried
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether what its end wrote is of all its trials: a study that is resumed goes on beyond that."""
+        ended = len(self.trials) + len(self.dropped)
+        return self.verdict is not None and sum(self.verdict.endings.values()) >= ended
+
     @cached_property
     def unpruned(self) -> Record | None:
         """The network that was pruned, as it was measured before."""

@@ -32,7 +32,8 @@ def front(studies: Sequence[StudyData], axes: Axes, first_rows: Sequence[int]) -
         return [Note("Left out: no trial has been measured.")]
     are = verb(missing, "is", "are")
     low = figures.lowest(axes)
-    below = any((study.columns.metric("top1") < low).any() for study in studies)
+    shown_top1 = [study.columns.metric("top1")[np.isfinite(study.columns.metric("latency_ratio"))] for study in studies]
+    below = any((top1 < low).any() for top1 in shown_top1)
     edge = " Those at the lower edge lie at it or below." if below else ""
     shown = f" {counted(missing, 'trial')} without a measurement, such as a failed one, {are} not shown."
     return [

@@ -57,7 +57,8 @@ function mark(study, metrics, metric, i) {
 }
 function interval(study, metric, i) {
   const [low, high] = ["low", "high"].map((bound) => column(study.intervals[metric][bound])[i]);
-  return Number.isNaN(low) ? "" : `[${[low, high].map((bound) => show(bound, metric === "top1" ? 1 : 3)).join(", ")}]`;
+  const digits = metric !== "top1" ? 3 : high - low >= 0.1 ? 1 : 2;
+  return Number.isNaN(low) ? "" : `[${[low, high].map((bound) => show(bound, digits)).join(", ")}]`;
 }
 
 function make(tag, properties = {}, ...children) {

@@ -102,7 +102,7 @@ def _next(study: StudyData) -> list[Block]:
     if study.chosen and not (study.verdict and study.verdict.chosen == study.chosen.trial):
         networks = {study.chosen.name: "the chosen network", **networks}
     target = (study.objective or study.target).text
-    steps = next_steps(Results(study.folder), study.run, networks, target, has_ended=study.verdict is not None)
+    steps = next_steps(Results(study.folder), study.run, networks, target, has_ended=study.has_ended)
     best = study.folder / "best"
     if study.verdict and study.chosen and study.verdict.chosen == study.chosen.trial and best.is_dir():
         steps = [Step(f"{study.chosen.name} lies ready in {best}", None), *steps]

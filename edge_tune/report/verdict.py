@@ -6,7 +6,7 @@ throughput of two networks no difference is formed: the host may have been busie
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edge_tune.benchmark.statistics import is_distinguishable, noise_floor
 from edge_tune.display.console import SIMULATED, gate_line, repeats_line
@@ -53,9 +53,7 @@ def rows(study: StudyData) -> list[Row]:
 def alternatives(study: StudyData) -> list[Row]:
     """Return the fastest networks within some points of the unpruned one, but for the chosen."""
     objective = study.objective or study.target
-    found = alternatives_of(objective, study.baselines, study.trials, study.chosen)
-    images = next((row.images for row in rows(study) if row.images), None)
-    return [replace(row, images=row.images or images) for row in found]
+    return alternatives_of(objective, rows(study), study.baselines, study.trials, study.chosen)
 
 
 def noise(study: StudyData, metric: str = "latency_ratio") -> float:

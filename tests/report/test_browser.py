@@ -200,6 +200,7 @@ def test_buttons_of_figures_cover_no_words(browser: webdriver.Chrome, tmp_path: 
     write_files(tmp_path, [record(0, {}, "a", baseline="unpruned"), *known], trials, epochs=2)
     write_report([tmp_path], tmp_path / "report.html")
     page = open_page(browser, tmp_path / "report.html")
+    assert page.find_elements(By.CSS_SELECTOR, ".plot .modebar-group")
     covered: Any = page.execute_script(
         """const boxes = (root, what) => [...root.querySelectorAll(what)].map((one) => one.getBoundingClientRect());
         const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;

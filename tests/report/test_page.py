@@ -183,6 +183,18 @@ def test_page_shows_top5_only_where_a_network_can_miss_it(tmp_path: Path) -> Non
         assert ("top5" in data_of(page)["studies"][0]["metrics"]) == shown
 
 
+def test_page_speaks_of_the_lower_edge_only_where_a_network_stands_there(tmp_path: Path) -> None:
+    """What was classified, and then could not be measured, has no place in the figure."""
+    good = [made_up(trial, {"layer_1": 0.1 * trial}, "a") for trial in (2, 3)]
+    bad = made_up(4, {"layer_1": 0.9}, "a", collapsed="why", status="stopped", stopped_by="hopeless")
+    ruined = replace(bad, metrics={**bad.metrics, "top1": 10.0})
+    lost = replace(ruined, status="failed", metrics={"top1": 10.0}, measurements={})
+    unpruned = made_up(0, {}, "a", baseline="unpruned")
+    for last, stands in ((ruined, True), (lost, False)):
+        write_files(tmp_path, [unpruned], [*good, last])
+        assert ("Those at the lower edge lie at it or below." in written(tmp_path)) == stands
+
+
 def test_table_of_networks_has_the_chosen_one_first(tmp_path: Path) -> None:
     write_study(tmp_path, 12)
     head = re.search(r"<thead><tr>(.*?)</tr></thead>", written(tmp_path), re.DOTALL)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,13 @@ import pytest
 
 from edge_tune.objective_text import parse
 from edge_tune.records.entries import Ratio
+from edge_tune.records.jsonfiles import to_json
 from edge_tune.records.results import Record
 from edge_tune.records.verdict import Row, Verdict
 from edge_tune.report import comparison, data, sections, verdict
 from edge_tune.report.blocks import Html
 from edge_tune.report.style import Axes
-from tests.studies import answered, evidence, record, write_files
+from tests.studies import answered, evidence, record, run, write_files
 
 RATIOS = {name: Ratio(0.6, 0.57, 0.63) for name in ("latency_ratio", "total_latency_ratio")}
 METRICS = {"top1": 90.0, "top5": 99.0, "latency_ms": 2.0, "latency_ratio": 1.0, "throughput_fps": 400.0}
@@ -233,3 +235,30 @@ def test_table_sets_the_fastest_within_some_points_beside_the_best(tmp_path: Pat
     assert otherwise.chosen
     assert otherwise.chosen.trial == 3
     assert [row.trial for row in verdict.alternatives(otherwise)] == [2]
+
+
+def test_table_of_studies_says_what_stands_below_a_top1(tmp_path: Path) -> None:
+    """Wilson's bounds of 36 of 40 images solve |0.9 - p| = 1.96 (p (1 - p) / 40) ** 0.5."""
+    known = study(tmp_path / "known", [answered(even(2, 0.2), np.arange(40) < 36)])
+    older = study(tmp_path / "older", [even(2, 0.2)])
+    table = comparison.studies_table([older, known])
+    column = table.head.index("val top1 (%)")
+    assert [row[column] for row in table.rows] == ["94.20", "90.00<small>[76.9, 96.0]</small>"]
+    told = "Below a top1 stands its 95 % interval (Wilson)."
+    assert [told in comparison.studies_table([one]).caption for one in (older, known)] == [False, True]
+
+
+def test_study_that_was_resumed_and_interrupted_is_to_go_on(tmp_path: Path) -> None:
+    """Its first session ended with one trial, and wrote so; of the 300 that the second one was to try, one ended."""
+    unpruned, trials = record(0, {}, "a", baseline="unpruned"), [even(2, 0.1), even(3, 0.2)]
+    write_files(tmp_path, [unpruned], trials)
+    entry = {**run(), "search": {"method": "hyperopt", "trials": 300}}
+    (tmp_path / "run.json").write_text(json.dumps(entry))
+    for ended, what, count in ((2, "To try more networks", 600), (1, "To go on, if it was interrupted", 300)):
+        summary = Verdict(rows=[], better_in_both={}, endings={"finished": ended, "failed": 0})
+        (tmp_path / "summary.json").write_text(to_json(summary))
+        (one,) = data.read([tmp_path])
+        text = sections.study_sections(one, Axes.of([one]), 0, 0)[0].blocks[-1]
+        assert isinstance(text, Html)
+        assert f"<li>{what}:<pre>" in text.text
+        assert f"--trials={count} --resume" in text.text
