@@ -141,6 +141,14 @@ def test_bound_by_few_trials_is_kept_by_the_recorded_networks() -> None:
     assert np.mean(kept) >= 0.9
 
 
+def test_no_figure_is_bounded_by_one_that_no_network_can_have() -> None:
+    forecast = Forecast(["top1"], EPOCHS)
+    for record in [trial(0, 1.0, baseline="unpruned", metrics={"top1": 99.0}), *finished(3)]:
+        forecast.know(record)
+    curve = [EpochEntry(epoch=1, lr=0.1, train_loss=1.0, seconds=1.0, metrics={"top1": 99.0})]
+    assert forecast.best(trial(50, 0.9, epochs=1, curve=curve), 0.9) == {"top1": 100.0}
+
+
 def test_trial_unlike_all_others_gets_a_wider_interval() -> None:
     forecast = Forecast(["top1"], EPOCHS)
     for record in finished(30):

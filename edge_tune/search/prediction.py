@@ -224,7 +224,7 @@ class Forecast:
             if features is not None and (fit := self._fit(metric, record.epoch)):
                 most = fit.most(features, confidence)
                 if math.isfinite(most):
-                    found[metric] = _turned(metric, most)
+                    found[metric] = _possible(metric, _turned(metric, most))
         return found
 
     def _fit(self, metric: str, epoch: int) -> Ridge | LossLine | None:
@@ -266,6 +266,11 @@ def _features(record: Record, metric: str, epoch: int | None = None) -> Floats |
 
 def _turned(metric: str, figure: float) -> float:
     return figure if metric in LARGER_IS_BETTER else -figure
+
+
+def _possible(metric: str, figure: float) -> float:
+    """Return the figure, or the best that there is: percents end at 100, and no loss is negative."""
+    return min(figure, 100.0) if metric in LARGER_IS_BETTER else max(figure, 0.0)
 
 
 class Outlook:
