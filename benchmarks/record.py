@@ -40,18 +40,22 @@ from edge_tune.search.trial import Planner
 
 PLANS = 200
 EPOCHS = 12
+UNPRUNED_EPOCHS = 10
+VALIDATION = 0.06
+"""The share of the training images that is held out."""
+
 MEASURED_S = 3.0
 UNPRUNED = -1
 """The number of the unpruned network retrained alike."""
 
 
-def experiment(data: str, train_images: int) -> Experiment:
+def experiment(data: str, train_images: int | None = None) -> Experiment:
     """Return the search space and the recipe."""
     anything = et.Uniform(0.0, 0.9)
     stages = ((1, (0, 1, 2)), (2, (1, 2)), (3, (1, 2)))  # the first blocks of stages 2 and 3 change the shape
     return et.Experiment(
         model="resnet20_cifar",
-        dataset=et.Data(data, validation_fraction=0.1, train_images=train_images),
+        dataset=et.Data(data, validation_fraction=VALIDATION, train_images=train_images),
         pruner_groups={
             **{
                 f"layer_{n}": et.PrunerGroup(
@@ -67,7 +71,7 @@ def experiment(data: str, train_images: int) -> Experiment:
             },
         },
         target="front of latency_ratio and top1",
-        training=et.Retraining(epochs=30, lr=0.1, decay=et.Cosine(), weight_decay=5e-4),
+        training=et.Retraining(epochs=UNPRUNED_EPOCHS, lr=0.1, decay=et.Cosine(), weight_decay=5e-4),
         retraining=et.Retraining(epochs=EPOCHS, lr=0.03, decay=et.Cosine()),
         search=et.Search("random", trials=PLANS, seed=0),
         benchmark=et.Benchmark(device="CPU"),
@@ -108,7 +112,7 @@ def points(one: Experiment, count: int) -> Iterator[tuple[int, Point]]:
 def train(data: str, train_images: int, count: int, at_once: int, file: Path) -> None:
     """Train all plans, write what they were worth after each epoch."""
     compute, gpu = computes_on()
-    whole = study.load(experiment(data, 45_000), print)  # what the unpruned network learns from
+    whole = study.load(experiment(data), print)  # what the unpruned network learns from
     weights = training.weights_file(whole.experiment, whole.dataset)
     with workers(1, (whole.experiment, whole.dataset), gpu=gpu) as pool:
         if not weights.is_file():

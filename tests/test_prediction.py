@@ -141,6 +141,33 @@ def test_bound_by_few_trials_is_kept_by_the_recorded_networks() -> None:
     assert np.mean(kept) >= 0.9
 
 
+@pytest.mark.parametrize(
+    ("epochs", "after"), [(1, [0]), (2, [0, 1]), (4, [0, 1, 2]), (12, [0, 1, 2, 4]), (16, [0, 1, 2, 4, 8])]
+)
+def test_trial_is_judged_up_to_half_of_its_epochs(epochs: int, after: list[int]) -> None:
+    assert Outlook(parse("maximise top1"), epochs).judged_after == after
+
+
+def test_all_judgements_of_a_trial_together_keep_the_confidence() -> None:
+    """Of the recorded networks, at most a tenth ends above any of its bounds; judged after each epoch, many would."""
+    table = replay.Table.read()
+    above: dict[str, list[bool]] = {"judged": [], "after each epoch": []}
+    for draw, count in itertools.product(range(3), (6, 12, 25, 50)):
+        order = np.random.default_rng(draw).permutation(len(table.plans)).tolist()
+        outlook = Outlook(parse(replay.FASTEST.format(4)), replay.recorded.EPOCHS, table.baselines)
+        for place in order[:count]:
+            outlook.know(table.at(table.plans[place], place, replay.recorded.EPOCHS))
+        each = 1 - 0.1 / len(outlook.judged_after)
+        for plan in (table.plans[place] for place in order[count : count + 20]):
+            known, end = [table.at(plan, 999, epoch) for epoch in range(replay.recorded.EPOCHS)], plan["top1"][-1]
+            judged = [outlook.forecast.best(known[epoch], each) for epoch in outlook.judged_after]
+            above["judged"].append(any(best["top1"] < end for best in judged if best))
+            judged = [outlook.forecast.best(one, 0.9) for one in known]
+            above["after each epoch"].append(any(best["top1"] < end for best in judged if best))
+    assert np.mean(above["judged"]) <= 0.1
+    assert np.mean(above["after each epoch"]) > 0.2
+
+
 def test_no_figure_is_bounded_by_one_that_no_network_can_have() -> None:
     forecast = Forecast(["top1"], EPOCHS)
     for record in [trial(0, 1.0, baseline="unpruned", metrics={"top1": 99.0}), *finished(3)]:
@@ -166,9 +193,12 @@ def test_trial_is_paused_that_is_predicted_to_break_a_condition_and_the_reason_i
     why = outlook.why_not(trial(50, 0.2, epochs=2), 0.9)
     assert why is not None
     assert why.startswith("predicted: top1 at most ")
-    assert why.endswith(" at its end, with 90 % confidence by 20 finished trials, but top1 >= 90 must hold")
+    assert why.endswith(
+        " at its end, with 90 % confidence in 3 judgements, by 20 finished trials, but top1 >= 90 must hold"
+    )
     assert outlook.why_not(trial(50, 0.9, epochs=2), 0.9) is None
     assert outlook.why_not(trial(50, 0.2, epochs=2, baseline="half"), 0.9) is None
+    assert outlook.why_not(trial(50, 0.2, epochs=3), 0.9) is None  # more than half of it is done
     assert outlook.why_not(trial(50, 0.2), 0.9) is None  # it is at its end, and known
     few = Outlook(outlook.objective, EPOCHS, [UNPRUNED, *finished(3)])
     assert " by 3 finished trials, but top1 >= 90 must hold" in (few.why_not(trial(50, 0.01, epochs=2), 0.9) or "")
@@ -201,12 +231,12 @@ def test_trial_is_paused_that_is_predicted_to_be_no_better_than_the_best_or_the_
     star = trial(99, 0.9)
     known = [UNPRUNED, *finished(20), star]
     outlook = Outlook(parse(target), EPOCHS, known)
-    worse = trial(50, hopeless, epochs=3)
+    worse = trial(50, hopeless, epochs=2)
     if target.startswith("front"):  # on which its curve alone is worse
-        low = trial(50, 0.5, epochs=3)
+        low = trial(50, 0.5, epochs=2)
         worse = Record(
             **{**vars(worse), "pruned": low.pruned, "curve": low.curve, "metrics": {**worse.metrics, "top1": 80.0}}
         )
     said = outlook.why_not(worse, 0.9)
     assert (said is None) if why is None else (said is not None and why in said)
-    assert outlook.why_not(trial(51, hopeful, epochs=3), 0.9) is None
+    assert outlook.why_not(trial(51, hopeful, epochs=2), 0.9) is None

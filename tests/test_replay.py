@@ -31,7 +31,7 @@ def test_a_plan_that_a_rule_ends_costs_fewer_epochs(table: replay.Table) -> None
         run = replay.searched(table, asha, replay.FRONT, 0, lambda run: len(run.ended) == 30)
     assert run.rejected
     assert run.epochs < 30 * record.EPOCHS
-    assert 0 <= replay.wrongly_rejected(table, run, replay.FRONT) <= len(run.rejected)
+    assert 0 <= replay.wrongly_rejected(table, run) <= len(run.rejected)
 
 
 def test_latency_aware_comes_to_the_front_before_random_points(table: replay.Table) -> None:

@@ -6,13 +6,16 @@ search (baselines are not drawn as trials are), or of those that earlier studies
 pruning, a ridge regression of the final figure on that figure and the logarithm of the multiply-accumulates that are
 left predicts, from ten trials on. Both are fitted for each epoch anew.
 
+A trial is judged before it is retrained and after 1, 2, 4, ... epochs, up to half of them: each judgement may be wrong,
+and a later one saves less. All of one trial's together keep the confidence that is asked for, each its part of it.
+
 How far a prediction is off is what it misses of each of these trials when that one is left out; a trial unlike the
 others gets a wider interval, by its leverage. While they are too few for that, the line's beliefs say it.
 
 Source: for the line, Gelman et al., Bayesian Data Analysis, 2013, sections 14.2 and 14.8; Hoerl and Kennard, Ridge
 Regression, 1970, the penalty by leave-one-out; for the interval, conformal prediction by leave-one-out residuals:
 Barber et al., Predictive inference with the jackknife+, arXiv:1905.02928, section 1.2, with residuals studentised as in
-Lei et al., arXiv:1604.04173, section 5.2.
+Lei et al., arXiv:1604.04173, section 5.2; for the parts of a confidence, Bonferroni's inequality.
 """
 
 import math
@@ -273,8 +276,16 @@ def _possible(metric: str, figure: float) -> float:
     return min(figure, 100.0) if metric in LARGER_IS_BETTER else max(figure, 0.0)
 
 
+def judged_after(epochs: int) -> list[int]:
+    """Return after how many of a trial's epochs it is judged: none, 1, 2, 4, ..., no more than half of them."""
+    return [0, *(2**power for power in range(epochs.bit_length()) if 2 * 2**power <= epochs)]
+
+
 class Outlook:
     """Says of trials under way what they will come to by the objective, from the records of those that have ended.
+
+    Attributes:
+        judged_after: The epochs after which a trial is judged.
 
     Args:
         earlier: Records of earlier studies: they teach what to expect, and are compared with nothing.
@@ -285,6 +296,7 @@ class Outlook:
     ) -> None:
         self.objective = objective
         self.forecast = Forecast(objective.metrics, epochs)
+        self.judged_after = judged_after(epochs)
         self._standing = Standing(objective, keep="best")
         self.scorer = self._standing.scorer
         for record in earlier:
@@ -302,10 +314,15 @@ class Outlook:
         return {**record.metrics, **self.forecast.expected(record)}
 
     def why_not(self, record: Record, confidence: float) -> str | None:
-        """Say why a trial under way cannot reach the objective, with this confidence, or return None."""
-        if record.baseline is not None or not self.scorer.is_ready:
+        """Say why a trial under way cannot reach the objective, or return None.
+
+        Args:
+            confidence: That all judgements of a trial together are to have.
+        """
+        if record.baseline is not None or record.epoch not in self.judged_after or not self.scorer.is_ready:
             return None
-        best = self.forecast.best(record, confidence)
+        judgements = len(self.judged_after)
+        best = self.forecast.best(record, 1 - (1 - confidence) / judgements)
         if not best:
             return None
         metrics = {**record.metrics, **best}
@@ -317,7 +334,7 @@ class Outlook:
             for metric, figure in best.items()
         )
         return (
-            f"predicted: {figures} at its end, with {100 * confidence:g} % confidence by "
+            f"predicted: {figures} at its end, with {100 * confidence:g} % confidence in {judgements} judgements, by "
             f"{self.forecast.trials} finished trials, but {reason}"
         )
 
