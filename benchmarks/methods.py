@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help="of a network that has seen all training images")
     parser.add_argument("--only-unpruned", action="store_true", help="train the unpruned networks, and end")
     given = parser.parse_args(arguments)
+    if given.weights and given.only_unpruned:
+        parser.error("--only-unpruned trains what --weights gives: leave one out")
     given.results.mkdir(parents=True, exist_ok=True)
     if given.weights:
         given.data = unseen(Path(given.data), given.results / "images")
@@ -90,6 +92,8 @@ def unseen(data: Path, to: Path) -> str:
         split = "train" if zlib.crc32(f"{label}/{image.name}".encode()) % 10 < 7 else "test"
         link = to / split / label / image.name
         link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink() and link.readlink() != image:
+            raise SystemExit(f"{to}: holds links to other images, such as {link.readlink()}; choose another --results")
         if not link.is_symlink():
             link.symlink_to(image)
     return str(to)

@@ -1,4 +1,4 @@
-"""Records what benchmarks/search.py replays: plans of ResNet-20 on CIFAR-10, trained to the end and measured.
+"""Records what benchmarks/replay.py replays: plans of ResNet-20 on CIFAR-10, trained to the end and measured.
 
 python -m benchmarks.record train --data CIFAR_FOLDER --to FOLDER --at-once 8
 python -m benchmarks.record measure --data CIFAR_FOLDER --to FOLDER > benchmarks/resnet20.jsonl
@@ -38,7 +38,7 @@ from edge_tune.search import study
 from edge_tune.search.points import random_point
 from edge_tune.search.trial import Planner
 
-PLANS = 200
+PLANS = 150
 EPOCHS = 12
 UNPRUNED_EPOCHS = 10
 VALIDATION = 0.06
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("what", choices=("train", "measure"))
     parser.add_argument("--data", required=True)
     parser.add_argument("--to", type=Path, required=True, help="a folder for weights and curves")
-    parser.add_argument("--train-images", type=int, default=4000)
+    parser.add_argument("--train-images", type=int, default=2500)
     parser.add_argument("--plans", type=int, default=PLANS)
     parser.add_argument("--at-once", type=int, default=1)
     given = parser.parse_args(arguments)

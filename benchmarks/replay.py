@@ -6,7 +6,8 @@ resnet20.jsonl holds random plans of ResNet-20 on CIFAR-10, widths and blocks, e
 (`python -m benchmarks.record`). Wherever a method wants to look, it is given the nearest plan that it has not had yet,
 and learns that plan's own sizes and figures; one trial runs at a time. What a method of EdgeTune pauses, and when, is
 decided by EdgeTune's own rules. All that is known of a plan before it is trained is free: its latency. A search ends
-when it has found what it looks for, or has had all plans: a rule that ends that very network loses it.
+when it has found what it looks for, or has had all plans: a rule that ends that very network loses it, though one
+within 3 % may still be found.
 """
 
 import argparse

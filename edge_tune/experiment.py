@@ -576,14 +576,15 @@ class Predicted:
 
     The accuracy that it will end with is predicted from what is known of it by regressions over the study's own
     finished trials: after 1, 2, 4, ... epochs, up to half of them, so that the first one is a probe, once 3 have
-    finished; right after pruning once enough have. A trial is paused if even the most that it can end with, by this
-    confidence, breaks a condition, or is no better than the best so far, or than the front.
+    finished; right after pruning once enough have for a judgement. A trial is paused if even the most that it can end
+    with, by this confidence, breaks a condition, or is no better than the best so far, or than the front.
 
     Attributes:
         confidence: With which the final accuracy of a trial lies below the bounds of all its judgements together,
             0.5 <= confidence < 1: each has its part of it, 0.975 of 0.9 where there are four. That is counted by what
             is missed of the finished trials, n of which tell n / (n + 1) at most; with fewer than 10, and above that
-            share, it rests on what is believed of the curves of pruned networks.
+            share, it rests on what is believed of the curves of pruned networks. Right after pruning nothing is
+            believed: there nobody is paused before 39 have finished where there are four judgements, 49 where five.
         audit: The share of the trials that it would pause, drawn by their numbers, which are trained to their end all
             the same: by them the report says how often the prediction was wrong. 0 <= audit < 1.
 

@@ -192,7 +192,8 @@ def test_trial_is_paused_that_is_predicted_to_break_a_condition_and_the_reason_i
     outlook = Outlook(parse("minimise latency_ratio where top1 >= 90"), EPOCHS, known)
     why = outlook.why_not(trial(50, 0.2, epochs=2), 0.9)
     assert why is not None
-    assert why.startswith("predicted: top1 at most ")
+    bound = outlook.forecast.best(trial(50, 0.2, epochs=2), 1 - 0.1 / 3)["top1"]  # a judgement's part of it
+    assert why.startswith(f"predicted: top1 at most {bound:.4g} at its end")
     assert why.endswith(
         " at its end, with 90 % confidence in 3 judgements, by 20 finished trials, but top1 >= 90 must hold"
     )
@@ -200,6 +201,9 @@ def test_trial_is_paused_that_is_predicted_to_break_a_condition_and_the_reason_i
     assert outlook.why_not(trial(50, 0.2, epochs=2, baseline="half"), 0.9) is None
     assert outlook.why_not(trial(50, 0.2, epochs=3), 0.9) is None  # more than half of it is done
     assert outlook.why_not(trial(50, 0.2), 0.9) is None  # it is at its end, and known
+    ended = [trial(number, 0.5, epochs=1, status="finished") for number in range(1, 30)]
+    once = Outlook(outlook.objective, 1, [UNPRUNED, *ended])
+    assert " with 90 % confidence in 1 judgement, by " in (once.why_not(trial(50, 0.2, epochs=0), 0.9) or "")
     few = Outlook(outlook.objective, EPOCHS, [UNPRUNED, *finished(3)])
     assert " by 3 finished trials, but top1 >= 90 must hold" in (few.why_not(trial(50, 0.01, epochs=2), 0.9) or "")
     assert Outlook(outlook.objective, EPOCHS, finished(2)).why_not(trial(50, 0.01, epochs=2), 0.9) is None

@@ -27,12 +27,12 @@ from edge_tune.convert.source import experiment_source
 from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.experiment import (
     NAME,
-    Asha,
     Benchmark,
     Cosine,
     Data,
     Experiment,
     Hopeless,
+    Predicted,
     Retraining,
     Search,
 )
@@ -119,7 +119,7 @@ def _main(words: Sequence[str], program: str) -> int:
         pruner_groups="auto",
         target=TARGET,
         retraining=RECIPE,
-        stopping=[Asha(grace_epochs=5), Hopeless()],
+        stopping=[Predicted(), Hopeless()],
         benchmark=Benchmark(device=given.device, python=given.device_python, host=given.device_host),
         search=Search("latency_aware", trials=FEWEST_TRIALS),
     )

@@ -10,7 +10,8 @@ A trial is judged before it is retrained and after 1, 2, 4, ... epochs, up to ha
 and a later one saves less. All of one trial's together keep the confidence that is asked for, each its part of it.
 
 How far a prediction is off is what it misses of each of these trials when that one is left out; a trial unlike the
-others gets a wider interval, by its leverage. While they are too few for that, the line's beliefs say it.
+others gets a wider interval, by its leverage. While they are too few for that, the line's beliefs say it; right after
+pruning, nothing does.
 
 Source: for the line, Gelman et al., Bayesian Data Analysis, 2013, sections 14.2 and 14.8; Hoerl and Kennard, Ridge
 Regression, 1970, the penalty by leave-one-out; for the interval, conformal prediction by leave-one-out residuals:
@@ -31,6 +32,7 @@ from edge_tune.objective import SIGNS, UNPRUNED, UNPRUNED_RETRAINED, FrontOf, Go
 from edge_tune.records.entries import Metrics
 from edge_tune.records.ranking import Standing
 from edge_tune.records.results import Record
+from edge_tune.wording import counted
 
 Floats = npt.NDArray[np.float64]
 
@@ -334,7 +336,8 @@ class Outlook:
             for metric, figure in best.items()
         )
         return (
-            f"predicted: {figures} at its end, with {100 * confidence:g} % confidence in {judgements} judgements, by "
+            f"predicted: {figures} at its end, with {100 * confidence:g} % confidence in "
+            f"{counted(judgements, 'judgement')}, by "
             f"{self.forecast.trials} finished trials, but {reason}"
         )
 

@@ -27,7 +27,8 @@ class Rules:
     """The rules of a study, which know its records.
 
     With one trial at a time what they say follows from the records, so a resumed study does the same; with several at
-    once it depends on which ended first.
+    once it depends on which ended first. A trial whose end by a rule was not recorded yet when the study was killed
+    goes on until a rule looks at it again.
 
     Args:
         ended: Records of an earlier session, those `continued` as they were paused.
