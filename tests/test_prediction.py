@@ -197,6 +197,9 @@ def test_trial_is_paused_that_is_predicted_to_break_a_condition_and_the_reason_i
     assert why.endswith(
         " at its end, with 90 % confidence in 3 judgements, by 20 finished trials, but top1 >= 90 must hold"
     )
+    both = Outlook(parse("minimise latency_ratio where top1 >= 90 and top5 >= 90"), EPOCHS, known)
+    bound = both.forecast.best(trial(50, 0.2, epochs=2), 1 - 0.1 / 6)["top1"]  # two bounds a judgement
+    assert (both.why_not(trial(50, 0.2, epochs=2), 0.9) or "").startswith(f"predicted: top1 at most {bound:.4g} at")
     assert outlook.why_not(trial(50, 0.9, epochs=2), 0.9) is None
     assert outlook.why_not(trial(50, 0.2, epochs=2, baseline="half"), 0.9) is None
     assert outlook.why_not(trial(50, 0.2, epochs=3), 0.9) is None  # more than half of it is done

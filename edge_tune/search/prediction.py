@@ -319,12 +319,13 @@ class Outlook:
         """Say why a trial under way cannot reach the objective, or return None.
 
         Args:
-            confidence: That all judgements of a trial together are to have.
+            confidence: That all judgements of a trial together are to have, each of all accuracies that are asked for.
         """
         if record.baseline is not None or record.epoch not in self.judged_after or not self.scorer.is_ready:
             return None
         judgements = len(self.judged_after)
-        best = self.forecast.best(record, 1 - (1 - confidence) / judgements)
+        bounds = judgements * max(1, len(self.forecast.metrics))
+        best = self.forecast.best(record, 1 - (1 - confidence) / bounds)
         if not best:
             return None
         metrics = {**record.metrics, **best}
@@ -337,8 +338,7 @@ class Outlook:
         )
         return (
             f"predicted: {figures} at its end, with {100 * confidence:g} % confidence in "
-            f"{counted(judgements, 'judgement')}, by "
-            f"{self.forecast.trials} finished trials, but {reason}"
+            f"{counted(judgements, 'judgement')}, by {self.forecast.trials} finished trials, but {reason}"
         )
 
     def _why_by_a_condition(self, metrics: Metrics, best: Metrics) -> str | None:
