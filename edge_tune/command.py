@@ -14,6 +14,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ ASKED_TO_END = (signal.SIGTERM, signal.SIGHUP)
 
 AT_ONCE_S = 1.0
 """Signals that follow each other faster than this are one."""
+
+AGAIN_S = 0.05
+"""An interrupt that Python dropped comes again after so long."""
 
 
 def tool(name: str) -> str:
@@ -56,7 +60,7 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
     """
     _open_streams()
     words = sys.argv[1:] if arguments is None else arguments
-    with _signals_as_ctrl_c() as received:
+    with _signals_as_ctrl_c() as received, _dropped_interrupts_again():
         try:
             _check_text((*words, _current_folder()))
             return command(words)
@@ -184,3 +188,31 @@ def _signals_as_ctrl_c() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _dropped_interrupts_again() -> Iterator[None]:
+    """Interrupt again where Python dropped the exception of a signal.
+
+    It prints and drops whatever is raised in a destructor or in a hook of fork(), where a signal may well arrive. Ray
+    leaves by SystemExit with the number of the signal while it starts.
+    """
+    before, process = sys.unraisablehook, os.getpid()
+
+    def take(dropped: "sys.UnraisableHookArgs") -> None:
+        match dropped.exc_value:
+            case KeyboardInterrupt():
+                number = int(signal.SIGINT)
+            case SystemExit(code=int(code)) if code in ASKED_TO_END:
+                number = code
+            case _:
+                before(dropped)
+                return
+        if os.getpid() == process:
+            threading.Timer(AGAIN_S, signal.pthread_kill, [threading.get_ident(), number]).start()
+
+    sys.unraisablehook = take
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

@@ -86,6 +86,44 @@ def test_run_ends_in_order_when_a_signal_asks_for_it(number: signal.Signals) -> 
     assert process.returncode == 128 + number
 
 
+IN_A_HOOK = """
+import os, subprocess
+os.register_at_fork(after_in_parent=lambda: signal.raise_signal(NUMBER))
+try:
+    subprocess.run(["true"], preexec_fn=int, check=True)
+    time.sleep(60)"""
+IN_A_DESTRUCTOR = """
+class Last:
+    def __del__(self):
+        signal.raise_signal(NUMBER)
+try:
+    del [Last()][0]
+    time.sleep(60)"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("place", [IN_A_HOOK, IN_A_DESTRUCTOR])
+def test_run_ends_in_order_when_python_drops_the_exception_of_a_signal(place: str, number: signal.Signals) -> None:
+    ends = "\nexcept KeyboardInterrupt:\n    say('in order')\n    raise"
+    process = start(place.replace("NUMBER", str(int(number))) + ends)
+    assert process.communicate(timeout=50) == ("in order\n", "Interrupted.\n")
+    assert process.returncode == 128 + number
+
+
+def test_run_repeats_sigterm_that_another_handler_left_by() -> None:
+    """As Ray's does while it starts."""
+    leaves = "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))\n"
+    ends = "\nexcept SystemExit as left:\n    say(f'left by {left.code}')"
+    process = start(leaves + IN_A_HOOK.replace("NUMBER", "signal.SIGTERM") + ends)
+    assert process.communicate(timeout=50) == ("left by 15\n", "")
+    assert process.returncode == 0
+
+
+def test_run_keeps_what_python_says_of_other_exceptions_that_it_drops() -> None:
+    process = start("type('Last', (), {'__del__': lambda self: 1 // 0})()")
+    assert "ZeroDivisionError" in process.communicate(timeout=60)[1]
+
+
 def test_run_leaves_a_signal_ignored_that_is_ignored_from_the_start() -> None:
     process = start(
         'signal.raise_signal(signal.SIGHUP)\nsay("goes on")',
