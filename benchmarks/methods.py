@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import edge_tune as et
 from benchmarks.recipes import ORDERS
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget", type=int, default=180, help="epochs of a study")
     parser.add_argument("--epochs", type=int, default=6, help="of a trial")
     parser.add_argument("--train-images", type=int, default=6000)
+    parser.add_argument("--lr", type=float, help="the experiment's, if nothing else is said")
     parser.add_argument("--at-once", type=int, default=1, help="trials")
     parser.add_argument("--gpus-per-trial", type=float)
     parser.add_argument("--validation", type=float, default=0.1, help="the share that is held out of what trains")
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.results.mkdir(parents=True, exist_ok=True)
     if given.weights:
         given.data = unseen(Path(given.data), given.results / "images")
-    shared = {"data", "budget", "epochs", "train_images", "validation", "at_once", "gpus_per_trial"}
+    shared = {"data", "budget", "epochs", "lr", "train_images", "validation", "at_once", "gpus_per_trial"}
     options = {key: value for key, value in vars(given).items() if key in shared}
     weights = {seed: given.weights or unpruned(given.data, given.validation, seed) for seed in given.seeds}
     if given.only_unpruned:
@@ -112,30 +114,26 @@ def unpruned(data: str, validation: float, seed: int) -> Path:
     return training.weights_file(one, dataset)
 
 
-def experiment(method: str, seed: int, weights: str, given: dict[str, object]) -> Experiment:
+def experiment(method: str, seed: int, weights: str, given: dict[str, Any]) -> Experiment:
     """Return the experiment of one study."""
     shipped = load_experiment(EXPERIMENT)
-    share = given["gpus_per_trial"]
+    lr = given["lr"]
     return replace(
         shipped,
-        dataset=et.Data(
-            str(given["data"]),
-            validation_fraction=float(str(given["validation"])),
-            train_images=int(str(given["train_images"])),
-        ),
+        dataset=et.Data(given["data"], validation_fraction=given["validation"], train_images=given["train_images"]),
         weights=weights,
         pruner_groups={
             label: replace(group, order=ORDERS[label]) if isinstance(group, et.BlockGroup) else group
             for label, group in shipped.groups.items()
         },
-        retraining=replace(shipped.retraining, epochs=int(str(given["epochs"]))),
+        retraining=replace(shipped.retraining, epochs=given["epochs"], lr=shipped.retraining.lr if lr is None else lr),
         stopping=[et.Hopeless(after_epochs=1), *([et.Predicted()] if method == "latency_aware" else [])],
         search=et.Search(
             method,
-            epochs=int(str(given["budget"])),
+            epochs=given["budget"],
             seed=seed,
-            max_concurrent_trials=int(str(given["at_once"])),
-            gpus_per_trial=None if share is None else float(str(share)),
+            max_concurrent_trials=given["at_once"],
+            gpus_per_trial=given["gpus_per_trial"],
         ),
     )
 

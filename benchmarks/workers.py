@@ -1,11 +1,12 @@
 """Processes that share what this machine computes with: jobs of a benchmark, several at once."""
 
 import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.networks.compute import CPU, Compute, gpus_here, take
+from edge_tune.wording import counted
 
 _compute, _shared = CPU, None
 
@@ -13,7 +14,7 @@ _compute, _shared = CPU, None
 def computes_on() -> tuple[str, bool]:
     """Return what jobs compute on, in words, and whether that is a GPU."""
     found = gpus_here()
-    cores = f"{CPU.name}, {os.cpu_count()} cores"
+    cores = f"{CPU.name}, {counted(len(usable_cpus()), 'core')}"
     if found.problem:
         return cores, False
     return f"{found.names[0]} (MPS {'on' if found.shared else 'off'}), {cores}", True
@@ -25,7 +26,7 @@ def workers(at_once: int, shared: Any, *, gpu: bool) -> ProcessPoolExecutor:
     Args:
         shared: What all jobs need, sent to each process once.
     """
-    threads = max(1, (os.cpu_count() or 1) // at_once)
+    threads = max(1, len(usable_cpus()) // at_once)
     context, given = multiprocessing.get_context("spawn"), (threads, 1 / at_once if gpu else 0, shared)
     return ProcessPoolExecutor(at_once, context, initializer=_begin, initargs=given)
 
