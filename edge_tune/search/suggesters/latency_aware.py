@@ -38,6 +38,9 @@ CHILDREN = 50
 STEP = 0.1
 """How far a parameter is changed, as a standard deviation on its axis from 0 to 1."""
 
+FIRST = 5
+"""So many plans of the ladder, or points that fill the space, come first."""
+
 LEAST = 3
 """So many accuracies are needed before one is expected anywhere."""
 
@@ -85,7 +88,6 @@ class LatencyAware:
     def __init__(self, parameters: Mapping[str, Parameter], *, seed: int, trials: int, problem: Problem) -> None:
         self.parameters, self.seed, self.problem = parameters, seed, problem
         self.searched = sum(not parameter.is_fixed for parameter in parameters.values())
-        self.first = min(max(5, self.searched + 1), max(5, trials // 4))
         self.suggested: set[int] = set()
         self.told: dict[int, _Told] = {}
         self.notes: list[str] = []
@@ -137,7 +139,7 @@ class LatencyAware:
     def suggest(self) -> Point | None:
         """Return a point; there is always another."""
         number = len(self.suggested)
-        if number < self.first - self._taught() or (models := self._models()) is None:
+        if number < FIRST - self._taught() or (models := self._models()) is None:
             self.expected = {}
             return self._filling(number)
         generator = np.random.default_rng([self.seed, number])
