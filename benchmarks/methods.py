@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if run([str(file), f"--results={folder}", *(["--resume"] if (folder / "run.json").exists() else [])]):
             raise SystemExit(f"the study {folder.name} did not end")
     test = datasets.load(et.Data(given.data), seed=0).test
-    studied = experiment(*studies[0], "", options)
+    method, seed = studies[0]
+    studied = experiment(method, seed, str(weights[seed]), options)
     print(
         f"\n{platform.processor() or platform.machine()}; {given.budget} epochs a study, {given.epochs} a trial, "
         f"{given.train_images:,} images; test top1 of {len(test):,}\n{studied.objective.text}\n\n"
