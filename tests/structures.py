@@ -281,3 +281,15 @@ def constants_by_place_before_a_norm() -> nn.Module:
         return functional.relu(net.b(net.n(y * torch.linspace(0.5, 2, y.shape[1])[:, None, None])))
 
     return Between(forward, a=conv(16, 16), n=nn.GroupNorm(1, 16), b=conv(16, 16))
+
+
+def centred(buffer: Tensor, norm: nn.Module | None = None) -> nn.Module:
+    """What is stored for each of the first channels is subtracted from whatever channels there are."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        return functional.relu(net.b(net.n(y - net.centre[: y.shape[1], None, None])))
+
+    net = Between(forward, a=conv(16, 16), n=norm or nn.Identity(), b=conv(16, 16))
+    net.register_buffer("centre", buffer)
+    return net

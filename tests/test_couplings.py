@@ -129,6 +129,19 @@ def test_what_is_computed_over_channels_keeps_every_channel_in_its_place(network
         torch.testing.assert_close(smaller.q.weight, model.q.weight[kept])
 
 
+@pytest.mark.parametrize("norm", [nn.Identity(), nn.GroupNorm(1, 16)])
+@pytest.mark.parametrize("fresh", [0.0, 1.0])
+def test_what_is_stored_by_place_is_refused_before_it_was_trained(norm: nn.Module, fresh: float) -> None:
+    with pytest.raises(ExperimentError, match="code counts on their"):
+        pruned(seeded(lambda: structures.centred(torch.full((16,), fresh), norm)), "a.0.weight")
+
+
+def test_what_is_stored_for_every_channel_alike_does_not_keep_a_network_from_being_pruned() -> None:
+    smaller, plan = pruned(seeded(lambda: structures.centred(torch.zeros(1))), "a.0.weight")
+    torch.testing.assert_close(smaller.centre, torch.zeros(1))
+    assert plan[0].kept == 8
+
+
 def test_branches_that_are_added_side_by_side_lose_the_same_share_each() -> None:
     weights = ("a.0.weight", "b.0.weight", "c.0.weight")
     smaller, plan = pruned(seeded(structures.concatenation_is_added), *weights, sparsity=0.75)

@@ -76,7 +76,8 @@ def agree(model: nn.Module, other: nn.Module, coupled: Couplings) -> bool:
 def made_up(model: nn.Module, input_shape: tuple[int, int, int], *, rising: bool) -> nn.Module:
     """Return a copy of `model` with random weights, in which every slice matters.
 
-    A network that was not trained may multiply by zero what a wrong removal would show.
+    A network that was not trained may multiply by zero what a wrong removal would show. So may what it keeps beside its
+    parameters: what is stored with them, and the same everywhere as yet, such as a mean, is made up as well.
 
     Args:
         rising: The last slices of each layer have the largest norms, and stay; else the first. A network whose code
@@ -94,6 +95,10 @@ def made_up(model: nn.Module, input_shape: tuple[int, int, int], *, rising: bool
                 slope = torch.linspace(0.5, 1.5, parameter.shape[dim])
                 slope = slope if rising else slope.flip(0)
                 parameter.mul_(slope.view(-1, *[1] * (parameter.dim() - 1 - dim)))
+        parameters = dict(network.named_parameters())
+        for name, buffer in network.state_dict().items():
+            if name not in parameters and _is_fresh(buffer):
+                buffer.add_(torch.rand(buffer.shape, generator=generator) * buffer.abs().clamp(min=1))
         for norm in (module for module in network.modules() if isinstance(module, _BatchNorm)):
             norm.train()
             norm.reset_running_stats()
@@ -101,6 +106,16 @@ def made_up(model: nn.Module, input_shape: tuple[int, int, int], *, rising: bool
         with torch.random.fork_rng(devices=[]):
             network(torch.randn(8, *input_shape, generator=generator))
     return network.eval()
+
+
+def _is_fresh(buffer: object) -> bool:
+    """Tell whether what a network stores is one number in several places; constants such as kernels differ."""
+    return (
+        isinstance(buffer, Tensor)
+        and buffer.is_floating_point()
+        and buffer.numel() > 1
+        and bool((buffer == buffer.flatten()[0]).all() and buffer.isfinite().all())
+    )
 
 
 def _silenced(model: nn.Module, removed: Atoms, coupled: Couplings) -> dict[str, Tensor]:
