@@ -293,3 +293,46 @@ def centred(buffer: Tensor, norm: nn.Module | None = None) -> nn.Module:
     net = Between(forward, a=conv(16, 16), n=norm or nn.Identity(), b=conv(16, 16))
     net.register_buffer("centre", buffer)
     return net
+
+
+def rolled(norm: nn.Module | None = None) -> nn.Module:
+    """Beside what `a` gives stands the same one place further on; pruned, each channel gets another neighbour."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.n(net.a(x)))
+        return functional.relu(net.b(torch.cat([y, y.roll(1, 1)], dim=1)))
+
+    return Between(forward, a=conv(16, 16)[0], n=norm or nn.Identity(), b=conv(32, 16))
+
+
+class Hiding(nn.Module):
+    """The last two classes of a network must not be chosen: their logits are a large negative number."""
+
+    def __init__(self, network: nn.Module, hidden: float) -> None:
+        super().__init__()
+        self.network, self.hidden = network, hidden
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.where(torch.arange(10) < 8, self.network(images), torch.tensor(self.hidden))
+
+
+class Drawing(nn.Module):
+    """Something random is done to what a network puts out, though it only infers."""
+
+    def __init__(self, network: nn.Module, draw: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.draw = network, draw
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.draw(self.network(images))
+
+
+class Frozen(nn.Module):
+    """A batch norm of one's own, whose variance is a parameter."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean, self.variance = (nn.Parameter(torch.full((1, width, 1, 1), value)) for value in (0.0, 1.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / torch.sqrt(self.variance + 1e-5)

@@ -1,5 +1,6 @@
 """Pruned networks of every structure, against the unpruned one with the removed filters' consumers silenced by hand."""
 
+import random
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -10,13 +11,14 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError, PruningError
-from edge_tune.networks import checking, models, pruning
+from edge_tune.networks import checking, finding, models, pruning
 from edge_tune.networks.couplings import Side, couplings
 from tests import structures
 from tests.asked import asked
 
 SHAPE = (3, 32, 32)
 Network = Callable[[], nn.Module]
+Draw = Callable[[torch.Tensor], torch.Tensor]
 
 
 def group(*weights: str) -> dict[str, et.PrunerGroup]:
@@ -140,6 +142,62 @@ def test_what_is_stored_for_every_channel_alike_does_not_keep_a_network_from_bei
     smaller, plan = pruned(seeded(lambda: structures.centred(torch.zeros(1))), "a.0.weight")
     torch.testing.assert_close(smaller.centre, torch.zeros(1))
     assert plan[0].kept == 8
+
+
+@pytest.mark.parametrize("hidden", [-1e9, torch.finfo(torch.float32).min, float("-inf"), 0.0])
+def test_a_class_that_is_never_chosen_hides_no_error_of_the_others(hidden: float) -> None:
+    with pytest.raises(ExperimentError, match="the pruned network computes something else than the network without"):
+        pruned(structures.Hiding(seeded(structures.rolled), hidden), "network.a.weight")
+    smaller, _ = pruned(structures.Hiding(seeded(structures.flattened_beside_another), hidden), "network.a.0.weight")
+    assert smaller.network.a[0].out_channels == 6
+
+
+def with_dropout(logits: torch.Tensor) -> torch.Tensor:
+    return nn.functional.dropout(logits, 0.1)
+
+
+def by_pythons_random(logits: torch.Tensor) -> torch.Tensor:
+    return logits * random.uniform(0.9, 1.1)
+
+
+@pytest.mark.parametrize("network", [structures.chain, structures.weights_along_channels, structures.group_norm])
+@pytest.mark.parametrize("draw", [with_dropout, by_pythons_random])
+def test_a_network_that_draws_while_it_infers_is_refused_before_anything_starts(network: Network, draw: Draw) -> None:
+    model = structures.Drawing(seeded(network), draw)
+    refused = r"^model: what the network computes must be compared, but it draws random numbers while it infers, so "
+    with pytest.raises(ExperimentError, match=refused):
+        checking.check_groups(model, group("network.b.0.weight"), SHAPE)
+    with pytest.raises(ExperimentError, match=refused):
+        finding.groups(model, SHAPE)
+
+
+def test_what_draws_for_fewer_channels_is_not_pruned_unseen() -> None:
+    model = seeded(
+        lambda: structures.Between(
+            lambda net, x: net.b(with_dropout(net.a(x))), a=structures.conv(16, 16), b=structures.conv(16, 16)
+        )
+    )
+    coupled = couplings(model, SHAPE)
+    plan = pruning.make_plan(model, group("a.0.weight"), asked({"g": 0.5}), coupled)
+    with pytest.raises(PruningError, match=r"'a.0.weight' \(filters, 8 of 16 kept\): .* draws random numbers"):
+        pruning.prune(model, plan, coupled)
+
+
+def test_a_variance_that_is_a_parameter_hides_nothing() -> None:
+    with pytest.raises(ExperimentError, match="the pruned network computes something else than the network without"):
+        pruned(seeded(lambda: structures.rolled(structures.Frozen(16))), "a.weight")
+    smaller, plan = pruned(
+        seeded(lambda: structures.chain(a=nn.Sequential(nn.Conv2d(16, 16, 1), structures.Frozen(16)))), "a.0.weight"
+    )
+    assert smaller.a[1].variance.shape == (1, plan[0].kept, 1, 1)
+
+
+def test_outputs_that_are_nan_prove_nothing() -> None:
+    model = structures.Drawing(seeded(structures.rolled), lambda logits: torch.sqrt(-1 - logits.abs()))
+    with pytest.raises(
+        ExperimentError, match=r"\['g'\], filters: 'network.a.weight' .* but that puts out NaN on made-up"
+    ):
+        checking.check_groups(model, group("network.a.weight"), SHAPE)
 
 
 def test_branches_that_are_added_side_by_side_lose_the_same_share_each() -> None:

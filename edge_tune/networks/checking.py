@@ -66,6 +66,7 @@ def check_groups(model: nn.Module, groups: Mapping[str, Group], input_shape: Sha
         ) from error
     try:
         coupled = couplings(own, input_shape)
+        oracle.check_draws(own, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
     ExperimentError.raise_if(_call_problems(pruners, coupled))

@@ -20,11 +20,19 @@ from torch.utils import _pytree as pytree
 from edge_tune.errors import PruningError
 from edge_tune.networks import slicing
 from edge_tune.networks.couplings import Atoms, Couplings
-from edge_tune.networks.tracing import Trace, Way, hookable, in_mode, trace
+from edge_tune.networks.tracing import Shape, Trace, Way, hookable, in_mode, trace
 
 IMAGES = 2
 TOLERANCE = 1e-4
-"""Of the largest output. Other sums of the same numbers differ by about 1e-6; a slice out of place by far more."""
+"""Of what outputs vary by. Other sums of the same numbers differ by about 1e-6; a slice out of place by far more."""
+
+ROUNDING = 16 * torch.finfo(torch.float32).eps
+"""Of the largest output that varies, and of an output itself: a large number may be added to what is small."""
+
+DRAWS = (
+    "what the network computes must be compared, but it draws random numbers while it infers, so that it computes "
+    "something else each time; let it draw only while it trains, as functional.dropout(x, p, self.training) does."
+)
 
 
 def check(model: nn.Module, pruned: nn.Module, removed: Atoms, coupled: Couplings, what: str) -> None:
@@ -37,7 +45,7 @@ def check(model: nn.Module, pruned: nn.Module, removed: Atoms, coupled: Coupling
     Raises:
         PruningError: The pruned network does not run, its output has another shape, or it computes something else.
     """
-    images = torch.randn(IMAGES, *coupled.input_shape, generator=torch.Generator().manual_seed(0))
+    images = _images(coupled.input_shape)
     model, pruned = copy.deepcopy(model), copy.deepcopy(pruned)  # a forward may count its calls, or gather statistics
     silenced = _silenced(model, removed, coupled)
     by_place = coupled.is_computed_over(removed.tolist(), model)
@@ -48,32 +56,52 @@ def check(model: nn.Module, pruned: nn.Module, removed: Atoms, coupled: Coupling
                 f"{what}: the network's output must keep its shape, but got {[list(o.shape) for o in got]} instead of "
                 f"{[list(o.shape) for o in right]}; remove these weights."
             )
+        if any(bool(output.isnan().any()) for output in right):
+            raise PruningError(
+                f"{what}: what is left must be compared with the network without them, but that puts out NaN on "
+                f"made-up images{' while it trains' if training else ''}, which is equal to nothing; mend the weights "
+                f"or the code, or remove these weights."
+            )
         if by_place or all(map(_agree, right, got)):
             continue
         if all(map(_agree, right, _outputs(model, images, training, silenced, seed=1))):
             raise _misplaced(what, "the pruned network computes something else than the network without them")
+        if not training:
+            raise PruningError(f"{what}: {DRAWS}")
         by_place = True  # it draws random numbers, other ones for fewer channels
     if by_place and trace(pruned, coupled.input_shape) != _without(removed, coupled):
         raise _misplaced(what, "of what is left, some arrive at other inputs than before")
 
 
+def check_draws(model: nn.Module, input_shape: Shape) -> None:
+    """Check that a network draws no random numbers while it infers.
+
+    Raises:
+        PruningError: It does.
+    """
+    model, images = copy.deepcopy(model), _images(input_shape)
+    one, other = ([o.nan_to_num() for o in _outputs(model, images, False, {}, seed)] for seed in (0, 1))
+    if not all(map(_agree, one, other)):
+        raise PruningError(DRAWS)
+
+
 def agree(model: nn.Module, other: nn.Module, coupled: Couplings) -> bool:
     """Tell whether two networks of the same shapes compute the same, also while they train, as far as that is certain.
 
-    What a network that draws random numbers computes depends on them, so that nothing can be told.
+    What a network that draws random numbers while it trains computes then depends on them, so that nothing can be told.
     """
-    images = torch.randn(IMAGES, *coupled.input_shape, generator=torch.Generator().manual_seed(0))
+    images = _images(coupled.input_shape)
     model, other = copy.deepcopy(model), copy.deepcopy(other)
     for training in (False, True) if coupled.found.branches else (False,):
         right = _outputs(model, images, training, {})
         if all(map(_agree, right, _outputs(other, images, training, {}))):
             continue
-        if all(map(_agree, right, _outputs(model, images, training, {}, seed=1))):
+        if not training or all(map(_agree, right, _outputs(model, images, training, {}, seed=1))):
             return False
     return True
 
 
-def made_up(model: nn.Module, input_shape: tuple[int, int, int], *, rising: bool) -> nn.Module:
+def made_up(model: nn.Module, input_shape: Shape, *, rising: bool) -> nn.Module:
     """Return a copy of `model` with random weights, in which every slice matters.
 
     A network that was not trained may multiply by zero what a wrong removal would show. So may what it keeps beside its
@@ -87,10 +115,14 @@ def made_up(model: nn.Module, input_shape: tuple[int, int, int], *, rising: bool
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
-            if parameter.dim() < 2:
-                parameter.normal_(0.7, 0.3, generator=generator)
+            if not parameter.is_floating_point() and not parameter.is_complex():
                 continue
-            parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=generator)
+            if parameter.numel() == max(parameter.shape, default=1):  # a value for each channel may be a variance
+                parameter.normal_(0.7, 0.3, generator=generator).abs_()
+            else:
+                parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=generator)
+            if parameter.dim() < 2:
+                continue
             for dim in (0, 1):
                 slope = torch.linspace(0.5, 1.5, parameter.shape[dim])
                 slope = slope if rising else slope.flip(0)
@@ -169,13 +201,28 @@ def _where(network: nn.Module, images: Tensor, training: bool) -> str:
     return f"at {inside[-1]!r}" if inside and inside[-1] else "in its own forward"
 
 
+def _images(input_shape: Shape) -> Tensor:
+    """Return images of noise, the last of more contrast and brighter, so that every output varies.
+
+    Returns:
+        Shape [IMAGES, C, H, W].
+    """
+    images = torch.randn(IMAGES, *input_shape, generator=torch.Generator().manual_seed(0))
+    images[-1] = 2 * images[-1] + 1
+    return images
+
+
 def _agree(right: Tensor, got: Tensor) -> bool:
-    """Tell whether two outputs are the same, but for rounding; what is no number in one is none in the other."""
-    finite = right.isfinite()
-    if not torch.equal(finite, got.isfinite()):
-        return False
-    right, got = right[finite], got[finite]
-    return not len(right) or bool((right - got).abs().max() <= TOLERANCE * right.abs().max())
+    """Tell whether two outputs are the same, but for rounding; NaN is the same as nothing, infinity as itself.
+
+    How far they may differ follows from how they vary between images. What is constant, such as the logit of a class
+    that must not be chosen, tells nothing about the others.
+    """
+    right, got = right.double(), got.double()
+    varies = (right - right[:1]).abs().nan_to_num(0, posinf=0).amax(0)
+    largest = (right.abs() * (varies > TOLERANCE * right.abs())).nan_to_num(0).max()
+    most = TOLERANCE * varies.max() + ROUNDING * torch.maximum(right.abs(), largest)
+    return bool(((right == got) | ((right - got).abs() <= most) & right.isfinite()).all())
 
 
 def _misplaced(what: str, seen: str) -> PruningError:
