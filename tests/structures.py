@@ -336,3 +336,49 @@ class Frozen(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return (features - self.mean) / torch.sqrt(self.variance + 1e-5)
+
+
+def standardised(norm: nn.Module) -> nn.Module:
+    """As in BiT: `b` computes its weight anew from its own mean and deviation over all its inputs."""
+
+    class Standardised(nn.Conv2d):
+        def forward(self, features: Tensor) -> Tensor:
+            mean, deviation = self.weight.mean((1, 2, 3), keepdim=True), self.weight.std((1, 2, 3), keepdim=True)
+            return self._conv_forward(features, (self.weight - mean) / deviation, self.bias)
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return functional.relu(net.m(net.b(functional.relu(net.n(net.a(x))))))
+
+    return Between(forward, a=conv(16, 16)[0], n=norm, b=Standardised(16, 16, 3, padding=1), m=nn.BatchNorm2d(16))
+
+
+def divided_by_their_number() -> nn.Module:
+    """What `a` gives is multiplied by 16 over the number of channels; beside it stands its mean."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        y = y * (16 / y.shape[1])
+        return functional.relu(net.b(torch.cat([y, y.mean(1, keepdim=True)], dim=1)))
+
+    return Between(forward, a=conv(16, 16), b=conv(17, 16))
+
+
+def beside(over: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Beside what `a` gives stands what is computed over its channels."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        return functional.relu(net.b(torch.cat([y, over(y)], dim=1)))
+
+    return Between(forward, a=conv(16, 16), b=conv(17, 16))
+
+
+def normalised(norm: nn.Module, others: int = 8) -> nn.Module:
+    """What `a` gives is normalised over channels, together with what `c` gives."""
+    return Between(
+        lambda net, x: functional.relu(net.b(net.n(torch.cat([net.a(x), net.c(x)], dim=1)))),
+        a=conv(16, 16)[0],
+        c=conv(16, others),
+        n=norm,
+        b=conv(16 + others, 16),
+    )

@@ -110,8 +110,52 @@ def test_groups_of_a_convolution_lose_as_many_each() -> None:
     ],
 )
 def test_what_is_computed_over_channels_by_their_order_is_refused(network: Network, weights: tuple[str, ...]) -> None:
-    with pytest.raises(ExperimentError, match="channels must be free to change places with each other, with all that"):
+    with pytest.raises(ExperimentError, match="what the network computes over its channels, such as their mean, must"):
         pruned(seeded(network), *weights)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: structures.standardised(nn.GroupNorm(4, 16)),
+        lambda: structures.standardised(nn.GroupNorm(1, 16)),
+        structures.divided_by_their_number,
+        lambda: structures.beside(lambda y: y.mean(1, keepdim=True) * (16 / y.shape[1])),
+        lambda: structures.beside(lambda y: y.softmax(1)[:, :1]),
+    ],
+)
+def test_what_depends_on_how_many_channels_there_are_is_refused(network: Network) -> None:
+    model = seeded(network)
+    weight = "a.0.weight" if isinstance(model.a, nn.Sequential) else "a.weight"
+    sentence = "what the network computes over its channels, such as their mean, must not depend on how many there are"
+    with pytest.raises(ExperimentError, match=rf"\['g'\], filters: '{weight}' \(filters, .* of 16 kept\): {sentence}"):
+        pruned(model, weight)
+    coupled = couplings(model, SHAPE)
+    plan = pruning.make_plan(model, group(weight), asked({"g": 0.5}), coupled)
+    with pytest.raises(PruningError, match=sentence):
+        pruning.prune(model, plan, coupled)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: structures.beside(lambda y: y.mean(1, keepdim=True)),
+        lambda: structures.beside(lambda y: y.amax(1, keepdim=True)),
+        lambda: structures.beside(lambda y: y.std(1, keepdim=True, correction=0)),
+        lambda: structures.beside(lambda y: y.sum(1, keepdim=True)),
+        lambda: structures.beside(lambda y: y.norm(dim=1, keepdim=True)),
+        lambda: structures.normalised(nn.GroupNorm(1, 24)),
+        lambda: structures.normalised(nn.GroupNorm(3, 24)),
+        lambda: structures.normalised(nn.GroupNorm(1, 31), others=15),
+    ],
+)
+def test_what_is_computed_over_those_channels_that_are_left_is_pruned(network: Network) -> None:
+    model = seeded(network)
+    weight = "a.0.weight" if isinstance(model.a, nn.Sequential) else "a.weight"
+    weights = (weight, "c.0.weight") if hasattr(model, "n") and getattr(model.n, "num_groups", 1) > 1 else (weight,)
+    smaller, plan = pruned(model, *weights)
+    assert plan[0].kept == 8
+    assert smaller(torch.randn(2, *SHAPE)).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 Right is what the unpruned network computes when the inputs that came from removed slices are zero. Where a network
 computes over its channels, such as by a norm or a mean, what is left has another mean; then each channel that is left
-must still arrive where it arrived.
+must still arrive where it arrived, and channels that are zero, or copies of others, must be removed unnoticed.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from edge_tune.errors import PruningError
-from edge_tune.networks import slicing
+from edge_tune.networks import copies, slicing
 from edge_tune.networks.couplings import Atoms, Couplings
 from edge_tune.networks.tracing import Shape, Trace, Way, hookable, in_mode, trace
 
@@ -32,6 +32,12 @@ ROUNDING = 16 * torch.finfo(torch.float32).eps
 DRAWS = (
     "what the network computes must be compared, but it draws random numbers while it infers, so that it computes "
     "something else each time; let it draw only while it trains, as functional.dropout(x, p, self.training) does."
+)
+
+COUNTS = (
+    "what the network computes over its channels, such as their mean, must not depend on how many there are, but it "
+    "computes something else where some of them are missing; its code counts on their number or order, or computes a "
+    "layer's weight anew from all that it holds; remove these weights."
 )
 
 
@@ -48,7 +54,7 @@ def check(model: nn.Module, pruned: nn.Module, removed: Atoms, coupled: Coupling
     images = _images(coupled.input_shape)
     model, pruned = copy.deepcopy(model), copy.deepcopy(pruned)  # a forward may count its calls, or gather statistics
     silenced = _silenced(model, removed, coupled)
-    by_place = coupled.is_computed_over(removed.tolist(), model)
+    by_place = over_channels = coupled.is_computed_over(removed.tolist(), model)
     for training in (False, True) if coupled.found.branches else (False,):
         right, got = _outputs(model, images, training, silenced), _outputs_of_pruned(pruned, images, training, what)
         if [output.shape for output in right] != [output.shape for output in got]:
@@ -62,15 +68,38 @@ def check(model: nn.Module, pruned: nn.Module, removed: Atoms, coupled: Coupling
                 f"made-up images{' while it trains' if training else ''}, which is equal to nothing; mend the weights "
                 f"or the code, or remove these weights."
             )
-        if by_place or all(map(_agree, right, got)):
+        if all(map(_agree, right, got)):
+            continue
+        if over_channels and _computes_over(model, removed, coupled, training, got):
             continue
         if all(map(_agree, right, _outputs(model, images, training, silenced, seed=1))):
-            raise _misplaced(what, "the pruned network computes something else than the network without them")
+            raise (
+                PruningError(f"{what}: {COUNTS}")
+                if over_channels
+                else _misplaced(what, "the pruned network computes something else than the network without them")
+            )
         if not training:
             raise PruningError(f"{what}: {DRAWS}")
         by_place = True  # it draws random numbers, other ones for fewer channels
     if by_place and trace(pruned, coupled.input_shape) != _without(removed, coupled):
         raise _misplaced(what, "of what is left, some arrive at other inputs than before")
+
+
+def _computes_over(model: nn.Module, removed: Atoms, coupled: Couplings, training: bool, got: Sequence[Tensor]) -> bool:
+    """Tell whether a network without some channels computes over the others what it computes over those that tell.
+
+    Args:
+        got: What it computes without `removed`.
+    """
+    images = _images(coupled.input_shape)
+    muted = copies.muted(model, removed, coupled)
+    if all(map(_agree, _outputs(muted, images, training, _silenced(muted, removed, coupled)), got)):
+        return True
+    copied, gone = copies.copied(model, removed, coupled)
+    if not len(gone):
+        return True
+    right = _outputs(copied, images, training, _silenced(copied, gone, coupled))
+    return all(map(_agree, right, _outputs(copies.without(copied, gone, coupled), images, training, {})))
 
 
 def check_draws(model: nn.Module, input_shape: Shape) -> None:
