@@ -196,6 +196,19 @@ def test_a_class_that_is_never_chosen_hides_no_error_of_the_others(hidden: float
     assert smaller.network.a[0].out_channels == 6
 
 
+def test_rounding_is_no_difference_where_float64_shows_none() -> None:
+    """What the images say is a millionth of what is added to it, and taken away again from the sums."""
+
+    def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = net.a(x)
+        return 1e6 * (net.b(1 + 1e-6 * y) - net.b(torch.ones_like(y)))
+
+    model = seeded(lambda: structures.Between(forward, a=structures.conv(16, 16), b=nn.Conv2d(16, 16, 3)))
+    coupled = couplings(model, SHAPE)
+    plan = pruning.make_plan(model, group("a.0.weight"), asked({"g": 0.5}), coupled)
+    assert pruning.prune(model, plan, coupled).b.in_channels == 8
+
+
 def with_dropout(logits: torch.Tensor) -> torch.Tensor:
     return nn.functional.dropout(logits, 0.1)
 
