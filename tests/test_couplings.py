@@ -203,10 +203,10 @@ def test_rounding_is_no_difference_where_float64_shows_none() -> None:
         y = net.a(x)
         return 1e6 * (net.b(1 + 1e-6 * y) - net.b(torch.ones_like(y)))
 
-    model = seeded(lambda: structures.Between(forward, a=structures.conv(16, 16), b=nn.Conv2d(16, 16, 3)))
+    model = seeded(lambda: structures.Between(forward, a=structures.conv(16, 96), b=nn.Conv2d(96, 16, 3)))
     coupled = couplings(model, SHAPE)
     plan = pruning.make_plan(model, group("a.0.weight"), asked({"g": 0.5}), coupled)
-    assert pruning.prune(model, plan, coupled).b.in_channels == 8
+    assert pruning.prune(model, plan, coupled).b.in_channels == 48
 
 
 def with_dropout(logits: torch.Tensor) -> torch.Tensor:
