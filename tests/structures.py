@@ -382,3 +382,16 @@ def normalised(norm: nn.Module, others: int = 8) -> nn.Module:
         n=norm,
         b=conv(16 + others, 16),
     )
+
+
+def constants_by_place_and_another_number() -> nn.Module:
+    """Channels are multiplied by constants by their number, and normalised together with 15 others."""
+    net = normalised(nn.GroupNorm(1, 31), others=15)
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = net.a(x)
+        y = y * torch.linspace(0.5, 2, 16)[: y.shape[1], None, None]
+        return functional.relu(net.b(net.n(torch.cat([y, net.c(x)], dim=1))))
+
+    net.between = forward
+    return net

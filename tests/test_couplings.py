@@ -114,6 +114,11 @@ def test_what_is_computed_over_channels_by_their_order_is_refused(network: Netwo
         pruned(seeded(network), *weights)
 
 
+def test_where_no_share_can_be_copies_channels_must_be_free_to_change_places() -> None:
+    with pytest.raises(ExperimentError, match="channels must be free to change places with each other, with all that"):
+        pruned(seeded(structures.constants_by_place_and_another_number), "a.weight")
+
+
 @pytest.mark.parametrize(
     "network",
     [
