@@ -281,3 +281,117 @@ def constants_by_place_before_a_norm() -> nn.Module:
         return functional.relu(net.b(net.n(y * torch.linspace(0.5, 2, y.shape[1])[:, None, None])))
 
     return Between(forward, a=conv(16, 16), n=nn.GroupNorm(1, 16), b=conv(16, 16))
+
+
+def centred(buffer: Tensor, norm: nn.Module | None = None) -> nn.Module:
+    """What is stored for each of the first channels is subtracted from whatever channels there are."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        return functional.relu(net.b(net.n(y - net.centre[: y.shape[1], None, None])))
+
+    net = Between(forward, a=conv(16, 16), n=norm or nn.Identity(), b=conv(16, 16))
+    net.register_buffer("centre", buffer)
+    return net
+
+
+def rolled(norm: nn.Module | None = None) -> nn.Module:
+    """Beside what `a` gives stands the same one place further on; pruned, each channel gets another neighbour."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.n(net.a(x)))
+        return functional.relu(net.b(torch.cat([y, y.roll(1, 1)], dim=1)))
+
+    return Between(forward, a=conv(16, 16)[0], n=norm or nn.Identity(), b=conv(32, 16))
+
+
+class Hiding(nn.Module):
+    """The last two classes of a network must not be chosen: their logits are a large negative number."""
+
+    def __init__(self, network: nn.Module, hidden: float) -> None:
+        super().__init__()
+        self.network, self.hidden = network, hidden
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.where(torch.arange(10) < 8, self.network(images), torch.tensor(self.hidden))
+
+
+class Drawing(nn.Module):
+    """Something random is done to what a network puts out, though it only infers."""
+
+    def __init__(self, network: nn.Module, draw: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.draw = network, draw
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.draw(self.network(images))
+
+
+class Frozen(nn.Module):
+    """A batch norm of one's own, whose variance is a parameter."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean, self.variance = (nn.Parameter(torch.full((1, width, 1, 1), value)) for value in (0.0, 1.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / torch.sqrt(self.variance + 1e-5)
+
+
+def standardised(norm: nn.Module) -> nn.Module:
+    """As in BiT: `b` computes its weight anew from its own mean and deviation over all its inputs."""
+
+    class Standardised(nn.Conv2d):
+        def forward(self, features: Tensor) -> Tensor:
+            mean, deviation = self.weight.mean((1, 2, 3), keepdim=True), self.weight.std((1, 2, 3), keepdim=True)
+            return self._conv_forward(features, (self.weight - mean) / deviation, self.bias)
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return functional.relu(net.m(net.b(functional.relu(net.n(net.a(x))))))
+
+    return Between(forward, a=conv(16, 16)[0], n=norm, b=Standardised(16, 16, 3, padding=1), m=nn.BatchNorm2d(16))
+
+
+def divided_by_their_number() -> nn.Module:
+    """What `a` gives is multiplied by 16 over the number of channels; beside it stands its mean."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        y = y * (16 / y.shape[1])
+        return functional.relu(net.b(torch.cat([y, y.mean(1, keepdim=True)], dim=1)))
+
+    return Between(forward, a=conv(16, 16), b=conv(17, 16))
+
+
+def beside(over: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Beside what `a` gives stands what is computed over its channels."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        return functional.relu(net.b(torch.cat([y, over(y)], dim=1)))
+
+    return Between(forward, a=conv(16, 16), b=conv(17, 16))
+
+
+def normalised(norm: nn.Module, others: int = 8) -> nn.Module:
+    """What `a` gives is normalised over channels, together with what `c` gives."""
+    return Between(
+        lambda net, x: functional.relu(net.b(net.n(torch.cat([net.a(x), net.c(x)], dim=1)))),
+        a=conv(16, 16)[0],
+        c=conv(16, others),
+        n=norm,
+        b=conv(16 + others, 16),
+    )
+
+
+def constants_by_place_and_another_number() -> nn.Module:
+    """Channels are multiplied by constants by their number, and normalised together with 15 others."""
+    net = normalised(nn.GroupNorm(1, 31), others=15)
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = net.a(x)
+        y = y * torch.linspace(0.5, 2, 16)[: y.shape[1], None, None]
+        return functional.relu(net.b(net.n(torch.cat([y, net.c(x)], dim=1))))
+
+    net.between = forward
+    return net

@@ -73,6 +73,7 @@ MAY_IMPORT = {
                 "oracle",
                 "pruning",
                 "compute",
+                "copies",
                 "evaluation",
                 "averaging",
                 "captured",

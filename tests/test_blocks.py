@@ -76,12 +76,12 @@ def test_blocks_are_found_by_what_they_compute(name: str, count: int, first: str
 class Scaled(nn.Module):
     """x + f(x) / 2 with layers that are listed elsewhere, too."""
 
-    def __init__(self, conv: nn.Module) -> None:
+    def __init__(self, conv: nn.Module, end: nn.Module | None = None) -> None:
         super().__init__()
-        self.conv = conv
+        self.conv, self.end = conv, end or nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.conv(features) / 2
+        return self.end(features + self.conv(features) / 2)
 
 
 class Odd(nn.Module):
@@ -118,6 +118,21 @@ def test_what_is_no_block_is_not_found_and_refused_in_a_sentence() -> None:
     assert problem == (
         "a block must be an innermost one, but 'stage1' holds stage1.0, stage1.1, stage1.2 and 1 more; name those."
     )
+
+
+@pytest.mark.parametrize(
+    ("end", "found"),
+    [
+        (nn.ReLU(), ["1"]),
+        (nn.ReLU6(), []),
+        (nn.Hardtanh(-1e3, 1e3), []),
+        (nn.Threshold(1e-4, 0), []),
+    ],
+)
+def test_a_block_stays_whose_end_changes_what_other_images_bring(end: nn.Module, found: list[str]) -> None:
+    stem = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    network = nn.Sequential(stem, Scaled(nn.Conv2d(8, 8, 1), end), nn.Conv2d(8, 10, 14), nn.Flatten()).eval()
+    assert blocks.removable(network, SHAPE) == found
 
 
 def test_first_block_after_a_stem_without_a_relu_stays() -> None:

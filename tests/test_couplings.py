@@ -1,5 +1,6 @@
 """Pruned networks of every structure, against the unpruned one with the removed filters' consumers silenced by hand."""
 
+import random
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -10,13 +11,14 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError, PruningError
-from edge_tune.networks import checking, models, pruning
+from edge_tune.networks import checking, finding, models, pruning
 from edge_tune.networks.couplings import Side, couplings
 from tests import structures
 from tests.asked import asked
 
 SHAPE = (3, 32, 32)
 Network = Callable[[], nn.Module]
+Draw = Callable[[torch.Tensor], torch.Tensor]
 
 
 def group(*weights: str) -> dict[str, et.PrunerGroup]:
@@ -108,8 +110,57 @@ def test_groups_of_a_convolution_lose_as_many_each() -> None:
     ],
 )
 def test_what_is_computed_over_channels_by_their_order_is_refused(network: Network, weights: tuple[str, ...]) -> None:
-    with pytest.raises(ExperimentError, match="channels must be free to change places with each other, with all that"):
+    with pytest.raises(ExperimentError, match="what the network computes over its channels, such as their mean, must"):
         pruned(seeded(network), *weights)
+
+
+def test_where_no_share_can_be_copies_channels_must_be_free_to_change_places() -> None:
+    with pytest.raises(ExperimentError, match="channels must be free to change places with each other, with all that"):
+        pruned(seeded(structures.constants_by_place_and_another_number), "a.weight")
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: structures.standardised(nn.GroupNorm(4, 16)),
+        lambda: structures.standardised(nn.GroupNorm(1, 16)),
+        structures.divided_by_their_number,
+        lambda: structures.beside(lambda y: y.mean(1, keepdim=True) * (16 / y.shape[1])),
+        lambda: structures.beside(lambda y: y.softmax(1)[:, :1]),
+    ],
+)
+def test_what_depends_on_how_many_channels_there_are_is_refused(network: Network) -> None:
+    model = seeded(network)
+    weight = "a.0.weight" if isinstance(model.a, nn.Sequential) else "a.weight"
+    sentence = "what the network computes over its channels, such as their mean, must not depend on how many there are"
+    with pytest.raises(ExperimentError, match=rf"\['g'\], filters: '{weight}' \(filters, .* of 16 kept\): {sentence}"):
+        pruned(model, weight)
+    coupled = couplings(model, SHAPE)
+    plan = pruning.make_plan(model, group(weight), asked({"g": 0.5}), coupled)
+    with pytest.raises(PruningError, match=sentence):
+        pruning.prune(model, plan, coupled)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: structures.beside(lambda y: y.mean(1, keepdim=True)),
+        lambda: structures.beside(lambda y: y.amax(1, keepdim=True)),
+        lambda: structures.beside(lambda y: y.std(1, keepdim=True, correction=0)),
+        lambda: structures.beside(lambda y: y.sum(1, keepdim=True)),
+        lambda: structures.beside(lambda y: y.norm(dim=1, keepdim=True)),
+        lambda: structures.normalised(nn.GroupNorm(1, 24)),
+        lambda: structures.normalised(nn.GroupNorm(3, 24)),
+        lambda: structures.normalised(nn.GroupNorm(1, 31), others=15),
+    ],
+)
+def test_what_is_computed_over_those_channels_that_are_left_is_pruned(network: Network) -> None:
+    model = seeded(network)
+    weight = "a.0.weight" if isinstance(model.a, nn.Sequential) else "a.weight"
+    weights = (weight, "c.0.weight") if hasattr(model, "n") and getattr(model.n, "num_groups", 1) > 1 else (weight,)
+    smaller, plan = pruned(model, *weights)
+    assert plan[0].kept == 8
+    assert smaller(torch.randn(2, *SHAPE)).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -127,6 +178,88 @@ def test_what_is_computed_over_channels_keeps_every_channel_in_its_place(network
         torch.testing.assert_close(smaller.n.weight, model.n.weight[kept])
         torch.testing.assert_close(smaller.p.weight, model.p.weight[:, kept])
         torch.testing.assert_close(smaller.q.weight, model.q.weight[kept])
+
+
+@pytest.mark.parametrize("norm", [nn.Identity(), nn.GroupNorm(1, 16)])
+@pytest.mark.parametrize("fresh", [0.0, 1.0])
+def test_what_is_stored_by_place_is_refused_before_it_was_trained(norm: nn.Module, fresh: float) -> None:
+    with pytest.raises(ExperimentError, match="code counts on their"):
+        pruned(seeded(lambda: structures.centred(torch.full((16,), fresh), norm)), "a.0.weight")
+
+
+def test_what_is_stored_for_every_channel_alike_does_not_keep_a_network_from_being_pruned() -> None:
+    smaller, plan = pruned(seeded(lambda: structures.centred(torch.zeros(1))), "a.0.weight")
+    torch.testing.assert_close(smaller.centre, torch.zeros(1))
+    assert plan[0].kept == 8
+
+
+@pytest.mark.parametrize("hidden", [-1e9, torch.finfo(torch.float32).min, float("-inf"), 0.0])
+def test_a_class_that_is_never_chosen_hides_no_error_of_the_others(hidden: float) -> None:
+    with pytest.raises(ExperimentError, match="the pruned network computes something else than the network without"):
+        pruned(structures.Hiding(seeded(structures.rolled), hidden), "network.a.weight")
+    smaller, _ = pruned(structures.Hiding(seeded(structures.flattened_beside_another), hidden), "network.a.0.weight")
+    assert smaller.network.a[0].out_channels == 6
+
+
+def test_rounding_is_no_difference_where_float64_shows_none() -> None:
+    """What the images say is a millionth of what is added to it, and taken away again from the sums."""
+
+    def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = net.a(x)
+        return 1e6 * (net.b(1 + 1e-6 * y) - net.b(torch.ones_like(y)))
+
+    model = seeded(lambda: structures.Between(forward, a=structures.conv(16, 96), b=nn.Conv2d(96, 16, 3)))
+    coupled = couplings(model, SHAPE)
+    plan = pruning.make_plan(model, group("a.0.weight"), asked({"g": 0.5}), coupled)
+    assert pruning.prune(model, plan, coupled).b.in_channels == 48
+
+
+def with_dropout(logits: torch.Tensor) -> torch.Tensor:
+    return nn.functional.dropout(logits, 0.1)
+
+
+def by_pythons_random(logits: torch.Tensor) -> torch.Tensor:
+    return logits * random.uniform(0.9, 1.1)
+
+
+@pytest.mark.parametrize("network", [structures.chain, structures.weights_along_channels, structures.group_norm])
+@pytest.mark.parametrize("draw", [with_dropout, by_pythons_random])
+def test_a_network_that_draws_while_it_infers_is_refused_before_anything_starts(network: Network, draw: Draw) -> None:
+    model = structures.Drawing(seeded(network), draw)
+    refused = r"^model: what the network computes must be compared, but it draws random numbers while it infers, so "
+    with pytest.raises(ExperimentError, match=refused):
+        checking.check_groups(model, group("network.b.0.weight"), SHAPE)
+    with pytest.raises(ExperimentError, match=refused):
+        finding.groups(model, SHAPE)
+
+
+def test_what_draws_for_fewer_channels_is_not_pruned_unseen() -> None:
+    model = seeded(
+        lambda: structures.Between(
+            lambda net, x: net.b(with_dropout(net.a(x))), a=structures.conv(16, 16), b=structures.conv(16, 16)
+        )
+    )
+    coupled = couplings(model, SHAPE)
+    plan = pruning.make_plan(model, group("a.0.weight"), asked({"g": 0.5}), coupled)
+    with pytest.raises(PruningError, match=r"'a.0.weight' \(filters, 8 of 16 kept\): .* draws random numbers"):
+        pruning.prune(model, plan, coupled)
+
+
+def test_a_variance_that_is_a_parameter_hides_nothing() -> None:
+    with pytest.raises(ExperimentError, match="the pruned network computes something else than the network without"):
+        pruned(seeded(lambda: structures.rolled(structures.Frozen(16))), "a.weight")
+    smaller, plan = pruned(
+        seeded(lambda: structures.chain(a=nn.Sequential(nn.Conv2d(16, 16, 1), structures.Frozen(16)))), "a.0.weight"
+    )
+    assert smaller.a[1].variance.shape == (1, plan[0].kept, 1, 1)
+
+
+def test_outputs_that_are_nan_prove_nothing() -> None:
+    model = structures.Drawing(seeded(structures.rolled), lambda logits: torch.sqrt(-1 - logits.abs()))
+    with pytest.raises(
+        ExperimentError, match=r"\['g'\], filters: 'network.a.weight' .* but that puts out NaN on made-up"
+    ):
+        checking.check_groups(model, group("network.a.weight"), SHAPE)
 
 
 def test_branches_that_are_added_side_by_side_lose_the_same_share_each() -> None:

@@ -1,8 +1,8 @@
 """Blocks that can be left out of a network: what remains of a residual block is its shortcut.
 
 A block is found by what it computes, not by its name: its output has its input's shape, and with all its parameters set
-to zero it returns its input. A block that ends in a ReLU does so for the input that it gets in its network, which a
-ReLU has put out as well.
+to zero it returns its input, however large that is. A block that ends in a ReLU does so for the input that it gets in
+its network, which a ReLU has put out as well; one that ends in a ReLU6 only as long as nothing reaches 6.
 """
 
 import copy
@@ -19,6 +19,9 @@ from edge_tune.networks.tracing import Shape, each_call, in_mode
 from edge_tune.wording import listed
 
 IMAGES = 2
+
+MAGNITUDES = (1.0, 1e-2, 1e2, 1e4)
+"""What a block's input is multiplied by: other images, and other weights before it, have others."""
 
 
 def removable(model: nn.Module, input_shape: Shape) -> list[str]:
@@ -143,7 +146,7 @@ def _returns_its_input(block: nn.Module, features: Tensor) -> bool:
     _zero(zeroed)
     with torch.no_grad(), in_mode(zeroed, training=False):
         try:
-            return torch.equal(zeroed(features), features)
+            return all(torch.equal(zeroed(features * by), features * by) for by in MAGNITUDES)
         except Exception:  # code that looks at its weights' values may fail on zeros, in any way: no such block
             return False
 

@@ -5,7 +5,6 @@ its range and at its end, and what is left must compute what it should.
 """
 
 import copy
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
@@ -14,10 +13,10 @@ from torch import nn
 
 from edge_tune.errors import ExperimentError, PruningError, first_line
 from edge_tune.experiment import BlockGroup, Group, PrunerGroup
-from edge_tune.networks import blocks, oracle
+from edge_tune.networks import blocks, copies, oracle
 from edge_tune.networks.couplings import Couplings, Side, couplings
 from edge_tune.networks.importance import Basis, importance
-from edge_tune.networks.pruning import families, keep, kept_count, make_plan, own_names, parts_of, prune, tied, whole
+from edge_tune.networks.pruning import families, kept_count, make_plan, own_names, parts_of, prune, tied, whole
 from edge_tune.networks.structures import structure
 from edge_tune.networks.tracing import Shape
 from edge_tune.parameters import Value
@@ -66,6 +65,7 @@ def check_groups(model: nn.Module, groups: Mapping[str, Group], input_shape: Sha
         ) from error
     try:
         coupled = couplings(own, input_shape)
+        oracle.check_draws(own, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
     ExperimentError.raise_if(_call_problems(pruners, coupled))
@@ -211,44 +211,16 @@ def _keeps_its_output(network: nn.Module, groups: Mapping[str, PrunerGroup], ask
         cut for label, its in asked.items() for cut in whole(network, groups[label], {**its, "sparsity": 0.5}, coupled)
     ]
     parts = [atoms for family in families(cuts, coupled) for atoms in parts_of(family, coupled)]
-    alike = [atoms for part in parts for atoms in _alike(part, coupled)]
+    alike = [atoms for part in parts for atoms in copies.alike(part, coupled)]
     generator = torch.Generator().manual_seed(0)
     for _ in range(ORDERS):
         place: dict[int, int] = {}
         for atoms in alike:
             order = torch.randperm(len(atoms), generator=generator).tolist()
             place.update({atom: atoms[other] for atom, other in zip(atoms, order, strict=True)})
-        if not oracle.agree(network, _in_order(network, place, coupled), coupled):
+        if not oracle.agree(network, copies.in_order(network, place, coupled), coupled):
             return False
     return True
-
-
-def _alike(part: Sequence[int], coupled: Couplings) -> list[list[int]]:
-    """Return the atoms of a part by how many slices they have on each side: only those can change places."""
-    counts: dict[int, list[tuple[Side, int]]] = {atom: [] for atom in part}
-    for side in sorted(coupled.sides_of(part)):
-        for atom, count in Counter(coupled.atoms[side].tolist()).items():
-            if atom in counts:
-                counts[atom].append((side, count))
-    alike: dict[tuple[tuple[Side, int], ...], list[int]] = defaultdict(list)
-    for atom, its in counts.items():
-        alike[tuple(its)].append(atom)
-    return list(alike.values())
-
-
-def _in_order(network: nn.Module, place: Mapping[int, int], coupled: Couplings) -> nn.Module:
-    """Return a copy of a network in which atoms have taken the places of others, in every layer that has them."""
-    permuted = copy.deepcopy(network)
-    for side in coupled.sides_of(place):
-        slices: dict[int, list[int]] = defaultdict(list)
-        for slice_, atom in enumerate(coupled.atoms[side].tolist()):
-            slices[atom].append(slice_)
-        order = coupled.atoms[side].tolist()
-        for atom, its in slices.items():
-            for slice_, other in zip(its, slices[place.get(atom, atom)], strict=True):
-                order[slice_] = other
-        keep(permuted, side, torch.tensor(order))
-    return permuted
 
 
 def _clashes(model: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:

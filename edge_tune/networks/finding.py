@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.experiment import BlockGroup, Group, PrunerGroup
-from edge_tune.networks import blocks, checking
+from edge_tune.networks import blocks, checking, oracle
 from edge_tune.networks.couplings import Couplings, Side, couplings
 from edge_tune.networks.pruning import make_plan, tied
 from edge_tune.networks.structures import structure
@@ -123,6 +123,7 @@ def groups(model: nn.Module, input_shape: Shape) -> dict[str, Group]:
     check_kind(model)
     try:
         coupled = couplings(model, input_shape)
+        oracle.check_draws(model, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
     free = [one for one in coupled_sets(model, coupled) if not one.problem]

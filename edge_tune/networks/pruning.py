@@ -270,7 +270,7 @@ def remove(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:
     _check_own(stays, model)
     pruned = copy.deepcopy(model).eval().requires_grad_(True)
     for side, kept in stays.items():
-        keep(pruned, side, torch.from_numpy(kept.nonzero()[0]))
+        slicing.keep(pruned, side, torch.from_numpy(kept.nonzero()[0]))
     return pruned
 
 
@@ -515,18 +515,6 @@ def _check_own(stays: Mapping[Side, npt.NDArray[np.bool_]], model: nn.Module) ->
                 f"what loses anything must have parameters of its own, but {', '.join(same)} are one and the same; "
                 f"remove the weights that they are tied to, or call one layer twice."
             )
-
-
-def keep(model: nn.Module, side: Side, kept: Tensor) -> None:
-    """Leave these slices on a side of a network, in this order; nothing that is tied to them is touched."""
-    if side.kind == "out":
-        slicing.keep_outputs(model.get_submodule(side.name), kept)
-    elif side.kind == "in":
-        slicing.keep_inputs(model.get_submodule(side.name), kept)
-    elif side.kind == "passing":
-        slicing.keep_channels(model.get_submodule(side.name), kept)
-    else:
-        slicing.keep_elements(model, side.name, kept)
 
 
 def _named(plan: Plan) -> str:
