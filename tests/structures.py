@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.networks import Small
+
 
 def conv(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """Convolution and batch norm; its weight is NAME.0.weight."""
@@ -281,3 +283,57 @@ def constants_by_place_before_a_norm() -> nn.Module:
         return functional.relu(net.b(net.n(y * torch.linspace(0.5, 2, y.shape[1])[:, None, None])))
 
     return Between(forward, a=conv(16, 16), n=nn.GroupNorm(1, 16), b=conv(16, 16))
+
+
+class Normalised(nn.Module):
+    """Every name of the network inside begins with "module."."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.module = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.module((images - 0.5) / 0.25)
+
+
+def normalised(num_classes: int) -> nn.Module:
+    """A residual network of eight filters in such a module."""
+    return Normalised(Small(num_classes))
+
+
+class OwnNorm(nn.Module):
+    """A batch norm by hand: its statistics are buffers, which training moves."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.rand(channels))
+        self.register_buffer("var", torch.rand(channels) + 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean.lerp_(x.detach().mean((0, 2, 3)), 0.1)
+            self.var.lerp_(x.detach().var((0, 2, 3)), 0.1)
+        return (x - self.mean[:, None, None]) / (self.var[:, None, None] + 1e-5).sqrt()
+
+
+class Residual(nn.Module):
+    """A block that its shortcut replaces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = conv(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + functional.relu(self.c(x))
+
+
+def norm_by_hand_before_blocks() -> nn.Module:
+    """Statistics that a network gathers in buffers, in training and, of what it has seen, also where it infers."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        net.seen.mul_(0.9).add_(0.1 * x.mean())
+        return net.r(net.n(x))
+
+    net = Between(forward, n=OwnNorm(16), r=nn.Sequential(Residual(), Residual()))
+    net.register_buffer("seen", torch.zeros(()))
+    return net

@@ -10,8 +10,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError, PruningError
-from edge_tune.networks import checking, models, pruning
+from edge_tune.networks import checking, finding, models, pruning
 from edge_tune.networks.couplings import Side, couplings
+from edge_tune.networks.layer_shapes import network_shape
 from tests import structures
 from tests.asked import asked
 
@@ -258,6 +259,28 @@ def test_pruning_leaves_what_a_network_remembers_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(smaller.calls, model.calls)
     assert torch.equal(smaller.norm.running_mean, model.norm.running_mean[list(plan[0].slices)])
+
+
+def test_statistics_that_a_network_gathers_stay_as_they_were() -> None:
+    """A norm by hand trains by the network's own code; marks would make NaN of what is gathered while it infers."""
+    model = seeded(structures.norm_by_hand_before_blocks)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.r.train()
+    groups = {**finding.groups(model, SHAPE), "b": et.BlockGroup(["r.0", "r.1"], keep=et.Integer(0, 2))}
+    del groups["blocks_16"]
+    coupled = checking.check_groups(model, groups, SHAPE)
+    network_shape(model, {}, coupled)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.r.training
+    assert not model.training
+    smaller = pruning.prune(model, pruning.make_plan(model, groups, {"b.keep": 1}, coupled), coupled)
+    assert all(torch.equal(value, before[name]) for name, value in smaller.named_buffers() if "r.0" not in name)
+
+
+def test_a_network_whose_every_name_begins_with_module_is_pruned_by_its_own_names() -> None:
+    model = structures.normalised(10).eval()
+    assert checking.check_groups(model, finding.groups(model, SHAPE), SHAPE)
+    assert checking.check_groups(model, group("module.block1.conv1.weight"), SHAPE)
 
 
 def test_an_rms_norm_follows() -> None:

@@ -241,8 +241,9 @@ def _macs(layer: nn.Module, given: Tensor, output: Tensor) -> int:
     """Return the multiply-accumulates of a convolution or a linear layer."""
     if not (mixes(layer) or is_depthwise(layer)):
         return 0
-    weight = layer.get_parameter("weight")
+    assert isinstance(layer, _ConvNd | nn.Linear)
+    weights = layer.weight.numel()
     if isinstance(layer, _ConvNd):
         places = given if isinstance(layer, _ConvTransposeNd) else output
-        return weight.numel() * places[0, 0].numel()
-    return weight.numel() * (output.numel() // output.shape[-1])
+        return weights * places[0, 0].numel()
+    return weights * (output.numel() // output.shape[-1])

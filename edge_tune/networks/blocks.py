@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edge_tune.errors import PruningError
 from edge_tune.networks import oracle
-from edge_tune.networks.tracing import Shape, each_call, in_mode
+from edge_tune.networks.tracing import Shape, copied, each_call, in_mode
 from edge_tune.wording import listed
 
 IMAGES = 2
@@ -110,6 +110,7 @@ def check(model: nn.Module, smaller: nn.Module, blocks: Sequence[str], input_sha
 
 
 def _output(network: nn.Module, images: Tensor, seed: int) -> Tensor:
+    network = copied(network)  # whose forward may gather statistics
     with torch.no_grad(), in_mode(network, training=False), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         output: Tensor = network(images)

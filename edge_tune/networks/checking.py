@@ -58,20 +58,13 @@ def check_groups(model: nn.Module, groups: Mapping[str, Group], input_shape: Sha
     pruners = {label: group for label, group in groups.items() if isinstance(group, PrunerGroup)}
     ExperimentError.raise_if(_part_problems(model, pruners))
     try:
-        own = copy.deepcopy(model)
-    except Exception as error:  # such as a network that keeps what it computed, or holds an open file
-        raise ExperimentError(
-            f"model: must be a network that can be copied, but copy.deepcopy raised {type(error).__name__}: {error}; "
-            f"keep nothing in it but layers, parameters and buffers."
-        ) from error
-    try:
-        coupled = couplings(own, input_shape)
+        coupled = couplings(model, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
     ExperimentError.raise_if(_call_problems(pruners, coupled))
     ExperimentError.raise_if(_removal_problems(model, pruners, coupled))
     if block_groups := {label: group for label, group in groups.items() if isinstance(group, BlockGroup)}:
-        ExperimentError.raise_if(_block_problems(own, block_groups, coupled))
+        ExperimentError.raise_if(_block_problems(model, block_groups, coupled))
         ExperimentError.raise_if(_problems_without_blocks(model, groups, coupled))
     return coupled
 

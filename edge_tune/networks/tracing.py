@@ -105,6 +105,21 @@ def follows(module: nn.Module) -> bool:
     return is_depthwise(module) or isinstance(module, _BatchNorm | _InstanceNorm | nn.GroupNorm)
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """Return a copy of a network to try things on: its forward may gather statistics, count, or keep what it computed.
+
+    Raises:
+        PruningError: It cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # such as a network that keeps what it computed, or holds an open file
+        raise PruningError(
+            f"the network must be one that can be copied, but copy.deepcopy raised {type(error).__name__}: {error}; "
+            f"keep nothing in it but layers, parameters and buffers."
+        ) from error
+
+
 def trace(model: nn.Module, input_shape: Shape) -> Trace:
     """Return the ways of `model`, those that it takes only while it trains included.
 
@@ -115,6 +130,7 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
         PruningError: The network does not run, or not on values that are not numbers; the sentence names the innermost
             module in which it failed.
     """
+    model = copied(model)
     with _watched(model) as under_way:
         try:
             with in_mode(model, training=False):
@@ -271,8 +287,10 @@ Note = Callable[[str, nn.Module, tuple[Any, ...], Mapping[str, Any], Any], None]
 def each_call(model: nn.Module, images: Tensor, note: Note) -> None:
     """Run a network on images, [B, C, H, W], as in inference, and tell `note` of each call of a module.
 
-    A module comes after those inside it. What the network draws does not change the random numbers of others.
+    A module comes after those inside it. What runs is a copy: nothing of the network changes. What it draws does not
+    change the random numbers of others.
     """
+    model = copied(model)
 
     def hook(name: str) -> Callable[..., None]:
         return lambda module, given, named, output: note(name, module, given, named, output)
@@ -353,8 +371,13 @@ class _Recording:
         return arrived
 
     def _run(self, images: Tensor, forwards: Mapping[str, Callable[..., Tensor]]) -> Any:
-        """Run the network with other forwards in its layers."""
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _replaced(self.layers, forwards):
+        """Run the network with other forwards in its layers, and its buffers as they were before."""
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[]),
+            _buffers_restored(self.model),
+            _replaced(self.layers, forwards),
+        ):
             output = self.model(images)
         _check_output(output, len(images))
         self.columns.setdefault(OUTPUT, _flat(output).shape[1])
@@ -579,6 +602,18 @@ def _replaced(layers: Mapping[str, nn.Module], forwards: Mapping[str, Callable[.
             del layers[name].forward
         for name, forward in own.items():
             layers[name].forward = forward
+
+
+@contextmanager
+def _buffers_restored(model: nn.Module) -> Iterator[None]:
+    """Have statistics that a network gathers end with a pass: marks among them would reach the next one."""
+    before = [(module, name, its) for module in model.modules() for name, its in module.named_buffers(recurse=False)]
+    values = [its.clone() for _, _, its in before]
+    try:
+        yield
+    finally:
+        for (module, name, its), value in zip(before, values, strict=True):
+            setattr(module, name, its.copy_(value))
 
 
 @contextmanager
