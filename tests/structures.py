@@ -95,6 +95,39 @@ class BranchInTraining(nn.Module):
         return logits + self.aux(features).mean() if self.training else logits
 
 
+def noise_in_training() -> nn.Module:
+    """While it trains, the number of channels is written in the code; the layers that are called are the same."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        return functional.relu(net.b(y + 0.1 * torch.randn(len(y), 16, 1, 1) if net.training else y))
+
+    return Between(forward, a=conv(16, 16), b=conv(16, 16))
+
+
+def centre_in_training() -> nn.Module:
+    """While it trains, a buffer follows the channels; nothing that is put out depends on it."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        if net.training:
+            net.centre.lerp_(y.detach().mean((0, 2, 3)), 0.1)
+        return functional.relu(net.b(y))
+
+    net = Between(forward, a=conv(16, 16), b=conv(16, 16))
+    net.register_buffer("centre", torch.zeros(16))
+    return net
+
+
+def dropout_in_training() -> nn.Module:
+    """While it trains, the code draws random numbers, as many as there are channels."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.dropout(functional.relu(net.a(x)), 0.5, net.training))),
+        a=conv(16, 16),
+        b=conv(16, 16),
+    )
+
+
 def attention_over_places() -> nn.Module:
     """A map of one channel, made of the mean and the maximum over channels, multiplies all."""
 

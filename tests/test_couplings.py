@@ -168,6 +168,17 @@ def test_a_branch_that_only_training_takes_loses_what_it_reads() -> None:
     assert smaller.train()(torch.randn(2, *SHAPE)).shape == (2, 10)
 
 
+@pytest.mark.parametrize("network", [structures.noise_in_training, structures.centre_in_training])
+def test_code_that_counts_channels_only_while_it_trains_is_refused(network: Network) -> None:
+    with pytest.raises(ExperimentError, match=r"fails in its own forward while it trains .*: its code counts on how"):
+        pruned(seeded(network), "a.0.weight")
+
+
+def test_code_that_draws_only_while_it_trains_is_pruned() -> None:
+    smaller, _ = pruned(seeded(structures.dropout_in_training), "a.0.weight")
+    assert smaller.train()(torch.randn(2, *SHAPE)).shape == (2, 10)
+
+
 def test_a_convolution_called_twice_reads_what_it_makes() -> None:
     smaller, plan = pruned(seeded(structures.twice), "a.0.weight", "c.0.weight")
     assert plan[0].slices == plan[1].slices
