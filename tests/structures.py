@@ -189,6 +189,26 @@ def group_norm() -> nn.Module:
     )
 
 
+def norm_of_each_channel() -> nn.Module:
+    """Each channel is a group of the norm: none of them can go."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.relu(net.n(net.a(x))))),
+        a=conv(16, 16)[0],
+        n=nn.GroupNorm(16, 16),
+        b=conv(16, 16),
+    )
+
+
+def groups_of_one_filter() -> nn.Module:
+    """Each filter of `d` reads two channels of its own: none of the filters can go."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.relu(net.d(functional.relu(net.a(x)))))),
+        a=conv(16, 16),
+        d=conv(16, 8, groups=8),
+        b=conv(8, 16),
+    )
+
+
 def layer_norm_and_scale() -> nn.Module:
     """As in ConvNeXt: channels last, a norm over them, linear layers, a scale for each channel, and an addition."""
 

@@ -197,6 +197,16 @@ def test_a_convolution_called_twice_reads_what_it_makes() -> None:
         (structures.halves, ["a.0.weight", "m.0.weight"], r"fails at 'm.0' .*: its code counts on how many channels"),
         (structures.cut_to_a_number, ["a.0.weight"], r"fails at 'b.0' .*: its code counts on how many channels"),
         (structures.cut_to_a_number, ["d.0.weight"], r"'d.0.weight' is a depthwise convolution's, which loses what"),
+        (
+            structures.norm_of_each_channel,
+            ["a.weight"],
+            r"all of the at most 16 .* stay, in parts of at most 1 of w",
+        ),
+        (
+            structures.groups_of_one_filter,
+            ["d.0.weight"],
+            r"all of the at most 8 filters of a weight stay, in parts of",
+        ),
         (structures.attention_over_places, ["m.weight"], r"even at 0.9 all of the at most 1 filters of a weight stay"),
         (
             lambda: structures.groups_beside_each_other(norm=True),

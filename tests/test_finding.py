@@ -1,5 +1,6 @@
 """Every set of filters of a network is found, and removed as torch-pruning removes it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,15 @@ def test_a_set_of_one_filter_stays() -> None:
     one, four, *_ = finding.coupled_sets(model, couplings(model, SIZE))
     assert (one.width, one.problem) == (1, "it is one filter, and one must stay.")
     assert (four.width, four.problem) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("network", "weight"), [(structures.norm_of_each_channel, "a"), (structures.groups_of_one_filter, "d.0")]
+)
+def test_a_set_whose_filters_are_in_groups_of_one_stays(network: Callable[[], nn.Module], weight: str) -> None:
+    model = network().eval()
+    sets = {one.parts[0]: one.problem for one in finding.coupled_sets(model, couplings(model, SIZE))}
+    assert sets[f"{weight}.weight"] == "a layer counts them in groups that have one each, and one must stay in each."
+    groups = finding.groups(model, SIZE)
+    assert f"{weight}.weight" not in [w for group in groups.values() for w in group.weights]  # type: ignore[union-attr]
+    checking.check_groups(model, groups, SIZE)

@@ -21,6 +21,7 @@ from edge_tune.networks.pruning import families, keep, kept_count, make_plan, ow
 from edge_tune.networks.structures import structure
 from edge_tune.networks.tracing import Shape
 from edge_tune.parameters import Value
+from edge_tune.records.entries import Cut
 from edge_tune.wording import counted, verb
 
 COUNTS_ON_ORDER = (
@@ -173,14 +174,32 @@ def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], coupl
     yield from clashes
     for label, group in groups.items():
         highest = float(group.sparsity.middle_and_end()[-1])
-        cuts = [cut for asked in _each(group) for cut in whole(model, group, asked, coupled)]
-        before = [cut.before for cut in cuts]
+        cuts = [cut for its in _each(group) for cut in whole(model, group, {**its, "sparsity": highest}, coupled)]
+        most, parts = max(cut.before for cut in cuts), _parts(cuts, coupled)
         is_fixed = group.sparsity.is_fixed and len(group.structures) == 1
-        if not is_fixed and all(kept_count(highest, slices) == slices for slices in before):
+        if not is_fixed and all(kept_count(highest, slices) == slices for slices in parts):
+            apart = (
+                f", in parts of at most {max(parts)} of which each loses as much"
+                if max(parts, default=most) < most
+                else ""
+            )
             yield (
                 f"pruner_groups[{label!r}]: must remove something somewhere in its range, but even at {highest:g} all "
-                f"of the at most {max(before)} {cuts[0].noun} of a weight stay; raise it or remove the group."
+                f"of the at most {most} {cuts[0].noun} of a weight stay{apart}; raise it or remove the group."
             )
+
+
+def _parts(cuts: Sequence[Cut], coupled: Couplings) -> list[int]:
+    """Return how many slices each part has that loses by itself of what these cuts remove."""
+    by_structure: dict[str, list[Cut]] = defaultdict(list)
+    for cut in cuts:
+        by_structure[cut.structure].append(cut)
+    return [
+        len(part)
+        for its in by_structure.values()
+        for family in families(its, coupled)
+        for part in parts_of(family, coupled)
+    ]
 
 
 def _order_problems(network: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:

@@ -103,9 +103,11 @@ def _planned(model: nn.Module, parts: tuple[str, ...], coupled: Couplings) -> Co
     if width == 1:
         return replace(found, problem="it is one filter, and one must stay.")
     try:
-        make_plan(model, {"set": found.group()}, HALF, coupled)
+        plan = make_plan(model, {"set": found.group()}, HALF, coupled)
     except PruningError as error:
         return replace(found, problem=str(error))
+    if all(cut.kept == cut.before for cut in plan):
+        return replace(found, problem="a layer counts them in groups that have one each, and one must stay in each.")
     return found
 
 
