@@ -189,6 +189,17 @@ def group_norm() -> nn.Module:
     )
 
 
+def grouped_before_a_norm() -> nn.Module:
+    """Of four groups of a convolution, each may be left with one channel: it looks depthwise then, and is not."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.relu(net.n(net.g(functional.relu(net.a(x))))))),
+        a=conv(16, 16),
+        g=nn.Conv2d(16, 16, 3, padding=1, groups=4),
+        n=nn.GroupNorm(4, 16),
+        b=conv(16, 16),
+    )
+
+
 def norm_of_each_channel() -> nn.Module:
     """Each channel is a group of the norm: none of them can go."""
     return Between(
@@ -389,4 +400,33 @@ def norm_by_hand_before_blocks() -> nn.Module:
 
     net = Between(forward, n=OwnNorm(16), r=nn.Sequential(Residual(), Residual()))
     net.register_buffer("seen", torch.zeros(()))
+    return net
+
+
+class Gate(nn.Module):
+    """Multiplies its input in place, which it returns: no block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x *= torch.sigmoid(self.up(functional.relu(self.down(x.mean((2, 3), keepdim=True)))))
+        return x
+
+
+def gate_in_place() -> nn.Module:
+    """As in SENet, but in place."""
+    return Between(lambda net, x: functional.relu(x + net.gate(net.a(x))), a=conv(16, 16), gate=Gate())
+
+
+def asks_its_blocks(*, training: bool) -> nn.Module:
+    """The code reads something of the second block besides what it puts out, always or while it trains."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        x = net.r[1](net.r[0](x))
+        return x * 2 if (net.training or not training) and net.r[1].is_last else x
+
+    net = Between(forward, r=nn.Sequential(Residual(), Residual()))
+    net.r[1].is_last = True
     return net

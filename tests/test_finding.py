@@ -1,6 +1,6 @@
 """Every set of filters of a network is found, and removed as torch-pruning removes it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import edge_tune as et
 from benchmarks.networks import without_blocks
 from edge_tune.errors import ExperimentError
 from edge_tune.networks import checking, finding, pruning
-from edge_tune.networks.couplings import couplings
+from edge_tune.networks.couplings import Couplings, couplings
 from edge_tune.networks.models import build
 from edge_tune.records.results import Results
 from edge_tune.run import main
@@ -212,3 +212,24 @@ def test_a_set_whose_filters_are_in_groups_of_one_stays(network: Callable[[], nn
     groups = finding.groups(model, SIZE)
     assert f"{weight}.weight" not in [w for group in groups.values() for w in group.weights]  # type: ignore[union-attr]
     checking.check_groups(model, groups, SIZE)
+
+
+def test_a_grouped_convolution_may_be_left_with_one_channel_a_group() -> None:
+    model = structures.grouped_before_a_norm().eval()
+    groups = finding.groups(model, SIZE)
+    coupled = checking.check_groups(model, groups, SIZE)
+    assert [group.weights for group in groups.values()] == [("stem.0.weight", "a.0.weight", "g.weight", "b.0.weight")]
+    point = {"inner_32.sparsity": 0.9, "inner_32.structure": "filters", "inner_32.importance": "l1"}
+    smaller = pruning.prune(model, pruning.make_plan(model, groups, point, coupled), coupled)
+    assert (smaller.g.in_channels, smaller.g.out_channels, smaller.g.groups) == (4, 4, 4)
+
+
+def test_sets_that_can_go_alone_but_not_together_are_not_offered_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network is known of which this is true, since a network without one of two sets is checked like any other."""
+
+    def why_not(model: nn.Module, groups: Mapping[str, et.PrunerGroup], coupled: Couplings) -> str | None:
+        return "not with others." if len(groups) > 2 else None
+
+    monkeypatch.setattr(checking, "why_not_all", why_not)
+    sets = finding.coupled_sets(trained_small(), COUPLED)
+    assert [one.problem for one in sets][:3] == [None, None, "not with others."]

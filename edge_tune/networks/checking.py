@@ -71,7 +71,7 @@ def check_groups(model: nn.Module, groups: Mapping[str, Group], input_shape: Sha
 
 
 def _block_problems(model: nn.Module, groups: Mapping[str, BlockGroup], coupled: Couplings) -> Iterator[str]:
-    known = blocks.removable(model, coupled.input_shape)
+    known = blocks.found(model, coupled.input_shape)
     for label, group in groups.items():
         yield from (f"pruner_groups[{label!r}]: {problem}" for problem in blocks.problems(model, group.blocks, known))
 

@@ -74,13 +74,23 @@ def coupled_sets(model: nn.Module, coupled: Couplings) -> list[CoupledSet]:
     """Return all sets of a network's filters, in the order of their first layers.
 
     All are removed at once from copies of the network, as a study's groups are before it starts, and what is left must
-    compute what it should. If it does not, each is removed alone, and says why it must stay.
+    compute what it should. If it does not, each is removed alone, then with those before it, and says why it must stay.
     """
     found = [_planned(model, parts, coupled) for parts in _sets(model, coupled)]
-    free = [one for one in found if not one.problem]
-    if free and _problem(model, free, coupled):
-        found = [replace(one, problem=one.problem or _problem(model, [one], coupled)) for one in found]
-    return found
+    if not _problem(model, _free(found), coupled):
+        return found
+    found = [replace(one, problem=one.problem or _problem(model, [one], coupled)) for one in found]
+    if not _problem(model, _free(found), coupled):
+        return found
+    together: list[CoupledSet] = []
+    for one in found:
+        problem = one.problem or _problem(model, [*_free(together), one], coupled)
+        together.append(replace(one, problem=problem))
+    return together
+
+
+def _free(sets: Iterable[CoupledSet]) -> list[CoupledSet]:
+    return [one for one in sets if not one.problem]
 
 
 def _sets(model: nn.Module, coupled: Couplings) -> Iterator[tuple[str, ...]]:
@@ -113,6 +123,8 @@ def _planned(model: nn.Module, parts: tuple[str, ...], coupled: Couplings) -> Co
 
 def _problem(model: nn.Module, sets: Sequence[CoupledSet], coupled: Couplings) -> str | None:
     """Return why these sets cannot be removed, or None."""
+    if not sets:
+        return None
     return checking.why_not_all(model, {str(number): one.group() for number, one in enumerate(sets)}, coupled)
 
 
@@ -127,7 +139,7 @@ def groups(model: nn.Module, input_shape: Shape) -> dict[str, Group]:
         coupled = couplings(model, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
-    free = [one for one in coupled_sets(model, coupled) if not one.problem]
+    free = _free(coupled_sets(model, coupled))
     found = blocks.removable(model, input_shape)
     if not free and not found:
         raise ExperimentError(

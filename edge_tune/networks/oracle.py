@@ -55,7 +55,7 @@ def check(model: nn.Module, pruned: nn.Module, removed: Atoms, coupled: Coupling
         if all(map(_agree, right, _outputs(model, images, training, silenced, seed=1))):
             raise _misplaced(what, "the pruned network computes something else than the network without them")
         by_place = True  # it draws random numbers, other ones for fewer channels
-    if by_place and trace(pruned, coupled.input_shape) != _without(removed, coupled):
+    if by_place and trace(pruned, coupled.input_shape, coupled.found.starts) != _without(removed, coupled):
         raise _misplaced(what, "of what is left, some arrive at other inputs than before")
 
 

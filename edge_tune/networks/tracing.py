@@ -13,7 +13,7 @@ import copy
 import math
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,11 +120,12 @@ def copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def trace(model: nn.Module, input_shape: Shape) -> Trace:
+def trace(model: nn.Module, input_shape: Shape, mixing: Container[str] = ()) -> Trace:
     """Return the ways of `model`, those that it takes only while it trains included.
 
     Args:
         input_shape: (C, H, W) of one image.
+        mixing: Layers that mix before a removal. One whose groups were left with a channel each looks depthwise.
 
     Raises:
         PruningError: The network does not run, or not on values that are not numbers; the sentence names the innermost
@@ -134,11 +135,11 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
     with _watched(model) as under_way:
         try:
             with in_mode(model, training=False):
-                recording = _recorded_small(model, input_shape, under_way)
+                recording = _recorded_small(model, input_shape, under_way, mixing)
                 found = _trace(recording)
             with in_mode(model, training=True):
                 under_way.training = True
-                while_training = _Recording(model, recording.input_shape, under_way)
+                while_training = _Recording(model, recording.input_shape, under_way, mixing)
                 if while_training.layers_called() != recording.layers_called():
                     found = _joined(found, _trace(while_training))
         except Exception as error:  # a forward can fail in any way, also on values that are not numbers
@@ -303,13 +304,13 @@ def each_call(model: nn.Module, images: Tensor, note: Note) -> None:
             model(images)
 
 
-def _recorded_small(model: nn.Module, input_shape: Shape, under_way: _UnderWay) -> "_Recording":
+def _recorded_small(model: nn.Module, input_shape: Shape, under_way: _UnderWay, mixing: Container[str]) -> "_Recording":
     """Record the smallest images on which the network calls the layers that it calls on whole ones."""
-    whole = _Recording(model, input_shape, under_way)
+    whole = _Recording(model, input_shape, under_way, mixing)
     channels, height, width = input_shape
     for divisor in (8, 4, 2):
         try:
-            small = _Recording(model, (channels, height // divisor, width // divisor), under_way)
+            small = _Recording(model, (channels, height // divisor, width // divisor), under_way, mixing)
         except Exception:  # too small to be pooled so often, or flattened to another length
             continue
         if small.layers_called() == whole.layers_called() and small.columns == whole.columns:
@@ -320,9 +321,10 @@ def _recorded_small(model: nn.Module, input_shape: Shape, under_way: _UnderWay) 
 class _Recording:
     """One pass of two images: what each layer gave; and passes in which marks travel instead."""
 
-    def __init__(self, model: nn.Module, input_shape: Shape, under_way: _UnderWay) -> None:
+    def __init__(self, model: nn.Module, input_shape: Shape, under_way: _UnderWay, mixing: Container[str]) -> None:
         self.model, self.input_shape, self.under_way = model, input_shape, under_way
         self.layers = {name: module for name, module in model.named_modules() if mixes(module) or follows(module)}
+        self.mixing = {name for name, layer in self.layers.items() if mixes(layer) or name in mixing}
         self.images = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
         self.outputs: dict[str, list[Tensor]] = defaultdict(list)
         self.dims: dict[str, int] = {}
@@ -332,7 +334,7 @@ class _Recording:
         self.parameters = _vectors(model, self.layers)
         self.slices = {
             IMAGE: input_shape[0],
-            **{name: self.outputs[name][0].shape[self.dims[name]] for name in self.outputs if mixes(self.layers[name])},
+            **{name: self.outputs[name][0].shape[self.dims[name]] for name in self.outputs if name in self.mixing},
             **{name: parameter.numel() for name, parameter in self.parameters.items()},
         }
         largest = max([self.images[0].numel(), *(out[:1].numel() for outs in self.outputs.values() for out in outs)])
@@ -418,10 +420,8 @@ class _Recording:
                 raise self._took_another_course(name)
             input = _tensor_given(given, named)
             arrived[name].logical_or_(_nan_columns(input, dim, patterns))
-            if is_depthwise(layer):
-                return forward(*given, **named)  # type: ignore[no-any-return]
-            if not mixes(layer):
-                return input.clone()  # a norm would hand marks on to all channels
+            if name not in self.mixing:  # a norm would hand marks on to all channels
+                return forward(*given, **named) if is_depthwise(layer) else input.clone()
             output = outputs[calls[name] - 1]
             output = output.repeat(patterns, *[1] * (output.dim() - 1))
             return _marked(output, marks[name], dim) if name in marks else output
