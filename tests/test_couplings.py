@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 import edge_tune as et
@@ -250,6 +251,21 @@ def test_a_network_that_cannot_be_copied_is_refused() -> None:
     net.last = net(torch.randn(1, *SHAPE))
     with pytest.raises(ExperimentError, match=r"can be copied, but copy.deepcopy raised RuntimeError: Only Tensors"):
         checking.check_groups(net, group("a.0.weight"), SHAPE)
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_network_whose_hook_holds_on_to_it_is_refused(has_run: bool) -> None:
+    """A copy's hook would keep what the copy computes in the network, and the copy read what it had when copied."""
+    net = structures.chain()
+    net.between = lambda net, x: functional.relu(net.b(net.a(x))) + net.kept["a"].mean()
+    net.kept = {}
+    net.a.register_forward_hook(lambda module, given, output: net.kept.__setitem__("a", output))
+    if has_run:
+        with torch.no_grad():
+            net.eval()(torch.zeros(1, *SHAPE))
+    for check in (lambda: finding.groups(net, SHAPE), lambda: checking.check_groups(net, group("a.0.weight"), SHAPE)):
+        with pytest.raises(ExperimentError, match=r"^model: the network must be one of which a copy computes the same"):
+            check()
 
 
 def test_groups_of_a_norm_are_not_moved_over_channels_of_others() -> None:

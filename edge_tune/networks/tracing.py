@@ -120,6 +120,45 @@ def copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
+def _copied_alike(model: nn.Module, input_shape: Shape) -> nn.Module:
+    """Return a copy that computes what the network computes.
+
+    Raises:
+        PruningError: It cannot be copied, or a copy computes something else.
+    """
+    generator = torch.Generator().manual_seed(0)
+    try:
+        _inferred(model, torch.randn(2, *input_shape, generator=generator))  # what it may keep is of other images
+        own = copied(model)
+        right = _inferred(model, images := torch.randn(2, *input_shape, generator=generator))
+    except PruningError:
+        raise
+    except Exception:  # what fails in the network itself is said where its copy is traced
+        return copied(model)
+    try:
+        is_alike = all(map(_near, right, _inferred(own, images)))
+    except Exception:  # a copy that lacks what the network has may fail in any way
+        is_alike = False
+    if not is_alike:
+        raise PruningError(
+            "the network must be one of which a copy computes the same, but a copy does not: a hook or a function in "
+            "it holds on to the network that it was made for; let it use the module that it is given."
+        )
+    return own
+
+
+def _inferred(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return every output of a network as it infers; its statistics stay as they were."""
+    with torch.no_grad(), in_mode(model, training=False), torch.random.fork_rng(devices=[]), _buffers_restored(model):
+        torch.default_generator.manual_seed(0)
+        return [leaf for leaf in pytree.tree_leaves(model(images)) if isinstance(leaf, Tensor)]
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two outputs of the same weights are the same."""
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
+
+
 def trace(model: nn.Module, input_shape: Shape, mixing: Container[str] = ()) -> Trace:
     """Return the ways of `model`, those that it takes only while it trains included.
 
@@ -131,7 +170,7 @@ def trace(model: nn.Module, input_shape: Shape, mixing: Container[str] = ()) -> 
         PruningError: The network does not run, or not on values that are not numbers; the sentence names the innermost
             module in which it failed.
     """
-    model = copied(model)
+    model = _copied_alike(model, input_shape)
     with _watched(model) as under_way:
         try:
             with in_mode(model, training=False):
