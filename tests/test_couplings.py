@@ -1,5 +1,6 @@
 """Pruned networks of every structure, against the unpruned one with the removed filters' consumers silenced by hand."""
 
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.parametrizations import weight_norm
 
 import edge_tune as et
@@ -237,6 +239,33 @@ def test_what_cannot_be_pruned_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(ExperimentError, match=problem):
         pruned(seeded(network), *weights)
+
+
+@pytest.mark.parametrize(
+    ("computed", "remove"),
+    [
+        (nn.utils.weight_norm, nn.utils.remove_weight_norm),
+        (nn.utils.spectral_norm, nn.utils.remove_spectral_norm),
+        (lambda layer: prune.random_unstructured(layer, "weight", 0.5), lambda layer: prune.remove(layer, "weight")),
+        (parametrizations.weight_norm, lambda layer: parametrize.remove_parametrizations(layer, "weight")),
+        (parametrizations.spectral_norm, lambda layer: parametrize.remove_parametrizations(layer, "weight")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_a_weight_that_is_computed_from_others_is_refused_until_what_computes_it_is_removed_as_it_says(
+    computed: Callable[[nn.Module], nn.Module], remove: Callable[[nn.Module], nn.Module]
+) -> None:
+    model = structures.chain(c=computed(nn.Conv2d(16, 16, 3, padding=1))).eval()
+    with torch.no_grad():
+        model(torch.zeros(1, *SHAPE))  # computes the weight without its history, so that it can be copied
+    with pytest.raises(
+        ExperimentError, match=r"computed from others; remove what computes it \((.*)\), then"
+    ) as raised:
+        pruned(model, "a.0.weight")
+    (said,) = re.findall(r"torch\.nn\.utils\.([a-z_.]+)", str(raised.value))
+    assert said.rpartition(".")[2] in remove.__code__.co_names or said == remove.__name__
+    remove(model.c)
+    pruned(model, "a.0.weight")
 
 
 def test_a_layer_that_is_never_called_is_refused() -> None:
