@@ -430,3 +430,19 @@ def asks_its_blocks(*, training: bool) -> nn.Module:
     net = Between(forward, r=nn.Sequential(Residual(), Residual()))
     net.r[1].is_last = True
     return net
+
+
+class Skipped(nn.Module):
+    """A block that is left out of some passes while it trains, as numbers of its own say."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.c, self.draw = conv(16, 16), draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.training and self.draw() < 0.5 else x + functional.relu(self.c(x))
+
+
+def stochastic_depth(draw: Callable[[], float]) -> nn.Module:
+    """Blocks that are left out at random while they train."""
+    return Between(lambda net, x: net.r(x), r=nn.Sequential(Skipped(draw), Skipped(draw)))

@@ -1,8 +1,10 @@
 """Every set of filters of a network is found, and removed as torch-pruning removes it."""
 
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch_pruning as tp
@@ -233,3 +235,15 @@ def test_sets_that_can_go_alone_but_not_together_are_not_offered_together(monkey
     monkeypatch.setattr(checking, "why_not_all", why_not)
     sets = finding.coupled_sets(trained_small(), COUPLED)
     assert [one.problem for one in sets][:3] == [None, None, "not with others."]
+
+
+@pytest.mark.parametrize("draw", [random.random, lambda: np.random.rand(), lambda: float(torch.rand(()))])
+def test_code_that_draws_by_whatever_library_while_it_trains_is_followed(draw: Callable[[], float]) -> None:
+    model = structures.stochastic_depth(draw).eval()
+    for seed in range(4):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        following = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        checking.check_groups(model, finding.groups(model, SIZE), SIZE)
+        assert following == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())

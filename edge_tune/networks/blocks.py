@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edge_tune.errors import PruningError, first_line
 from edge_tune.networks import oracle
-from edge_tune.networks.tracing import Shape, copied, each_call, in_mode
+from edge_tune.networks.tracing import Shape, copied, drawing, each_call, in_mode
 from edge_tune.wording import listed
 
 IMAGES = 2
@@ -138,8 +138,7 @@ def _failure(smaller: nn.Module, input_shape: Shape) -> str | None:
 
 def _output(network: nn.Module, images: Tensor, seed: int, training: bool = False) -> Tensor:
     network = copied(network)  # whose forward may gather statistics
-    with torch.no_grad(), in_mode(network, training=training), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with torch.no_grad(), in_mode(network, training=training), drawing(seed):
         output: Tensor = network(images)
     return output
 

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from edge_tune.errors import PruningError
 from edge_tune.networks import slicing
 from edge_tune.networks.couplings import Atoms, Couplings
-from edge_tune.networks.tracing import Trace, Way, hookable, in_mode, trace
+from edge_tune.networks.tracing import Trace, Way, drawing, hookable, in_mode, trace
 
 IMAGES = 2
 TOLERANCE = 1e-4
@@ -100,7 +100,7 @@ def made_up(model: nn.Module, input_shape: tuple[int, int, int], *, rising: bool
             norm.train()
             norm.reset_running_stats()
             norm.momentum = None  # PyTorch's word for the plain average: of the one batch below
-        with torch.random.fork_rng(devices=[]):
+        with drawing():
             network(torch.randn(8, *input_shape, generator=generator))
     return network.eval()
 
@@ -118,8 +118,7 @@ def _outputs(
     network: nn.Module, images: Tensor, training: bool, weights: Mapping[str, Tensor], seed: int = 0
 ) -> list[Tensor]:
     """Return every output of a network with some other weights."""
-    with in_mode(network, training=training), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with in_mode(network, training=training), torch.no_grad(), drawing(seed):
         output = functional_call(network, dict(weights), (images,))
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 

@@ -11,6 +11,7 @@ own code adds or multiplies. A *column* is where a slice may arrive: an input ch
 
 import copy
 import math
+import random
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -149,8 +150,7 @@ def _copied_alike(model: nn.Module, input_shape: Shape) -> nn.Module:
 
 def _inferred(model: nn.Module, images: Tensor) -> list[Tensor]:
     """Return every output of a network as it infers; its statistics stay as they were."""
-    with torch.no_grad(), in_mode(model, training=False), torch.random.fork_rng(devices=[]), _buffers_restored(model):
-        torch.default_generator.manual_seed(0)
+    with torch.no_grad(), in_mode(model, training=False), drawing(), _buffers_restored(model):
         return [leaf for leaf in pytree.tree_leaves(model(images)) if isinstance(leaf, Tensor)]
 
 
@@ -295,7 +295,7 @@ def _why(model: nn.Module, under_way: _UnderWay, error: Exception) -> str:
 def _runs(model: nn.Module, images: Tensor, training: bool) -> bool:
     """Tell whether a network runs on these images, in this mode."""
     try:
-        with in_mode(model, training=training), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with in_mode(model, training=training), torch.no_grad(), drawing():
             model(images)
     except Exception:  # a forward can fail in any way
         return False
@@ -320,6 +320,24 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = was_training
 
 
+@contextmanager
+def drawing(seed: int = 0) -> Iterator[None]:
+    """Have a network's code draw the numbers of this seed for a while, and leave those of others as they were.
+
+    It may draw by torch, by Python's `random` or by NumPy.
+    """
+    by_python, by_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
+            yield
+    finally:
+        random.setstate(by_python)
+        np.random.set_state(by_numpy)
+
+
 Note = Callable[[str, nn.Module, tuple[Any, ...], Mapping[str, Any], Any], None]
 """Is told of a call: the module's name and itself, its arguments by place and by name, its output."""
 
@@ -339,7 +357,7 @@ def each_call(model: nn.Module, images: Tensor, note: Note) -> None:
         for name, module in model.named_modules():
             if hookable(module):
                 hooks.callback(module.register_forward_hook(hook(name), with_kwargs=True).remove)
-        with torch.no_grad(), in_mode(model, training=False), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), in_mode(model, training=False), drawing():
             model(images)
 
 
@@ -415,7 +433,7 @@ class _Recording:
         """Run the network with other forwards in its layers, and its buffers as they were before."""
         with (
             torch.no_grad(),
-            torch.random.fork_rng(devices=[]),
+            drawing(),
             _buffers_restored(self.model),
             _replaced(self.layers, forwards),
         ):
