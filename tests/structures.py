@@ -446,3 +446,15 @@ class Skipped(nn.Module):
 def stochastic_depth(draw: Callable[[], float]) -> nn.Module:
     """Blocks that are left out at random while they train."""
     return Between(lambda net, x: net.r(x), r=nn.Sequential(Skipped(draw), Skipped(draw)))
+
+
+def numbers_in_one_vector() -> nn.Module:
+    """As in ReZero, a number multiplies each branch: all are elements of one parameter. Beside it, one of integers."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return functional.relu(net.b(x + net.alpha[0] * net.a(x))) * net.alpha[1]
+
+    net = Between(forward, a=conv(16, 16), b=conv(16, 16))
+    net.alpha = nn.Parameter(torch.rand(2))
+    net.steps = nn.Parameter(torch.arange(3), requires_grad=False)
+    return net

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,13 @@ def test_code_that_draws_by_whatever_library_while_it_trains_is_followed(draw: C
         following = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
         checking.check_groups(model, finding.groups(model, SIZE), SIZE)
         assert following == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_filters_that_a_number_ties_to_each_other_stay_for_that_reason() -> None:
+    model = structures.numbers_in_one_vector().eval()
+    coupled = couplings(model, SIZE)  # an integer has no NaN
+    tied = [one for one in map(partial(finding._planned, model, coupled=coupled), finding._sets(model, coupled))]
+    assert tied[0].parts == ("stem.0.weight", "a.0.weight")
+    assert tied[0].problem == (
+        "they are tied to each other, as by a number that is multiplied with all, and could only go together."
+    )

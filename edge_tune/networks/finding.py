@@ -111,7 +111,11 @@ def _planned(model: nn.Module, parts: tuple[str, ...], coupled: Couplings) -> Co
     width = len(np.unique(np.concatenate([coupled.atoms[filters.side(part)] for part in parts])))
     found = CoupledSet(parts, width)
     if width == 1:
-        return replace(found, problem="it is one filter, and one must stay.")
+        one = all(len(coupled.atoms[filters.side(part)]) == 1 for part in parts)
+        together = (
+            "they are tied to each other, as by a number that is multiplied with all, and could only go together."
+        )
+        return replace(found, problem="it is one filter, and one must stay." if one else together)
     try:
         plan = make_plan(model, {"set": found.group()}, HALF, coupled)
     except PruningError as error:

@@ -627,7 +627,7 @@ def _vectors(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.
         for name, module in model.named_modules()
         if name not in layers and not isinstance(module, ParametrizationList)
         for own, parameter in module.named_parameters(recurse=False)
-        if parameter.numel() > 1 and parameter.numel() == max(parameter.shape)
+        if parameter.is_floating_point() and parameter.numel() > 1 and parameter.numel() == max(parameter.shape)
     }
 
 
