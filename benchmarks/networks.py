@@ -153,7 +153,9 @@ that makes the network's output always stays. `pruner_groups="auto"` makes group
 
 Transformers are refused, and so are detectors and networks for segmentation: EdgeTune prunes classifiers made of
 convolutions and linear layers. Where a network's code counts on how many channels there are or on their order, that set
-stays, with the layer at which it fails."""
+stays, with the layer at which it fails; also if it does so only while it trains. So do filters that a layer counts in
+groups of one each, what only runs while the network trains, and blocks of which the code asks more than what they put
+out. Whatever is tried runs on copies: a network must be one of which a copy computes the same."""
 
 
 if __name__ == "__main__":

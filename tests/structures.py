@@ -128,6 +128,16 @@ def dropout_in_training() -> nn.Module:
     )
 
 
+def head_in_training() -> nn.Module:
+    """While it trains, what two more layers make of the features is added."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.b(x)).mean((2, 3))
+        return y + net.more(functional.relu(net.aux(x)).mean((2, 3))) if net.training else y
+
+    return Between(forward, b=conv(16, 16), aux=conv(16, 8), more=nn.Linear(8, 16))
+
+
 def attention_over_places() -> nn.Module:
     """A map of one channel, made of the mean and the maximum over channels, multiplies all."""
 

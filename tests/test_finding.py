@@ -258,3 +258,10 @@ def test_filters_that_a_number_ties_to_each_other_stay_for_that_reason() -> None
     assert tied[0].problem == (
         "they are tied to each other, as by a number that is multiplied with all, and could only go together."
     )
+
+
+def test_what_only_runs_while_the_network_trains_is_in_no_group() -> None:
+    model = structures.head_in_training().eval()
+    groups = finding.groups(model, SIZE)
+    assert [group.weights for group in groups.values()] == [("stem.0.weight", "b.0.weight", "more.weight")]
+    checking.check_groups(model, groups, SIZE)

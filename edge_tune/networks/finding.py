@@ -143,7 +143,12 @@ def groups(model: nn.Module, input_shape: Shape) -> dict[str, Group]:
         coupled = couplings(model, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
-    free = _free(coupled_sets(model, coupled))
+    ran = _resolutions(model, input_shape)  # what only trains takes no time on a device
+    free = [
+        one
+        for one in _free(coupled_sets(model, coupled))
+        if any(part.removesuffix(".weight") in ran for part in one.parts)
+    ]
     found = blocks.removable(model, input_shape)
     if not free and not found:
         raise ExperimentError(
@@ -175,9 +180,12 @@ def _group(role: str, parts: Sequence[str]) -> Group:
 
 
 def roles(model: nn.Module, input_shape: Shape, sets: Sequence[CoupledSet]) -> list[tuple[str, int]]:
-    """Return of each set what its layers do, and the greatest height of what they put out; 0 for linear layers."""
+    """Return of each set what its layers do, and the greatest height of what they put out.
+
+    It is 0 for linear layers, and for what only runs while the network trains.
+    """
     places = _resolutions(model, input_shape)
-    heights = [[places[part.removesuffix(".weight")] for part in one.parts] for one in sets]
+    heights = [[places.get(part.removesuffix(".weight"), 0) for part in one.parts] for one in sets]
     return [(_role(found), max(found)) for found in heights]
 
 
