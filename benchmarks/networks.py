@@ -153,10 +153,12 @@ that makes the network's output always stays. `pruner_groups="auto"` makes group
 
 Transformers are refused, and so are detectors and networks for segmentation: EdgeTune prunes classifiers made of
 convolutions and linear layers. Where a network's code counts on how many channels there are or on their order, that set
-stays, with the layer at which it fails. So it does where the code computes over channels what depends on their number,
-or computes a layer's weight anew from itself, as weight standardisation does; norms, means, maxima and sums over
-channels are fine. Networks that draw random numbers while they infer are refused, and blocks that clamp their shortcut,
-as a ReLU6 at the end does, stay."""
+stays, with the layer at which it fails; also if it does so only while it trains. So do filters that a layer counts in
+groups of one each, what only runs while the network trains, and blocks of which the code asks more than what they put
+out, or that clamp their shortcut, as a ReLU6 at the end does. So does a set where the code computes over channels what
+depends on their number, or computes a layer's weight anew from itself, as weight standardisation does; norms, means,
+maxima and sums over channels are fine. Networks that draw random numbers while they infer are refused. Whatever is tried
+runs on copies: a network must be one of which a copy computes the same."""
 
 
 if __name__ == "__main__":

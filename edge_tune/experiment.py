@@ -6,7 +6,7 @@ mended once. Knows neither torch nor ray: an experiment can be read and checked 
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -76,7 +76,8 @@ class PrunerGroup:
     Attributes:
         structure: "filters" (dim 0 of a weight [C_out, C_in, K_h, K_w]), "channels" (dim 1), a structure of your own as
             "package.module:name", or a list of these, from which the search chooses.
-        weights: Names as in the network's `state_dict`; a leading "module." is dropped.
+        weights: Names as in the network's `state_dict`; a leading "module." is dropped where the network has no such
+            name.
         sparsity: The fraction of the slices of each weight to remove: a range to search.
         importance: By which the slices stay that have most of it: the "l1" or "l2" norm of their weights; "batch_norm",
             the scale of the batch norm behind them; "taylor", the change of the loss without them, from gradients of
@@ -94,8 +95,12 @@ class PrunerGroup:
 
     def __post_init__(self) -> None:
         _freeze(self, "structure", list, tuple)
-        _freeze(self, "weights", list | tuple, _without_prefix)
+        _freeze(self, "weights", list | tuple, tuple)
         _freeze(self, "importance", list, tuple)
+
+    def named_in(self, known: Container[str]) -> "PrunerGroup":
+        """Return the group with its weights named as in a network that has these."""
+        return replace(self, weights=tuple(own_name(weight, known) for weight in self.weights))
 
     @property
     def structures(self) -> tuple[str, ...]:
@@ -155,8 +160,13 @@ class BlockGroup:
     MAIN: ClassVar = "keep"
 
     def __post_init__(self) -> None:
-        _freeze(self, "blocks", list | tuple, _without_prefix)
-        _freeze(self, "order", list | tuple, _without_prefix)
+        _freeze(self, "blocks", list | tuple, tuple)
+        _freeze(self, "order", list | tuple, tuple)
+
+    def named_in(self, known: Container[str]) -> "BlockGroup":
+        """Return the group with its blocks named as in a network that has these modules."""
+        order = self.order and tuple(own_name(block, known) for block in self.order)
+        return replace(self, blocks=tuple(own_name(block, known) for block in self.blocks), order=order)
 
     def parameters(self) -> dict[str, Parameter]:
         """Return name -> what this group lets the search choose."""
@@ -186,6 +196,11 @@ class BlockGroup:
 
 
 Group = PrunerGroup | BlockGroup
+
+
+def own_name(name: str, known: Container[str]) -> str:
+    """Return what is called so in a network that has these names: torch's DataParallel puts "module." before them."""
+    return name if name in known else name.removeprefix("module.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -953,12 +968,17 @@ class Experiment:
         """The groups of blocks."""
         return {label: group for label, group in self.groups.items() if isinstance(group, BlockGroup)}
 
+    def named_in(self, known: Container[str]) -> "Experiment":
+        """Return the experiment with its groups' weights and blocks named as in a network that has these."""
+        groups = {label: group.named_in(known) for label, group in self.groups.items()}
+        return self if groups == self.groups else replace(self, pruner_groups=groups)
+
     def ordered(self, orders: Mapping[str, Sequence[str]]) -> "Experiment":
         """Return the experiment with the order in which blocks go, label -> blocks, where it gives none itself."""
         found = {
             label: replace(group, order=tuple(orders[label]))
             for label, group in self.block_groups.items()
-            if group.order is None and label in orders
+            if group.order is None and sorted(orders.get(label, ())) == sorted(group.blocks)
         }
         return replace(self, pruner_groups={**self.groups, **found}) if found else self
 
@@ -1208,10 +1228,6 @@ def _freeze(part: object, name: str, kind: type | UnionType, copy: Callable[[Any
     value = getattr(part, name)
     if isinstance(value, kind):
         object.__setattr__(part, name, copy(value))
-
-
-def _without_prefix(weights: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(weight.removeprefix("module.") if isinstance(weight, str) else weight for weight in weights)
 
 
 def _copied(baselines: Mapping[Any, Any]) -> dict[Any, Any]:

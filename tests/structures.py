@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.networks import Small
+
 
 def conv(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """Convolution and batch norm; its weight is NAME.0.weight."""
@@ -93,6 +95,49 @@ class BranchInTraining(nn.Module):
         return logits + self.aux(features).mean() if self.training else logits
 
 
+def noise_in_training() -> nn.Module:
+    """While it trains, the number of channels is written in the code; the layers that are called are the same."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        return functional.relu(net.b(y + 0.1 * torch.randn(len(y), 16, 1, 1) if net.training else y))
+
+    return Between(forward, a=conv(16, 16), b=conv(16, 16))
+
+
+def centre_in_training() -> nn.Module:
+    """While it trains, a buffer follows the channels; nothing that is put out depends on it."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.a(x))
+        if net.training:
+            net.centre.lerp_(y.detach().mean((0, 2, 3)), 0.1)
+        return functional.relu(net.b(y))
+
+    net = Between(forward, a=conv(16, 16), b=conv(16, 16))
+    net.register_buffer("centre", torch.zeros(16))
+    return net
+
+
+def dropout_in_training() -> nn.Module:
+    """While it trains, the code draws random numbers, as many as there are channels."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.dropout(functional.relu(net.a(x)), 0.5, net.training))),
+        a=conv(16, 16),
+        b=conv(16, 16),
+    )
+
+
+def head_in_training() -> nn.Module:
+    """While it trains, what two more layers make of the features is added."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = functional.relu(net.b(x)).mean((2, 3))
+        return y + net.more(functional.relu(net.aux(x)).mean((2, 3))) if net.training else y
+
+    return Between(forward, b=conv(16, 16), aux=conv(16, 8), more=nn.Linear(8, 16))
+
+
 def attention_over_places() -> nn.Module:
     """A map of one channel, made of the mean and the maximum over channels, multiplies all."""
 
@@ -151,6 +196,37 @@ def group_norm() -> nn.Module:
         a=conv(16, 16)[0],
         n=nn.GroupNorm(4, 16),
         b=conv(16, 16),
+    )
+
+
+def grouped_before_a_norm() -> nn.Module:
+    """Of four groups of a convolution, each may be left with one channel: it looks depthwise then, and is not."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.relu(net.n(net.g(functional.relu(net.a(x))))))),
+        a=conv(16, 16),
+        g=nn.Conv2d(16, 16, 3, padding=1, groups=4),
+        n=nn.GroupNorm(4, 16),
+        b=conv(16, 16),
+    )
+
+
+def norm_of_each_channel() -> nn.Module:
+    """Each channel is a group of the norm: none of them can go."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.relu(net.n(net.a(x))))),
+        a=conv(16, 16)[0],
+        n=nn.GroupNorm(16, 16),
+        b=conv(16, 16),
+    )
+
+
+def groups_of_one_filter() -> nn.Module:
+    """Each filter of `d` reads two channels of its own: none of the filters can go."""
+    return Between(
+        lambda net, x: functional.relu(net.b(functional.relu(net.d(functional.relu(net.a(x)))))),
+        a=conv(16, 16),
+        d=conv(16, 8, groups=8),
+        b=conv(8, 16),
     )
 
 
@@ -394,4 +470,115 @@ def constants_by_place_and_another_number() -> nn.Module:
         return functional.relu(net.b(net.n(torch.cat([y, net.c(x)], dim=1))))
 
     net.between = forward
+    return net
+
+
+class Prefixed(nn.Module):
+    """Every name of the network inside begins with "module."."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.module = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.module((images - 0.5) / 0.25)
+
+
+def prefixed(num_classes: int) -> nn.Module:
+    """A residual network of eight filters in such a module."""
+    return Prefixed(Small(num_classes))
+
+
+class OwnNorm(nn.Module):
+    """A batch norm by hand: its statistics are buffers, which training moves."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.rand(channels))
+        self.register_buffer("var", torch.rand(channels) + 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean.lerp_(x.detach().mean((0, 2, 3)), 0.1)
+            self.var.lerp_(x.detach().var((0, 2, 3)), 0.1)
+        return (x - self.mean[:, None, None]) / (self.var[:, None, None] + 1e-5).sqrt()
+
+
+class Residual(nn.Module):
+    """A block that its shortcut replaces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = conv(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + functional.relu(self.c(x))
+
+
+def norm_by_hand_before_blocks() -> nn.Module:
+    """Statistics that a network gathers in buffers, in training and, of what it has seen, also where it infers."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        net.seen.mul_(0.9).add_(0.1 * x.mean())
+        return net.r(net.n(x))
+
+    net = Between(forward, n=OwnNorm(16), r=nn.Sequential(Residual(), Residual()))
+    net.register_buffer("seen", torch.zeros(()))
+    return net
+
+
+class Gate(nn.Module):
+    """Multiplies its input in place, which it returns: no block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x *= torch.sigmoid(self.up(functional.relu(self.down(x.mean((2, 3), keepdim=True)))))
+        return x
+
+
+def gate_in_place() -> nn.Module:
+    """As in SENet, but in place."""
+    return Between(lambda net, x: functional.relu(x + net.gate(net.a(x))), a=conv(16, 16), gate=Gate())
+
+
+def asks_its_blocks(*, training: bool) -> nn.Module:
+    """The code reads something of the second block besides what it puts out, always or while it trains."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        x = net.r[1](net.r[0](x))
+        return x * 2 if (net.training or not training) and net.r[1].is_last else x
+
+    net = Between(forward, r=nn.Sequential(Residual(), Residual()))
+    net.r[1].is_last = True
+    return net
+
+
+class Skipped(nn.Module):
+    """A block that is left out of some passes while it trains, as numbers of its own say."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.c, self.draw = conv(16, 16), draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.training and self.draw() < 0.5 else x + functional.relu(self.c(x))
+
+
+def stochastic_depth(draw: Callable[[], float]) -> nn.Module:
+    """Blocks that are left out at random while they train."""
+    return Between(lambda net, x: net.r(x), r=nn.Sequential(Skipped(draw), Skipped(draw)))
+
+
+def numbers_in_one_vector() -> nn.Module:
+    """As in ReZero, a number multiplies each branch: all are elements of one parameter. Beside it, one of integers."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return functional.relu(net.b(x + net.alpha[0] * net.a(x))) * net.alpha[1]
+
+    net = Between(forward, a=conv(16, 16), b=conv(16, 16))
+    net.alpha = nn.Parameter(torch.rand(2))
+    net.steps = nn.Parameter(torch.arange(3), requires_grad=False)
     return net

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.loading import identity
-from edge_tune.networks import blocks, checking, datasets, models, onnx_export, oracle, pruning, stored
+from edge_tune.networks import blocks, checking, datasets, finding, models, onnx_export, oracle, pruning, stored
 from edge_tune.networks.couplings import couplings
 from edge_tune.networks.sensitivity import Probe
 from edge_tune.parameters import Point
@@ -21,6 +22,7 @@ from edge_tune.records.results import Results
 from edge_tune.run import main
 from edge_tune.search import study
 from edge_tune.search.trial import Planner
+from tests import structures
 from tests.networks import Block, Deep, experiment, small
 
 SHAPE = (3, 16, 16)
@@ -133,6 +135,32 @@ def test_a_block_stays_whose_end_changes_what_other_images_bring(end: nn.Module,
     stem = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
     network = nn.Sequential(stem, Scaled(nn.Conv2d(8, 8, 1), end), nn.Conv2d(8, 10, 14), nn.Flatten()).eval()
     assert blocks.removable(network, SHAPE) == found
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_block_of_which_the_code_asks_more_is_not_offered_and_refused(training: bool) -> None:
+    network = structures.asks_its_blocks(training=training).eval()
+    assert blocks.removable(network, SHAPE) == ["r.0"]
+    groups = {"b": et.BlockGroup(["r.0", "r.1"], keep=et.Integer(0, 2))}
+    when = " while it trains" if training else ""
+    sentence = (
+        rf"blocks r.0, r.1: the network's code must run without them, but fails{when} "
+        r"\(AttributeError: 'Identity' object has no attribute 'is_last'\): it asks more of them"
+    )
+    with pytest.raises(ExperimentError, match=sentence):
+        checking.check_groups(network, groups, SHAPE)
+    checking.check_groups(network, finding.groups(network, SHAPE), SHAPE)
+
+
+def test_module_that_changes_its_input_in_place_is_a_block_only_if_it_adds_to_it() -> None:
+    assert blocks.removable(structures.gate_in_place().eval(), SHAPE) == []
+
+    class AddsInPlace(structures.Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            x += functional.relu(self.c(x))
+            return x
+
+    assert blocks.removable(structures.Between(lambda net, x: net.r(x), r=AddsInPlace()).eval(), SHAPE) == ["r"]
 
 
 def test_first_block_after_a_stem_without_a_relu_stays() -> None:

@@ -1,18 +1,22 @@
 """Pruned networks of every structure, against the unpruned one with the removed filters' consumers silenced by hand."""
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.parametrizations import weight_norm
 
 import edge_tune as et
 from edge_tune.errors import ExperimentError, PruningError
 from edge_tune.networks import checking, finding, models, pruning
 from edge_tune.networks.couplings import Side, couplings
+from edge_tune.networks.layer_shapes import network_shape
 from tests import structures
 from tests.asked import asked
 
@@ -300,6 +304,17 @@ def test_a_branch_that_only_training_takes_loses_what_it_reads() -> None:
     assert smaller.train()(torch.randn(2, *SHAPE)).shape == (2, 10)
 
 
+@pytest.mark.parametrize("network", [structures.noise_in_training, structures.centre_in_training])
+def test_code_that_counts_channels_only_while_it_trains_is_refused(network: Network) -> None:
+    with pytest.raises(ExperimentError, match=r"fails in its own forward while it trains .*: its code counts on how"):
+        pruned(seeded(network), "a.0.weight")
+
+
+def test_code_that_draws_only_while_it_trains_is_pruned() -> None:
+    smaller, _ = pruned(seeded(structures.dropout_in_training), "a.0.weight")
+    assert smaller.train()(torch.randn(2, *SHAPE)).shape == (2, 10)
+
+
 def test_a_convolution_called_twice_reads_what_it_makes() -> None:
     smaller, plan = pruned(seeded(structures.twice), "a.0.weight", "c.0.weight")
     assert plan[0].slices == plan[1].slices
@@ -318,6 +333,16 @@ def test_a_convolution_called_twice_reads_what_it_makes() -> None:
         (structures.halves, ["a.0.weight", "m.0.weight"], r"fails at 'm.0' .*: its code counts on how many channels"),
         (structures.cut_to_a_number, ["a.0.weight"], r"fails at 'b.0' .*: its code counts on how many channels"),
         (structures.cut_to_a_number, ["d.0.weight"], r"'d.0.weight' is a depthwise convolution's, which loses what"),
+        (
+            structures.norm_of_each_channel,
+            ["a.weight"],
+            r"all of the at most 16 .* stay, in parts of at most 1 of w",
+        ),
+        (
+            structures.groups_of_one_filter,
+            ["d.0.weight"],
+            r"all of the at most 8 filters of a weight stay, in parts of",
+        ),
         (structures.attention_over_places, ["m.weight"], r"even at 0.9 all of the at most 1 filters of a weight stay"),
         (
             lambda: structures.groups_beside_each_other(norm=True),
@@ -349,6 +374,33 @@ def test_what_cannot_be_pruned_is_refused_before_anything_starts(
         pruned(seeded(network), *weights)
 
 
+@pytest.mark.parametrize(
+    ("computed", "remove"),
+    [
+        (nn.utils.weight_norm, nn.utils.remove_weight_norm),
+        (nn.utils.spectral_norm, nn.utils.remove_spectral_norm),
+        (lambda layer: prune.random_unstructured(layer, "weight", 0.5), lambda layer: prune.remove(layer, "weight")),
+        (parametrizations.weight_norm, lambda layer: parametrize.remove_parametrizations(layer, "weight")),
+        (parametrizations.spectral_norm, lambda layer: parametrize.remove_parametrizations(layer, "weight")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_a_weight_that_is_computed_from_others_is_refused_until_what_computes_it_is_removed_as_it_says(
+    computed: Callable[[nn.Module], nn.Module], remove: Callable[[nn.Module], nn.Module]
+) -> None:
+    model = structures.chain(c=computed(nn.Conv2d(16, 16, 3, padding=1))).eval()
+    with torch.no_grad():
+        model(torch.zeros(1, *SHAPE))  # computes the weight without its history, so that it can be copied
+    with pytest.raises(
+        ExperimentError, match=r"computed from others; remove what computes it \((.*)\), then"
+    ) as raised:
+        pruned(model, "a.0.weight")
+    (said,) = re.findall(r"torch\.nn\.utils\.([a-z_.]+)", str(raised.value))
+    assert said.rpartition(".")[2] in remove.__code__.co_names or said == remove.__name__
+    remove(model.c)
+    pruned(model, "a.0.weight")
+
+
 def test_a_layer_that_is_never_called_is_refused() -> None:
     unused = nn.Sequential(structures.twice(), nn.Identity())
     unused[1].conv = nn.Conv2d(3, 4, 1)
@@ -361,6 +413,21 @@ def test_a_network_that_cannot_be_copied_is_refused() -> None:
     net.last = net(torch.randn(1, *SHAPE))
     with pytest.raises(ExperimentError, match=r"can be copied, but copy.deepcopy raised RuntimeError: Only Tensors"):
         checking.check_groups(net, group("a.0.weight"), SHAPE)
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_network_whose_hook_holds_on_to_it_is_refused(has_run: bool) -> None:
+    """A copy's hook would keep what the copy computes in the network, and the copy read what it had when copied."""
+    net = structures.chain()
+    net.between = lambda net, x: functional.relu(net.b(net.a(x))) + net.kept["a"].mean()
+    net.kept = {}
+    net.a.register_forward_hook(lambda module, given, output: net.kept.__setitem__("a", output))
+    if has_run:
+        with torch.no_grad():
+            net.eval()(torch.zeros(1, *SHAPE))
+    for check in (lambda: finding.groups(net, SHAPE), lambda: checking.check_groups(net, group("a.0.weight"), SHAPE)):
+        with pytest.raises(ExperimentError, match=r"^model: the network must be one of which a copy computes the same"):
+            check()
 
 
 def test_groups_of_a_norm_are_not_moved_over_channels_of_others() -> None:
@@ -391,6 +458,28 @@ def test_pruning_leaves_what_a_network_remembers_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(smaller.calls, model.calls)
     assert torch.equal(smaller.norm.running_mean, model.norm.running_mean[list(plan[0].slices)])
+
+
+def test_statistics_that_a_network_gathers_stay_as_they_were() -> None:
+    """A norm by hand trains by the network's own code; marks would make NaN of what is gathered while it infers."""
+    model = seeded(structures.norm_by_hand_before_blocks)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.r.train()
+    groups = {**finding.groups(model, SHAPE), "b": et.BlockGroup(["r.0", "r.1"], keep=et.Integer(0, 2))}
+    del groups["blocks_16"]
+    coupled = checking.check_groups(model, groups, SHAPE)
+    network_shape(model, {}, coupled)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.r.training
+    assert not model.training
+    smaller = pruning.prune(model, pruning.make_plan(model, groups, {"b.keep": 1}, coupled), coupled)
+    assert all(torch.equal(value, before[name]) for name, value in smaller.named_buffers() if "r.0" not in name)
+
+
+def test_a_network_whose_every_name_begins_with_module_is_pruned_by_its_own_names() -> None:
+    model = structures.prefixed(10).eval()
+    assert checking.check_groups(model, finding.groups(model, SHAPE), SHAPE)
+    assert checking.check_groups(model, group("module.block1.conv1.weight"), SHAPE)
 
 
 def test_an_rms_norm_follows() -> None:

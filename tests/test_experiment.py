@@ -367,9 +367,18 @@ def test_experiment_raises_all_problems_together() -> None:
     assert [problem.split(":")[0] for problem in error.value.problems] == ["model", "target", "search"]
 
 
-def test_pruner_group_drops_a_leading_module() -> None:
-    group = et.PrunerGroup("filters", ["module.layer1.0.conv1.weight"], sparsity=et.Uniform(0, 0.5))
-    assert group.weights == ("layer1.0.conv1.weight",)
+def test_leading_module_is_dropped_where_the_network_has_no_such_name() -> None:
+    group = et.PrunerGroup("filters", ["module.a.weight"], sparsity=et.Uniform(0, 0.5))
+    blocks = et.BlockGroup(["module.r", "r"], keep=et.Integer(0, 2), order=["r", "module.r"])
+    one = experiment(pruner_groups={"g": group, "b": blocks}, baselines={})
+    for known, weights, order in (
+        ({"module.a.weight", "module.r", "r"}, ("module.a.weight",), ("r", "module.r")),
+        ({"a.weight", "r", "module.r"}, ("a.weight",), ("r", "module.r")),
+    ):
+        named = one.named_in(known)
+        assert (named.pruners["g"].weights, named.block_groups["b"].order) == (weights, order)
+    with pytest.raises(ExperimentError, match="'r' is already in 'b'"):
+        one.named_in({"r"})
 
 
 @pytest.mark.parametrize("name", ["resnet56_latency", "resnet56_top1", "resnet56_no_retraining"])

@@ -1,7 +1,11 @@
 """Every set of filters of a network is found, and removed as torch-pruning removes it."""
 
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch_pruning as tp
@@ -11,7 +15,7 @@ import edge_tune as et
 from benchmarks.networks import without_blocks
 from edge_tune.errors import ExperimentError
 from edge_tune.networks import checking, finding, pruning
-from edge_tune.networks.couplings import couplings
+from edge_tune.networks.couplings import Couplings, couplings
 from edge_tune.networks.models import build
 from edge_tune.records.results import Results
 from edge_tune.run import main
@@ -199,3 +203,65 @@ def test_a_set_of_one_filter_stays() -> None:
     one, four, *_ = finding.coupled_sets(model, couplings(model, SIZE))
     assert (one.width, one.problem) == (1, "it is one filter, and one must stay.")
     assert (four.width, four.problem) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("network", "weight"), [(structures.norm_of_each_channel, "a"), (structures.groups_of_one_filter, "d.0")]
+)
+def test_a_set_whose_filters_are_in_groups_of_one_stays(network: Callable[[], nn.Module], weight: str) -> None:
+    model = network().eval()
+    sets = {one.parts[0]: one.problem for one in finding.coupled_sets(model, couplings(model, SIZE))}
+    assert sets[f"{weight}.weight"] == "a layer counts them in groups that have one each, and one must stay in each."
+    groups = finding.groups(model, SIZE)
+    assert f"{weight}.weight" not in [w for group in groups.values() for w in group.weights]  # type: ignore[union-attr]
+    checking.check_groups(model, groups, SIZE)
+
+
+def test_a_grouped_convolution_may_be_left_with_one_channel_a_group() -> None:
+    model = structures.grouped_before_a_norm().eval()
+    groups = finding.groups(model, SIZE)
+    coupled = checking.check_groups(model, groups, SIZE)
+    assert [group.weights for group in groups.values()] == [("stem.0.weight", "a.0.weight", "g.weight", "b.0.weight")]
+    point = {"inner_32.sparsity": 0.9, "inner_32.structure": "filters", "inner_32.importance": "l1"}
+    smaller = pruning.prune(model, pruning.make_plan(model, groups, point, coupled), coupled)
+    assert (smaller.g.in_channels, smaller.g.out_channels, smaller.g.groups) == (4, 4, 4)
+
+
+def test_sets_that_can_go_alone_but_not_together_are_not_offered_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network is known of which this is true, since a network without one of two sets is checked like any other."""
+
+    def why_not(model: nn.Module, groups: Mapping[str, et.PrunerGroup], coupled: Couplings) -> str | None:
+        return "not with others." if len(groups) > 2 else None
+
+    monkeypatch.setattr(checking, "why_not_all", why_not)
+    sets = finding.coupled_sets(trained_small(), COUPLED)
+    assert [one.problem for one in sets][:3] == [None, None, "not with others."]
+
+
+@pytest.mark.parametrize("draw", [random.random, lambda: np.random.rand(), lambda: float(torch.rand(()))])
+def test_code_that_draws_by_whatever_library_while_it_trains_is_followed(draw: Callable[[], float]) -> None:
+    model = structures.stochastic_depth(draw).eval()
+    for seed in range(4):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        following = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        checking.check_groups(model, finding.groups(model, SIZE), SIZE)
+        assert following == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_filters_that_a_number_ties_to_each_other_stay_for_that_reason() -> None:
+    model = structures.numbers_in_one_vector().eval()
+    coupled = couplings(model, SIZE)  # an integer has no NaN
+    tied = [one for one in map(partial(finding._planned, model, coupled=coupled), finding._sets(model, coupled))]
+    assert tied[0].parts == ("stem.0.weight", "a.0.weight")
+    assert tied[0].problem == (
+        "they are tied to each other, as by a number that is multiplied with all, and could only go together."
+    )
+
+
+def test_what_only_runs_while_the_network_trains_is_in_no_group() -> None:
+    model = structures.head_in_training().eval()
+    groups = finding.groups(model, SIZE)
+    assert [group.weights for group in groups.values()] == [("stem.0.weight", "b.0.weight", "more.weight")]
+    checking.check_groups(model, groups, SIZE)

@@ -1,15 +1,19 @@
 """Latency from widths, accuracy from a Gaussian process, and the points that follow: parts first, then a study."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
+from torch.nn.utils import parametrizations
 
 import edge_tune as et
 from edge_tune import surrogate
-from edge_tune.networks import pruning
+from edge_tune.inspect import parts
+from edge_tune.networks import checking, pruning
 from edge_tune.networks.couplings import couplings
 from edge_tune.networks.layer_shapes import network_shape
 from edge_tune.parameters import Point
@@ -21,6 +25,7 @@ from edge_tune.search import latency_model
 from edge_tune.search.coding import Coding, Costs, kept_counts
 from edge_tune.search.latency_model import Observed, fit
 from edge_tune.surrogate import Surrogate, area_improvement, improvement
+from tests import structures
 from tests.asked import sparsities
 from tests.driving import drive, unpruned
 from tests.networks import deep, experiment, small
@@ -60,6 +65,23 @@ GROUPS = {
     ),
     "second": et.PrunerGroup("filters", ["stage2.0.conv1.weight"], sparsity=et.Uniform(0.0, 0.9)),
 }
+
+
+@pytest.mark.parametrize(
+    "computed", [parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.spectral_norm]
+)
+def test_network_shape_of_weights_that_are_computed_from_others_is_that_of_plain_ones(
+    computed: Callable[[nn.Module], nn.Module],
+) -> None:
+    groups = {"g": et.PrunerGroup("filters", ["b.0.weight"], sparsity=et.Uniform(0.0, 0.5))}
+    shapes = []
+    for of in (computed, lambda layer: layer):
+        model = structures.chain(c=of(nn.Conv2d(16, 16, 3, padding=1))).eval()
+        coupled = checking.check_groups(model, groups, SHAPE)
+        layers = network_shape(model, groups, coupled).layers
+        sets = {part.name: part.macs for part in parts.find(model, coupled)}
+        shapes.append((sorted(layers, key=lambda layer: layer.name), sets["b.0"]))
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize(("granularity", "is_baseline"), [(1, False), (4, False), (4, True)])

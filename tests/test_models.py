@@ -159,6 +159,12 @@ def test_build_calls_a_function_with_the_number_of_classes_when_it_takes_it(func
     assert outputs == [7, 7, 7, 4]
 
 
+def test_build_takes_the_network_out_of_what_spreads_images_over_gpus(functions):
+    functions.parallel = lambda: nn.DataParallel(nn.Linear(3, 10))
+
+    assert isinstance(build(f"{functions.__name__}:parallel", 10), nn.Linear)
+
+
 def test_build_says_so_when_the_module_cannot_be_imported():
     with pytest.raises(
         ExperimentError, match=r"'no_such_module' must be importable, but got ModuleNotFoundError: No mod"

@@ -266,6 +266,17 @@ experiment = make(
 
 
 @pytest.mark.slow
+def test_study_whose_every_name_begins_with_module_is_resumed_by_them() -> None:
+    keep = '"b": et.BlockGroup(["module.block2"], keep=et.Integer(0, 1), order=["module.block2"])'
+    groups = group(["module.block1.conv1.weight"]).replace("}, baselines", f", {keep}}}, baselines")
+    options = [write(f'{groups}, model="tests.structures:prefixed"'), "--simulate=0", "--results=out"]
+    assert main([*options, "--trials=1"]) == 0
+    assert Results(Path("out")).identity()["pruner_groups"]["b"]["blocks"] == ["module.block2"]  # type: ignore[index]
+    assert main([*options, "--trials=2", "--resume"]) == 0
+    assert len(ended("out")) == 2
+
+
+@pytest.mark.slow
 def test_range_is_narrowed_between_sessions_and_what_follows_is_resumed_to_the_very_points(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

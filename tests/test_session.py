@@ -28,6 +28,23 @@ def work(one: et.Experiment) -> session._Pruning:
     return session._Pruning(study.prepare(loaded, lambda _: None), loaded.dataset)
 
 
+@pytest.mark.parametrize(
+    ("model", "weight", "block"),
+    [
+        ("tests.networks:small", "block1.conv1.weight", "block2"),
+        ("tests.structures:prefixed", "module.block1.conv1.weight", "module.block2"),
+    ],
+)
+def test_names_that_begin_with_module_are_those_of_the_network(model: str, weight: str, block: str) -> None:
+    groups = {
+        "g": et.PrunerGroup("filters", ["module.block1.conv1.weight"], sparsity=et.Uniform(0.0, 0.5)),
+        "b": et.BlockGroup(["module.block2"], keep=et.Integer(0, 1), order=["module.block2"]),
+    }
+    found = study.check(experiment(model=model, pruner_groups=groups, baselines={}))
+    assert found.pruners["g"].weights == (weight,)
+    assert found.block_groups["b"].blocks == found.block_groups["b"].order == (block,)
+
+
 class OneHost:
     """A cluster of this process alone."""
 

@@ -9,7 +9,7 @@ parts overlap and add up to more than 1. What a removal saves is measured, not t
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from edge_tune.errors import PruningError
 from edge_tune.networks import blocks, finding, pruning
 from edge_tune.networks.couplings import Couplings, Side
 from edge_tune.networks.finding import CoupledSet
@@ -105,7 +106,10 @@ def find(model: nn.Module, coupled: Couplings) -> list[Part]:
         coupled: What must be removed together in `model`.
     """
     ran = _run(model, coupled.input_shape)
-    sets = finding.coupled_sets(model, coupled)
+    sets = [
+        replace(one, problem=one.problem or _why_not_alone(model, one, coupled))
+        for one in finding.coupled_sets(model, coupled)
+    ]
     found = [
         _set(model, one, role, place, coupled, ran)
         for one, (role, place) in zip(sets, finding.roles(model, coupled.input_shape, sets), strict=True)
@@ -120,10 +124,27 @@ def without(model: nn.Module, part: Part, share: float, coupled: Couplings) -> n
     """
     if part.kind == "block":
         return blocks.without(model, [part.name])
-    group = CoupledSet(part.weights, part.width).group()
+    return _without(model, CoupledSet(part.weights, part.width), share, coupled)
+
+
+def _without(model: nn.Module, one: CoupledSet, share: float, coupled: Couplings) -> nn.Module | None:
+    group = one.group()
     point: Point = {f"set.{name}": parameter.default for name, parameter in group.parameters().items()}
     plan = pruning.make_plan(model, {"set": group}, {**point, "set.sparsity": share}, coupled)
     return pruning.remove(model, plan, coupled) if any(cut.kept < cut.before for cut in plan) else None
+
+
+def _why_not_alone(model: nn.Module, one: CoupledSet, coupled: Couplings) -> str | None:
+    """Return why a set cannot go without others that are beside it in a layer which counts its channels in groups."""
+    atoms = np.concatenate([coupled.atoms[structure("filters").side(weight)] for weight in one.parts])
+    if coupled.parts.keys().isdisjoint(coupled.sides_of(np.unique(atoms).tolist())):
+        return None
+    try:
+        for share in SHARES:
+            _without(model, one, share, coupled)
+    except PruningError as error:
+        return f"it is tried alone, but can only go together with others: {error}"
+    return None
 
 
 def _set(
@@ -241,8 +262,9 @@ def _macs(layer: nn.Module, given: Tensor, output: Tensor) -> int:
     """Return the multiply-accumulates of a convolution or a linear layer."""
     if not (mixes(layer) or is_depthwise(layer)):
         return 0
-    weight = layer.get_parameter("weight")
+    assert isinstance(layer, _ConvNd | nn.Linear)
+    weights = layer.weight.numel()
     if isinstance(layer, _ConvNd):
         places = given if isinstance(layer, _ConvTransposeNd) else output
-        return weight.numel() * places[0, 0].numel()
-    return weight.numel() * (output.numel() // output.shape[-1])
+        return weights * places[0, 0].numel()
+    return weights * (output.numel() // output.shape[-1])

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edge_tune.errors import PruningError
+from edge_tune.errors import PruningError, first_line
 from edge_tune.networks import oracle
-from edge_tune.networks.tracing import Shape, each_call, in_mode
+from edge_tune.networks.tracing import Shape, copied, drawing, each_call, in_mode
 from edge_tune.wording import listed
 
 IMAGES = 2
@@ -30,15 +30,27 @@ def removable(model: nn.Module, input_shape: Shape) -> list[str]:
     Args:
         input_shape: (C, H, W) of one image.
     """
+    names = found(model, input_shape)
+    if not names or _failure(without(model, names), input_shape) is None:
+        return names
+    return [name for name in names if _failure(without(model, [name]), input_shape) is None]
+
+
+def found(model: nn.Module, input_shape: Shape) -> list[str]:
+    """Return the names of all blocks, by what they compute, also those without which the network's code fails.
+
+    Args:
+        input_shape: (C, H, W) of one image.
+    """
     # What comes in is never negative by its code, not by chance, if it is so with other weights too.
     seen = [_inputs(model, input_shape)]
     seen += [_inputs(oracle.made_up(model, input_shape, rising=rising), input_shape) for rising in (True, False)]
-    found = [
+    names = [
         name
         for name in seen[0]
         if all(name in inputs and _returns_its_input(model.get_submodule(name), inputs[name]) for inputs in seen)
     ]
-    innermost = [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
+    innermost = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
     own = [name for name in innermost if not _shared(model, name)]
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
     return sorted(own, key=order.__getitem__)
@@ -48,7 +60,7 @@ def problems(model: nn.Module, blocks: Sequence[str], known: Sequence[str]) -> I
     """Yield what keeps these blocks from being left out.
 
     Args:
-        known: What `removable` found in the network.
+        known: What `found` returns of the network.
     """
     modules = dict(model.named_modules())
     for block in blocks:
@@ -93,8 +105,13 @@ def check(model: nn.Module, smaller: nn.Module, blocks: Sequence[str], input_sha
     """Compare a network without these blocks with one in which all their parameters are zero, on made-up images.
 
     Raises:
-        PruningError: They compute different things, or the network draws random numbers.
+        PruningError: They compute different things, or the network fails without them or draws random numbers.
     """
+    if failure := _failure(smaller, input_shape):
+        raise PruningError(
+            f"blocks {listed(blocks)}: the network's code must run without them, but fails{failure}: it asks more of "
+            f"them than what they put out; remove them from the group."
+        )
     zeroed = copy.deepcopy(model)
     for block in blocks:
         _zero(zeroed.get_submodule(block))
@@ -112,9 +129,19 @@ def check(model: nn.Module, smaller: nn.Module, blocks: Sequence[str], input_sha
         )
 
 
-def _output(network: nn.Module, images: Tensor, seed: int) -> Tensor:
-    with torch.no_grad(), in_mode(network, training=False), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+def _failure(smaller: nn.Module, input_shape: Shape) -> str | None:
+    """Return how a network without some blocks fails, also as it trains, or None."""
+    for training in (False, True):
+        try:
+            _output(smaller, _images(input_shape), 0, training)
+        except Exception as error:  # code may ask anything of a block, and fail without it in any way
+            return f"{' while it trains' if training else ''} ({type(error).__name__}: {first_line(error)})"
+    return None
+
+
+def _output(network: nn.Module, images: Tensor, seed: int, training: bool = False) -> Tensor:
+    network = copied(network)  # whose forward may gather statistics
+    with torch.no_grad(), in_mode(network, training=training), drawing(seed):
         output: Tensor = network(images)
     return output
 

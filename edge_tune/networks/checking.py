@@ -4,7 +4,7 @@ Everything that a search may remove is removed once from copies of the network w
 its range and at its end, and what is left must compute what it should.
 """
 
-import copy
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
@@ -20,6 +20,7 @@ from edge_tune.networks.pruning import families, kept_count, make_plan, own_name
 from edge_tune.networks.structures import structure
 from edge_tune.networks.tracing import Shape
 from edge_tune.parameters import Value
+from edge_tune.records.entries import Cut
 from edge_tune.wording import counted, verb
 
 COUNTS_ON_ORDER = (
@@ -57,27 +58,20 @@ def check_groups(model: nn.Module, groups: Mapping[str, Group], input_shape: Sha
     pruners = {label: group for label, group in groups.items() if isinstance(group, PrunerGroup)}
     ExperimentError.raise_if(_part_problems(model, pruners))
     try:
-        own = copy.deepcopy(model)
-    except Exception as error:  # such as a network that keeps what it computed, or holds an open file
-        raise ExperimentError(
-            f"model: must be a network that can be copied, but copy.deepcopy raised {type(error).__name__}: {error}; "
-            f"keep nothing in it but layers, parameters and buffers."
-        ) from error
-    try:
-        coupled = couplings(own, input_shape)
-        oracle.check_draws(own, input_shape)
+        coupled = couplings(model, input_shape)
+        oracle.check_draws(model, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
     ExperimentError.raise_if(_call_problems(pruners, coupled))
     ExperimentError.raise_if(_removal_problems(model, pruners, coupled))
     if block_groups := {label: group for label, group in groups.items() if isinstance(group, BlockGroup)}:
-        ExperimentError.raise_if(_block_problems(own, block_groups, coupled))
+        ExperimentError.raise_if(_block_problems(model, block_groups, coupled))
         ExperimentError.raise_if(_problems_without_blocks(model, groups, coupled))
     return coupled
 
 
 def _block_problems(model: nn.Module, groups: Mapping[str, BlockGroup], coupled: Couplings) -> Iterator[str]:
-    known = blocks.removable(model, coupled.input_shape)
+    known = blocks.found(model, coupled.input_shape)
     for label, group in groups.items():
         yield from (f"pruner_groups[{label!r}]: {problem}" for problem in blocks.problems(model, group.blocks, known))
 
@@ -180,14 +174,32 @@ def _removal_problems(model: nn.Module, groups: Mapping[str, PrunerGroup], coupl
     yield from clashes
     for label, group in groups.items():
         highest = float(group.sparsity.middle_and_end()[-1])
-        cuts = [cut for asked in _each(group) for cut in whole(model, group, asked, coupled)]
-        before = [cut.before for cut in cuts]
+        cuts = [cut for its in _each(group) for cut in whole(model, group, {**its, "sparsity": highest}, coupled)]
+        most, parts = max(cut.before for cut in cuts), _parts(cuts, coupled)
         is_fixed = group.sparsity.is_fixed and len(group.structures) == 1
-        if not is_fixed and all(kept_count(highest, slices) == slices for slices in before):
+        if not is_fixed and all(kept_count(highest, slices) == slices for slices in parts):
+            apart = (
+                f", in parts of at most {max(parts)} of which each loses as much"
+                if max(parts, default=most) < most
+                else ""
+            )
             yield (
                 f"pruner_groups[{label!r}]: must remove something somewhere in its range, but even at {highest:g} all "
-                f"of the at most {max(before)} {cuts[0].noun} of a weight stay; raise it or remove the group."
+                f"of the at most {most} {cuts[0].noun} of a weight stay{apart}; raise it or remove the group."
             )
+
+
+def _parts(cuts: Sequence[Cut], coupled: Couplings) -> list[int]:
+    """Return how many slices each part has that loses by itself of what these cuts remove."""
+    by_structure: dict[str, list[Cut]] = defaultdict(list)
+    for cut in cuts:
+        by_structure[cut.structure].append(cut)
+    return [
+        len(part)
+        for its in by_structure.values()
+        for family in families(its, coupled)
+        for part in parts_of(family, coupled)
+    ]
 
 
 def _order_problems(network: nn.Module, groups: Mapping[str, PrunerGroup], coupled: Couplings) -> Iterator[str]:

@@ -74,13 +74,23 @@ def coupled_sets(model: nn.Module, coupled: Couplings) -> list[CoupledSet]:
     """Return all sets of a network's filters, in the order of their first layers.
 
     All are removed at once from copies of the network, as a study's groups are before it starts, and what is left must
-    compute what it should. If it does not, each is removed alone, and says why it must stay.
+    compute what it should. If it does not, each is removed alone, then with those before it, and says why it must stay.
     """
     found = [_planned(model, parts, coupled) for parts in _sets(model, coupled)]
-    free = [one for one in found if not one.problem]
-    if free and _problem(model, free, coupled):
-        found = [replace(one, problem=one.problem or _problem(model, [one], coupled)) for one in found]
-    return found
+    if not _problem(model, _free(found), coupled):
+        return found
+    found = [replace(one, problem=one.problem or _problem(model, [one], coupled)) for one in found]
+    if not _problem(model, _free(found), coupled):
+        return found
+    together: list[CoupledSet] = []
+    for one in found:
+        problem = one.problem or _problem(model, [*_free(together), one], coupled)
+        together.append(replace(one, problem=problem))
+    return together
+
+
+def _free(sets: Iterable[CoupledSet]) -> list[CoupledSet]:
+    return [one for one in sets if not one.problem]
 
 
 def _sets(model: nn.Module, coupled: Couplings) -> Iterator[tuple[str, ...]]:
@@ -101,16 +111,24 @@ def _planned(model: nn.Module, parts: tuple[str, ...], coupled: Couplings) -> Co
     width = len(np.unique(np.concatenate([coupled.atoms[filters.side(part)] for part in parts])))
     found = CoupledSet(parts, width)
     if width == 1:
-        return replace(found, problem="it is one filter, and one must stay.")
+        one = all(len(coupled.atoms[filters.side(part)]) == 1 for part in parts)
+        together = (
+            "they are tied to each other, as by a number that is multiplied with all, and could only go together."
+        )
+        return replace(found, problem="it is one filter, and one must stay." if one else together)
     try:
-        make_plan(model, {"set": found.group()}, HALF, coupled)
+        plan = make_plan(model, {"set": found.group()}, HALF, coupled)
     except PruningError as error:
         return replace(found, problem=str(error))
+    if all(cut.kept == cut.before for cut in plan):
+        return replace(found, problem="a layer counts them in groups that have one each, and one must stay in each.")
     return found
 
 
 def _problem(model: nn.Module, sets: Sequence[CoupledSet], coupled: Couplings) -> str | None:
     """Return why these sets cannot be removed, or None."""
+    if not sets:
+        return None
     return checking.why_not_all(model, {str(number): one.group() for number, one in enumerate(sets)}, coupled)
 
 
@@ -126,7 +144,12 @@ def groups(model: nn.Module, input_shape: Shape) -> dict[str, Group]:
         oracle.check_draws(model, input_shape)
     except PruningError as error:
         raise ExperimentError(f"model: {error}") from error
-    free = [one for one in coupled_sets(model, coupled) if not one.problem]
+    ran = _resolutions(model, input_shape)  # what only trains takes no time on a device
+    free = [
+        one
+        for one in _free(coupled_sets(model, coupled))
+        if any(part.removesuffix(".weight") in ran for part in one.parts)
+    ]
     found = blocks.removable(model, input_shape)
     if not free and not found:
         raise ExperimentError(
@@ -158,9 +181,12 @@ def _group(role: str, parts: Sequence[str]) -> Group:
 
 
 def roles(model: nn.Module, input_shape: Shape, sets: Sequence[CoupledSet]) -> list[tuple[str, int]]:
-    """Return of each set what its layers do, and the greatest height of what they put out; 0 for linear layers."""
+    """Return of each set what its layers do, and the greatest height of what they put out.
+
+    It is 0 for linear layers, and for what only runs while the network trains.
+    """
     places = _resolutions(model, input_shape)
-    heights = [[places[part.removesuffix(".weight")] for part in one.parts] for one in sets]
+    heights = [[places.get(part.removesuffix(".weight"), 0) for part in one.parts] for one in sets]
     return [(_role(found), max(found)) for found in heights]
 
 

@@ -1,16 +1,17 @@
 """The layers of a network as numbers, for models of what a pruned network costs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from edge_tune.experiment import PrunerGroup
 from edge_tune.networks.couplings import Couplings, Side
 from edge_tune.networks.structures import structure
-from edge_tune.networks.tracing import is_depthwise
+from edge_tune.networks.tracing import Shape, each_call, is_depthwise
 from edge_tune.records.shapes import LayerShape, NetworkShape, Width
 
 
@@ -40,7 +41,8 @@ def network_shape(
     for name, layer in model.named_modules():
         if name not in outputs:
             continue
-        weight = layer.get_parameter("weight")
+        assert isinstance(layer, _ConvNd | nn.Linear)
+        weight = layer.weight  # which may be computed from others, as by torch.nn.utils.parametrizations
         if is_depthwise(layer):
             out, into = width(Side(name, "passing"), weight.shape[0]), Width(1)
         else:
@@ -58,19 +60,13 @@ def _atoms(group: PrunerGroup, kind: str, coupled: Couplings) -> set[int]:
     return set(np.concatenate(found).tolist()) if found else set()
 
 
-def _outputs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+def _outputs(model: nn.Module, input_shape: Shape) -> dict[str, int]:
     """Return how many numbers each convolution or linear layer puts out for one image."""
     found: dict[str, int] = {}
 
-    def counting(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        return lambda module, given, output: found.update({name: output[0].numel()})
+    def note(name: str, layer: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> None:
+        if isinstance(layer, _ConvNd | nn.Linear):
+            found[name] = output[0].numel()
 
-    layers = [(name, one) for name, one in model.named_modules() if isinstance(one, _ConvNd | nn.Linear)]
-    hooks = [layer.register_forward_hook(counting(name)) for name, layer in layers]
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, *input_shape))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    each_call(model, torch.zeros(1, *input_shape), note)
     return found

@@ -78,7 +78,8 @@ def build(name: str, num_classes: int) -> nn.Module:
 
     Args:
         name: "resnet20_cifar" ... "resnet110_cifar", a torchvision classifier, or
-            "package.module:function", which is called with `num_classes` if it takes it.
+            "package.module:function", which is called with `num_classes` if it takes it. Of a DataParallel, the network
+            inside: what spreads images over GPUs is none.
 
     Raises:
         ExperimentError: There is no such network, or the function does not return one.
@@ -180,7 +181,7 @@ def _call(name: str, num_classes: int) -> nn.Module:
         ) from error
     if not isinstance(model, nn.Module):
         raise ExperimentError(f"model {name!r}: must return a torch.nn.Module, but got {model!r}; return the network.")
-    return model
+    return model.module if isinstance(model, nn.DataParallel) else model
 
 
 def _takes_num_classes(function: Callable[..., object]) -> bool:

@@ -8,6 +8,14 @@ from edge_tune.errors import PruningError
 from edge_tune.networks.couplings import Side
 from edge_tune.networks.tracing import is_depthwise
 
+REMOVED_BY = {
+    "_g": "torch.nn.utils.remove_weight_norm",
+    "_mask": "torch.nn.utils.prune.remove",
+    "_orig": "torch.nn.utils.remove_spectral_norm",
+    "": "torch.nn.utils.parametrize.remove_parametrizations",
+}
+"""What a weight is computed from, by the end of its name -> what makes it a parameter again."""
+
 
 def keep(model: nn.Module, side: Side, kept: Tensor) -> None:
     """Leave these slices on a side of a network, in this order; nothing that is tied to them is touched."""
@@ -134,10 +142,12 @@ def _own(layer: nn.Module, name: str) -> nn.Parameter:
     Raises:
         PruningError: It is computed anew from others, such as by torch.nn.utils.parametrizations.
     """
-    own = dict(layer.named_parameters(recurse=False)).get(name)
-    if own is None:
+    own = dict(layer.named_parameters(recurse=False))
+    if name not in own:
+        kept = {*own, *dict(layer.named_buffers(recurse=False))}
+        remove = next((how for other, how in REMOVED_BY.items() if name + other in kept), REMOVED_BY[""])
         raise PruningError(
             f"a {type(layer).__name__}'s {name} must be a parameter of its own, but is computed from others; remove "
-            f"the parametrisation (torch.nn.utils.parametrize.remove_parametrizations), then prune."
+            f"what computes it ({remove}), then prune."
         )
-    return own
+    return own[name]

@@ -11,9 +11,10 @@ own code adds or multiplies. A *column* is where a slice may arrive: an input ch
 
 import copy
 import math
+import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,24 +106,79 @@ def follows(module: nn.Module) -> bool:
     return is_depthwise(module) or isinstance(module, _BatchNorm | _InstanceNorm | nn.GroupNorm)
 
 
-def trace(model: nn.Module, input_shape: Shape) -> Trace:
+def copied(model: nn.Module) -> nn.Module:
+    """Return a copy of a network to try things on: its forward may gather statistics, count, or keep what it computed.
+
+    Raises:
+        PruningError: It cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # such as a network that keeps what it computed, or holds an open file
+        raise PruningError(
+            f"the network must be one that can be copied, but copy.deepcopy raised {type(error).__name__}: {error}; "
+            f"keep nothing in it but layers, parameters and buffers."
+        ) from error
+
+
+def _copied_alike(model: nn.Module, input_shape: Shape) -> nn.Module:
+    """Return a copy that computes what the network computes.
+
+    Raises:
+        PruningError: It cannot be copied, or a copy computes something else.
+    """
+    generator = torch.Generator().manual_seed(0)
+    try:
+        _inferred(model, torch.randn(2, *input_shape, generator=generator))  # what it may keep is of other images
+        own = copied(model)
+        right = _inferred(model, images := torch.randn(2, *input_shape, generator=generator))
+    except PruningError:
+        raise
+    except Exception:  # what fails in the network itself is said where its copy is traced
+        return copied(model)
+    try:
+        is_alike = all(map(_near, right, _inferred(own, images)))
+    except Exception:  # a copy that lacks what the network has may fail in any way
+        is_alike = False
+    if not is_alike:
+        raise PruningError(
+            "the network must be one of which a copy computes the same, but a copy does not: a hook or a function in "
+            "it holds on to the network that it was made for; let it use the module that it is given."
+        )
+    return own
+
+
+def _inferred(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return every output of a network as it infers; its statistics stay as they were."""
+    with torch.no_grad(), in_mode(model, training=False), drawing(), _buffers_restored(model):
+        return [leaf for leaf in pytree.tree_leaves(model(images)) if isinstance(leaf, Tensor)]
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two outputs of the same weights are the same."""
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
+
+
+def trace(model: nn.Module, input_shape: Shape, mixing: Container[str] = ()) -> Trace:
     """Return the ways of `model`, those that it takes only while it trains included.
 
     Args:
         input_shape: (C, H, W) of one image.
+        mixing: Layers that mix before a removal. One whose groups were left with a channel each looks depthwise.
 
     Raises:
         PruningError: The network does not run, or not on values that are not numbers; the sentence names the innermost
             module in which it failed.
     """
+    model = _copied_alike(model, input_shape)
     with _watched(model) as under_way:
         try:
             with in_mode(model, training=False):
-                recording = _recorded_small(model, input_shape, under_way)
+                recording = _recorded_small(model, input_shape, under_way, mixing)
                 found = _trace(recording)
             with in_mode(model, training=True):
                 under_way.training = True
-                while_training = _Recording(model, recording.input_shape, under_way)
+                while_training = _Recording(model, recording.input_shape, under_way, mixing)
                 if while_training.layers_called() != recording.layers_called():
                     found = _joined(found, _trace(while_training))
         except Exception as error:  # a forward can fail in any way, also on values that are not numbers
@@ -239,7 +295,7 @@ def _why(model: nn.Module, under_way: _UnderWay, error: Exception) -> str:
 def _runs(model: nn.Module, images: Tensor, training: bool) -> bool:
     """Tell whether a network runs on these images, in this mode."""
     try:
-        with in_mode(model, training=training), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with in_mode(model, training=training), torch.no_grad(), drawing():
             model(images)
     except Exception:  # a forward can fail in any way
         return False
@@ -264,6 +320,24 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = was_training
 
 
+@contextmanager
+def drawing(seed: int = 0) -> Iterator[None]:
+    """Have a network's code draw the numbers of this seed for a while, and leave those of others as they were.
+
+    It may draw by torch, by Python's `random` or by NumPy.
+    """
+    by_python, by_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
+            yield
+    finally:
+        random.setstate(by_python)
+        np.random.set_state(by_numpy)
+
+
 Note = Callable[[str, nn.Module, tuple[Any, ...], Mapping[str, Any], Any], None]
 """Is told of a call: the module's name and itself, its arguments by place and by name, its output."""
 
@@ -271,8 +345,10 @@ Note = Callable[[str, nn.Module, tuple[Any, ...], Mapping[str, Any], Any], None]
 def each_call(model: nn.Module, images: Tensor, note: Note) -> None:
     """Run a network on images, [B, C, H, W], as in inference, and tell `note` of each call of a module.
 
-    A module comes after those inside it. What the network draws does not change the random numbers of others.
+    A module comes after those inside it. What runs is a copy: nothing of the network changes. What it draws does not
+    change the random numbers of others.
     """
+    model = copied(model)
 
     def hook(name: str) -> Callable[..., None]:
         return lambda module, given, named, output: note(name, module, given, named, output)
@@ -281,17 +357,17 @@ def each_call(model: nn.Module, images: Tensor, note: Note) -> None:
         for name, module in model.named_modules():
             if hookable(module):
                 hooks.callback(module.register_forward_hook(hook(name), with_kwargs=True).remove)
-        with torch.no_grad(), in_mode(model, training=False), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), in_mode(model, training=False), drawing():
             model(images)
 
 
-def _recorded_small(model: nn.Module, input_shape: Shape, under_way: _UnderWay) -> "_Recording":
+def _recorded_small(model: nn.Module, input_shape: Shape, under_way: _UnderWay, mixing: Container[str]) -> "_Recording":
     """Record the smallest images on which the network calls the layers that it calls on whole ones."""
-    whole = _Recording(model, input_shape, under_way)
+    whole = _Recording(model, input_shape, under_way, mixing)
     channels, height, width = input_shape
     for divisor in (8, 4, 2):
         try:
-            small = _Recording(model, (channels, height // divisor, width // divisor), under_way)
+            small = _Recording(model, (channels, height // divisor, width // divisor), under_way, mixing)
         except Exception:  # too small to be pooled so often, or flattened to another length
             continue
         if small.layers_called() == whole.layers_called() and small.columns == whole.columns:
@@ -302,9 +378,10 @@ def _recorded_small(model: nn.Module, input_shape: Shape, under_way: _UnderWay) 
 class _Recording:
     """One pass of two images: what each layer gave; and passes in which marks travel instead."""
 
-    def __init__(self, model: nn.Module, input_shape: Shape, under_way: _UnderWay) -> None:
+    def __init__(self, model: nn.Module, input_shape: Shape, under_way: _UnderWay, mixing: Container[str]) -> None:
         self.model, self.input_shape, self.under_way = model, input_shape, under_way
         self.layers = {name: module for name, module in model.named_modules() if mixes(module) or follows(module)}
+        self.mixing = {name for name, layer in self.layers.items() if mixes(layer) or name in mixing}
         self.images = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
         self.outputs: dict[str, list[Tensor]] = defaultdict(list)
         self.dims: dict[str, int] = {}
@@ -314,7 +391,7 @@ class _Recording:
         self.parameters = _vectors(model, self.layers)
         self.slices = {
             IMAGE: input_shape[0],
-            **{name: self.outputs[name][0].shape[self.dims[name]] for name in self.outputs if mixes(self.layers[name])},
+            **{name: self.outputs[name][0].shape[self.dims[name]] for name in self.outputs if name in self.mixing},
             **{name: parameter.numel() for name, parameter in self.parameters.items()},
         }
         largest = max([self.images[0].numel(), *(out[:1].numel() for outs in self.outputs.values() for out in outs)])
@@ -353,8 +430,13 @@ class _Recording:
         return arrived
 
     def _run(self, images: Tensor, forwards: Mapping[str, Callable[..., Tensor]]) -> Any:
-        """Run the network with other forwards in its layers."""
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _replaced(self.layers, forwards):
+        """Run the network with other forwards in its layers, and its buffers as they were before."""
+        with (
+            torch.no_grad(),
+            drawing(),
+            _buffers_restored(self.model),
+            _replaced(self.layers, forwards),
+        ):
             output = self.model(images)
         _check_output(output, len(images))
         self.columns.setdefault(OUTPUT, _flat(output).shape[1])
@@ -395,10 +477,8 @@ class _Recording:
                 raise self._took_another_course(name)
             input = _tensor_given(given, named)
             arrived[name].logical_or_(_nan_columns(input, dim, patterns))
-            if is_depthwise(layer):
-                return forward(*given, **named)  # type: ignore[no-any-return]
-            if not mixes(layer):
-                return input.clone()  # a norm would hand marks on to all channels
+            if name not in self.mixing:  # a norm would hand marks on to all channels
+                return forward(*given, **named) if is_depthwise(layer) else input.clone()
             output = outputs[calls[name] - 1]
             output = output.repeat(patterns, *[1] * (output.dim() - 1))
             return _marked(output, marks[name], dim) if name in marks else output
@@ -547,7 +627,7 @@ def _vectors(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.
         for name, module in model.named_modules()
         if name not in layers and not isinstance(module, ParametrizationList)
         for own, parameter in module.named_parameters(recurse=False)
-        if parameter.numel() > 1 and parameter.numel() == max(parameter.shape)
+        if parameter.is_floating_point() and parameter.numel() > 1 and parameter.numel() == max(parameter.shape)
     }
 
 
@@ -579,6 +659,18 @@ def _replaced(layers: Mapping[str, nn.Module], forwards: Mapping[str, Callable[.
             del layers[name].forward
         for name, forward in own.items():
             layers[name].forward = forward
+
+
+@contextmanager
+def _buffers_restored(model: nn.Module) -> Iterator[None]:
+    """Have statistics that a network gathers end with a pass: marks among them would reach the next one."""
+    before = [(module, name, its) for module in model.modules() for name, its in module.named_buffers(recurse=False)]
+    values = [its.clone() for _, _, its in before]
+    try:
+        yield
+    finally:
+        for (module, name, its), value in zip(before, values, strict=True):
+            setattr(module, name, its.copy_(value))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_tune.errors import ExperimentError
+from edge_tune.experiment import own_name
 from edge_tune.loading import without_secrets
 from edge_tune.networks.download import download
 from edge_tune.wording import counted, listed
@@ -54,7 +55,7 @@ class Pretrained:
 
 
 def read_weights(source: str, say: Callable[[str], None] = lambda line: None) -> dict[str, Tensor]:
-    """Return the weights in a file or behind a URL, on the CPU and without a leading "module.".
+    """Return the weights in a file or behind a URL, on the CPU.
 
     Args:
         source: Path or URL of a `state_dict`, of a checkpoint that holds one as "state_dict" or "model", or of
@@ -92,7 +93,7 @@ def state_in(content: bytes, source: str) -> dict[str, Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     entries = found.items() if isinstance(found, Mapping) else ()
-    weights = {str(name).removeprefix("module."): value for name, value in entries if isinstance(value, Tensor)}
+    weights = {str(name): value for name, value in entries if isinstance(value, Tensor)}
     if not weights:
         raise ExperimentError(
             f"{source}: must hold a state_dict, names with their tensors, but got none in a "
@@ -133,6 +134,8 @@ def load_pretrained(
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Copy `weights` into `model`; every name and shape must agree, and every value be a finite number.
 
+    A leading "module." is dropped where the network has no such name.
+
     Args:
         source: Where the weights came from, for the message.
 
@@ -140,6 +143,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         ExperimentError: Some weights are missing, unexpected, of another shape or kind, or not finite.
     """
     own = model.state_dict()
+    weights = {own_name(name, own): value for name, value in weights.items()}
     # Files written before torch 0.4.1 have no such counters, and batch norm does without.
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in weights if name not in own]
@@ -233,6 +237,7 @@ def _unreadable(content: bytes, source: str) -> ExperimentError:
 def _as_built(model: nn.Module, weights: Mapping[str, Tensor], say: Callable[[str], None]) -> dict[str, Tensor]:
     """Return weights under today's names, and without classifiers that a network of torchvision is built without."""
     own = model.state_dict()
+    weights = {own_name(name, own): value for name, value in weights.items()}
     kinds = {kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("torchvision.models.")}
     patterns = [pattern for kind in kinds for pattern in OLD_NAMES.get(kind, ())]
     prefixes = [prefix for kind in sorted(kinds) for prefix in AUXILIARY.get(kind, ())]

@@ -87,7 +87,8 @@ def run(
     _check_paused(results, promote)
     earlier.check_folders(warm_start, experiment, simulated=simulated_epoch_s is not None)
     experiment = experiment.ordered(_known_orders(results))
-    found_later = {"pruner_groups"} if experiment.pruner_groups == AUTO else set()
+    named_later = experiment.pruner_groups == AUTO or experiment.named_in(()) != experiment
+    found_later = {"pruner_groups"} if named_later else set()
     check_same(results, {key: value for key, value in identity(experiment).items() if key not in found_later})
     if not found_later:
         suggesters.make(experiment)  # or a sentence on why that cannot be

@@ -163,6 +163,8 @@ def _network(
         experiment = replace(experiment, pruner_groups=finding.groups(network, input_shape))
         for label, group in experiment.groups.items():
             say(f"Found {label}: {_found(group)}.")
+    else:
+        experiment = experiment.named_in({name for name, _ in (*network.named_modules(), *network.named_parameters())})
     coupled = checking.check_groups(network, experiment.groups, input_shape)
     for line in checking.tied_to(network, experiment.pruners, coupled):
         say(line)

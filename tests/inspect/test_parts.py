@@ -8,6 +8,7 @@ from edge_tune.inspect import parts
 from edge_tune.inspect.parts import Part
 from edge_tune.networks.couplings import couplings
 from edge_tune.records.entries import LayerEntry
+from tests import structures
 from tests.test_finding import ChannelAttention
 from tests.test_pruning import COUPLED, trained_small
 
@@ -99,3 +100,18 @@ def test_a_layer_that_reads_two_sets_counts_with_what_is_there_for_each() -> Non
     assert own["left"].parameters == (3 * 4 + 4) + 4 * 5
     assert own["right"].parameters == (3 * 6 + 6) + (6 * 9 + 6) + 6 * 5
     assert own["right"].macs == (3 * 6 + 6 * 9 + 6 * 5) * 8 * 8
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_set_beside_another_in_a_layer_of_groups_is_not_tried_alone(norm: bool) -> None:
+    model = structures.groups_beside_each_other(norm=norm).eval()
+    coupled = couplings(model, (3, 32, 32))
+    sets = {part.name: part for part in parts.find(model, coupled)}
+    for name, counts in (("a.0", [6, 8]), ("b.0", [8, 6])):
+        assert sets[name].problem == (
+            f"it is tried alone, but can only go together with others: the 2 groups of 'n' must keep as many channels "
+            f"each, but would keep {counts}."
+        )
+    for part in sets.values():
+        for share in () if part.problem else part.shares:
+            assert parts.without(model, part, share, coupled) is not None
