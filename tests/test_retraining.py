@@ -13,9 +13,10 @@ from torch import nn
 import edge_tune as et
 from edge_tune.errors import RetrainingError
 from edge_tune.experiment import settled
-from edge_tune.networks import datasets, retraining
+from edge_tune.networks import datasets, pruning, retraining
 from edge_tune.networks.averaging import Average
 from edge_tune.networks.compute import CPU
+from edge_tune.networks.couplings import couplings
 from edge_tune.networks.retraining import distilled, make_state, retrain
 from tests.networks import Small, experiment
 
@@ -199,6 +200,19 @@ def test_retrain_leaves_the_average_with_statistics_of_its_own_and_trains_on_fro
     with torch.no_grad():
         means = [last.block1.conv1(last.stem(batch)).mean(dim=(0, 2, 3)) for batch in images]
     torch.testing.assert_close(last.block1.bn1.running_mean, sum(means) / len(means), rtol=1e-3, atol=1e-4)
+
+
+def test_whole_numbers_among_the_parameters_stay_as_they_are() -> None:
+    model = Small(10)
+    model.steps = nn.Parameter(torch.arange(3), requires_grad=False)
+    dataset = datasets.load(experiment().data, seed=0)
+    coupled = couplings(model, dataset.input_shape)
+    groups, point = experiment().groups, experiment().point({"first": 0.5, "second": 0.5})
+    pruned = pruning.prune(model, pruning.make_plan(model, groups, point, coupled), coupled)
+    assert pruned.block1.conv1.weight.requires_grad
+    recipe = replace(RECIPE, epochs=1, weight_decay=0.1, average=et.Ema(0.8))
+    list(retrain(pruned, dataset.train, recipe, augmentation=None, seed=0))
+    assert pruned.steps.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("changes", [{"optimiser": "adamw"}, {"nesterov": True, "momentum": 0.8}])

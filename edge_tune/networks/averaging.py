@@ -21,7 +21,7 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay, self.steps = decay, 0
-        self._parameters: list[Tensor] = list(network.parameters())
+        self._parameters: list[Tensor] = [its for its in network.parameters() if its.requires_grad]
         self.kept = [parameter.detach().clone() for parameter in self._parameters]
         self._share = torch.zeros((), device=next(iter(self.kept)).device)
 

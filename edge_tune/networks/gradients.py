@@ -1,6 +1,5 @@
 """Gradients of the unpruned network's loss, by which "taylor" ranks slices: taken once a study, before its trials."""
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -16,6 +15,7 @@ from edge_tune.networks.images import Augmentation, Split
 from edge_tune.networks.importance import needs_gradients
 from edge_tune.networks.pruning import tied
 from edge_tune.networks.structures import structure
+from edge_tune.networks.tracing import able_to_learn
 
 BATCHES, BATCH_SIZE = 16, 64
 """So many training images at most, 1024, give the gradients."""
@@ -46,7 +46,7 @@ def gradients(
     Raises:
         ExperimentError: The network cannot be differentiated, or a gradient is not finite.
     """
-    network = copy.deepcopy(model).eval().requires_grad_(True)
+    network = able_to_learn(model)
     parameters = [network.get_parameter(name) for name in names]
     sums = [torch.zeros_like(parameter) for parameter in parameters]
     seen = 0

@@ -30,7 +30,7 @@ from edge_tune.networks import blocks, oracle, slicing
 from edge_tune.networks.couplings import Atoms, Couplings, Side, couplings, side_of
 from edge_tune.networks.importance import Basis, Candidates, importance
 from edge_tune.networks.structures import Slices, structure
-from edge_tune.networks.tracing import IMAGE, OUTPUT, Shape
+from edge_tune.networks.tracing import IMAGE, OUTPUT, Shape, able_to_learn
 from edge_tune.parameters import Point, Value, of_part
 from edge_tune.records.entries import Cut, left_out
 from edge_tune.wording import verb
@@ -268,7 +268,7 @@ def remove(model: nn.Module, plan: Plan, coupled: Couplings) -> nn.Module:
     stays = coupled.stays(_removed(plan, coupled))
     _check_parts(stays, coupled)
     _check_own(stays, model)
-    pruned = copy.deepcopy(model).eval().requires_grad_(True)
+    pruned = able_to_learn(model)
     for side, kept in stays.items():
         slicing.keep(pruned, side, torch.from_numpy(kept.nonzero()[0]))
     return pruned

@@ -159,6 +159,14 @@ def _near(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
+def able_to_learn(model: nn.Module) -> nn.Module:
+    """Return a copy of a network in inference, all of whose parameters learn, but for those that are whole numbers."""
+    copied = copy.deepcopy(model).eval()
+    for parameter in copied.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+    return copied
+
+
 def trace(model: nn.Module, input_shape: Shape, mixing: Container[str] = ()) -> Trace:
     """Return the ways of `model`, those that it takes only while it trains included.
 
