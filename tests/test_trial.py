@@ -356,7 +356,7 @@ def test_run_trial_raises_when_the_validation_loss_is_not_finite() -> None:
     one = study_with()
     network = one.network()
     with torch.no_grad():
-        network.fc.weight.fill_(math.inf)
+        network.fc.bias.fill_(math.inf)
     with pytest.raises(
         RetrainingError, match=r"before any retraining: the validation loss must be finite, but got nan"
     ):
