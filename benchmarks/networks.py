@@ -157,7 +157,8 @@ stays, with the layer at which it fails; also if it does so only while it trains
 groups of one each, what only runs while the network trains, and blocks of which the code asks more than what they put
 out, or that clamp their shortcut, as a ReLU6 at the end does. So does a set where the code computes over channels what
 depends on their number, or computes a layer's weight anew from itself, as weight standardisation does; norms, means,
-maxima and sums over channels are fine. Networks that draw random numbers while they infer are refused. Whatever is
+maxima and sums over channels are fine, but not a mean and a length of the same channels, of which nobody can tell what
+either would be without some of them. Networks that draw random numbers while they infer are refused. Whatever is
 tried runs on copies: a network must be one of which a copy computes the same."""
 
 

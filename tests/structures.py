@@ -582,3 +582,44 @@ def numbers_in_one_vector() -> nn.Module:
     net.alpha = nn.Parameter(torch.rand(2))
     net.steps = nn.Parameter(torch.arange(3), requires_grad=False)
     return net
+
+
+def branch_of_unit_length() -> nn.Module:
+    """What a branch adds has the length 1 over its channels, which other branches share."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return functional.relu(x + functional.normalize(net.b(functional.relu(net.a(x))), dim=1))
+
+    return Between(forward, a=conv(16, 8), b=conv(8, 16))
+
+
+def buffers_without_memory() -> nn.Module:
+    """Constants whose elements share a place, one of which is made in the first pass."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        if net.ramp is None:
+            net.ramp = torch.linspace(0, 1, x.shape[3]).expand(x.shape[2], -1)
+        return functional.relu(net.b(functional.relu(net.a(x - net.mean) + net.ramp)))
+
+    net = Between(forward, a=conv(16, 16), b=conv(16, 16))
+    net.register_buffer("mean", torch.tensor(0.5).expand(16, 1, 1)[:1])
+    net.register_buffer("same", torch.tensor(0.5).expand(16, 1, 1))
+    net.register_buffer("ramp", None)
+    return net
+
+
+def centred_as_it_goes() -> nn.Module:
+    """A mean that is gathered while the network infers is subtracted from what it puts out."""
+
+    class Centring(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+            self.register_buffer("mean", torch.zeros(10))
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.network(images)
+            self.mean = 0.9 * self.mean + 0.1 * logits.mean(0)
+            return logits - self.mean
+
+    return Centring(Between(lambda net, x: functional.relu(net.b(net.a(x))), a=conv(16, 16), b=conv(16, 16)))

@@ -250,6 +250,19 @@ def test_code_that_draws_by_whatever_library_while_it_trains_is_followed(draw: C
         assert following == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 
 
+@pytest.mark.parametrize(
+    "network", [structures.branch_of_unit_length, structures.buffers_without_memory, structures.centred_as_it_goes]
+)
+def test_groups_of_a_network_that_keeps_constants_or_statistics_of_its_own(network: Callable[[], nn.Module]) -> None:
+    model = network().eval()
+    before = list(model.state_dict())
+    groups = finding.groups(model, SIZE)
+    assert any(name.endswith("a.0.weight") for group in groups.values() for name in group.weights)
+    checking.check_groups(model, groups, SIZE)
+    assert pruning.size(halved(model), SIZE)[0] < pruning.size(model, SIZE)[0]
+    assert list(model.state_dict()) == before
+
+
 def test_filters_that_a_number_ties_to_each_other_stay_for_that_reason() -> None:
     model = structures.numbers_in_one_vector().eval()
     coupled = couplings(model, SIZE)  # an integer has no NaN

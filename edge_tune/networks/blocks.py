@@ -20,7 +20,7 @@ from edge_tune.wording import listed
 
 IMAGES = 2
 
-MAGNITUDES = (1.0, 1e-2, 1e2, 1e4)
+MAGNITUDES = (1e-2, 1e2, 1e4)
 """What a block's input is multiplied by: other images, and other weights before it, have others."""
 
 
@@ -173,7 +173,8 @@ def _returns_its_input(block: nn.Module, features: Tensor) -> bool:
     _zero(zeroed)
     with torch.no_grad(), in_mode(zeroed, training=False):
         try:
-            return all(torch.equal(zeroed(features * by), features * by) for by in MAGNITUDES)
+            tried = [features, *(its for by in MAGNITUDES if (its := features * by).isfinite().all())]
+            return all(torch.equal(zeroed(its.clone()), its) for its in tried)
         except Exception:  # code that looks at its weights' values may fail on zeros, in any way: no such block
             return False
 

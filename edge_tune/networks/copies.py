@@ -51,8 +51,7 @@ def copied(model: nn.Module, removed: Atoms, coupled: Couplings) -> tuple[nn.Mod
         times = next(n for n in range(2, shared + 1) if shared % n == 0)
         for atoms in classes:
             order = torch.randperm(len(atoms), generator=generator).tolist()
-            stay = sorted(order[: len(order) // times])
-            others = [n for n in order if n not in set(stay)]
+            stay, others = sorted(order[: len(order) // times]), order[len(order) // times :]
             place |= {atoms[n]: atoms[stay[i % len(stay)]] for i, n in enumerate(others)}
     return in_order(model, place, coupled), np.array(sorted(place), dtype=np.int64)
 

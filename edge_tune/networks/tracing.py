@@ -167,6 +167,15 @@ def able_to_learn(model: nn.Module) -> nn.Module:
     return copied
 
 
+def with_memory_of_their_own(model: nn.Module) -> None:
+    """Replace a network's buffers by copies that can be written to: elements of one made by `expand` share a place."""
+    own: dict[int, Tensor] = {}  # one buffer may belong to two modules
+    for module in model.modules():
+        for name, its in module._buffers.items():
+            if its is not None:
+                module._buffers[name] = own.setdefault(id(its), its.clone())
+
+
 def trace(model: nn.Module, input_shape: Shape, mixing: Container[str] = ()) -> Trace:
     """Return the ways of `model`, those that it takes only while it trains included.
 
@@ -672,13 +681,14 @@ def _replaced(layers: Mapping[str, nn.Module], forwards: Mapping[str, Callable[.
 @contextmanager
 def _buffers_restored(model: nn.Module) -> Iterator[None]:
     """Have statistics that a network gathers end with a pass: marks among them would reach the next one."""
-    before = [(module, name, its) for module in model.modules() for name, its in module.named_buffers(recurse=False)]
-    values = [its.clone() for _, _, its in before]
+    before = [(module, dict(module._buffers)) for module in model.modules()]
+    with_memory_of_their_own(model)
     try:
         yield
     finally:
-        for (module, name, its), value in zip(before, values, strict=True):
-            setattr(module, name, its.copy_(value))
+        for module, buffers in before:
+            module._buffers.clear()
+            module._buffers.update(buffers)
 
 
 @contextmanager
