@@ -30,8 +30,8 @@ ASKED_TO_END = (signal.SIGTERM, signal.SIGHUP)
 AT_ONCE_S = 1.0
 """Signals that follow each other faster than this are one."""
 
-AGAIN_S = 0.05
-"""An interrupt that Python dropped comes again after so long."""
+AGAIN_S = AT_ONCE_S + 0.1
+"""A signal of which Python dropped the exception comes again after so long."""
 
 
 def tool(name: str) -> str:
@@ -60,7 +60,7 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
     """
     _open_streams()
     words = sys.argv[1:] if arguments is None else arguments
-    with _signals_as_ctrl_c() as received, _dropped_interrupts_again():
+    with _signals_as_ctrl_c() as received, _dropped_ones_again(received):
         try:
             _check_text((*words, _current_folder()))
             return command(words)
@@ -191,8 +191,8 @@ def _signals_as_ctrl_c() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _dropped_interrupts_again() -> Iterator[None]:
-    """Interrupt again where Python dropped the exception of a signal.
+def _dropped_ones_again(received: Sequence[int]) -> Iterator[None]:
+    """Send a signal again of which Python dropped the exception.
 
     It prints and drops whatever is raised in a destructor or in a hook of fork(), where a signal may well arrive. Ray
     leaves by SystemExit with the number of the signal while it starts.
@@ -202,7 +202,7 @@ def _dropped_interrupts_again() -> Iterator[None]:
     def take(dropped: "sys.UnraisableHookArgs") -> None:
         match dropped.exc_value:
             case KeyboardInterrupt():
-                number = int(signal.SIGINT)
+                number = received[-1] if received else int(signal.SIGINT)
             case SystemExit(code=int(code)) if code in ASKED_TO_END:
                 number = code
             case _:

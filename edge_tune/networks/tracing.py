@@ -170,10 +170,15 @@ def able_to_learn(model: nn.Module) -> nn.Module:
 def with_memory_of_their_own(model: nn.Module) -> None:
     """Replace a network's buffers by copies that can be written to: elements of one made by `expand` share a place."""
     own: dict[int, Tensor] = {}  # one buffer may belong to two modules
-    for module in model.modules():
+    for module in _in_python(model):
         for name, its in module._buffers.items():
             if its is not None:
                 module._buffers[name] = own.setdefault(id(its), its.clone())
+
+
+def _in_python(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules whose buffers can be replaced: those of TorchScript stay where they are."""
+    return (module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule))
 
 
 def trace(model: nn.Module, input_shape: Shape, mixing: Container[str] = ()) -> Trace:
@@ -681,7 +686,7 @@ def _replaced(layers: Mapping[str, nn.Module], forwards: Mapping[str, Callable[.
 @contextmanager
 def _buffers_restored(model: nn.Module) -> Iterator[None]:
     """Have statistics that a network gathers end with a pass: marks among them would reach the next one."""
-    before = [(module, dict(module._buffers)) for module in model.modules()]
+    before = [(module, dict(module._buffers)) for module in _in_python(model)]
     with_memory_of_their_own(model)
     try:
         yield
