@@ -192,12 +192,13 @@ def _signals_as_ctrl_c() -> Iterator[list[int]]:
 
 @contextmanager
 def _dropped_ones_again(received: Sequence[int]) -> Iterator[None]:
-    """Send a signal again of which Python dropped the exception.
+    """Send a signal again of which Python dropped the exception, unless the command has ended meanwhile.
 
     It prints and drops whatever is raised in a destructor or in a hook of fork(), where a signal may well arrive. Ray
     leaves by SystemExit with the number of the signal while it starts.
     """
     before, process = sys.unraisablehook, os.getpid()
+    again: list[threading.Timer] = []
 
     def take(dropped: "sys.UnraisableHookArgs") -> None:
         match dropped.exc_value:
@@ -209,10 +210,13 @@ def _dropped_ones_again(received: Sequence[int]) -> Iterator[None]:
                 before(dropped)
                 return
         if os.getpid() == process:
-            threading.Timer(AGAIN_S, signal.pthread_kill, [threading.get_ident(), number]).start()
+            again.append(threading.Timer(AGAIN_S, signal.pthread_kill, [threading.get_ident(), number]))
+            again[-1].start()
 
     sys.unraisablehook = take
     try:
         yield
     finally:
         sys.unraisablehook = before
+        for one in again:
+            one.cancel()

@@ -119,6 +119,12 @@ def test_run_repeats_sigterm_that_another_handler_left_by() -> None:
     assert process.returncode == 0
 
 
+def test_run_sends_no_signal_again_once_the_command_has_ended() -> None:
+    process = start(IN_A_DESTRUCTOR.replace("NUMBER", "signal.SIGTERM").replace("sleep(60)", "sleep(0)\nfinally: pass"))
+    assert process.communicate(timeout=50) == ("", "")
+    assert process.returncode == 0
+
+
 def test_run_keeps_what_python_says_of_other_exceptions_that_it_drops() -> None:
     process = start("type('Last', (), {'__del__': lambda self: 1 // 0})()")
     assert "ZeroDivisionError" in process.communicate(timeout=60)[1]
