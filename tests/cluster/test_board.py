@@ -56,8 +56,9 @@ Host *
 STUDY = """
 import edge_tune as et
 from tests.networks import experiment as make
-experiment = make(retraining=et.Retraining(epochs=0, lr=0.1), benchmark=et.Benchmark(runs=20))
+experiment = make(retraining=et.Retraining(epochs=0, lr=0.1), benchmark=et.Benchmark(runs=1_000_000, max_s=4))
 """
+"""Most of a trial is its measurement, so that of two at once, one finds the first board busy, on a busy host too."""
 
 
 def free_port() -> int:
@@ -151,16 +152,14 @@ def test_a_study_is_measured_on_two_boards(python: str, board: Host, tmp_path: P
     (tmp_path / "study.py").write_text(STUDY)
     command = [sys.executable, "-m", "edge_tune.run", tmp_path / "study.py", "--results", tmp_path / "out"]
     boards = ["--device-host", "board", "--device-host", "second"]
-    options = ["--trials", "2", *boards, "--device-python", python]
+    options = ["--trials", "6", *boards, "--device-python", python]
     said = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert said.returncode == 0, said.stdout + said.stderr
     assert re.search(r", 2 devices \(.*, on board, second\)\. Results: ", said.stdout)
     results = Results(tmp_path / "out")
     assert results.run().sessions[0].device.host == "board, second"
     assert results.identity()["benchmark"]["host"] == ["board", "second"]
-    used = {one.host for trial in results.trials() for one in trial.measurements.values()}
-    assert used <= {"board", "second"}  # whichever is free: on a busy host, one may be each time
-    assert used
+    assert {one.host for trial in results.trials() for one in trial.measurements.values()} == {"board", "second"}
     assert (tmp_path / "out/best/model.bin").is_file()  # converted there
     assert left_there(board) == []
 
