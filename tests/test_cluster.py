@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
@@ -18,8 +19,13 @@ import edge_tune as et
 from edge_tune.benchmark.cores import usable_cpus
 from edge_tune.command import run
 from edge_tune.errors import BenchmarkError, ExperimentError
-from edge_tune.search import cluster
+from edge_tune.networks.datasets import Dataset
+from edge_tune.networks.images import Augmentation, Split
+from edge_tune.search import cluster, session
 from edge_tune.search.live import Board
+from edge_tune.search.session import check_images
+from edge_tune.search.study import images_digest
+from tests.networks import write_image_folder
 
 ROOT = Path(__file__).parents[1]
 FAKE = et.Benchmark(device="fake")
@@ -141,6 +147,33 @@ def test_check_agreement_names_the_nodes_that_differ(here: cluster.Cluster, monk
     monkeypatch.setattr(cluster.Cluster, "on_each_node", lambda self, function: answers(function))
     with pytest.raises(ExperimentError, match=r"the same torch, but got 2\.14\.1 on .*, 2\.13\.0 on .*; run `ray up`"):
         here.check_agreement()
+
+
+def test_check_images_names_the_node_that_finds_others_or_none(
+    here: cluster.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(write_image_folder(tmp_path).glob("train/*/*.png"))
+    split = Split(tuple(map(str, files)), np.zeros(len(files), dtype=np.int64), (16, 16))
+    dataset = Dataset(
+        "mine", ("one", "other"), (16, 16), split, split, split, Augmentation(0, horizontal_flip=False), "digest"
+    )
+    check_images(here, dataset)  # the nodes share this machine's files
+
+    def lacks_one(train: Split, validation: Split) -> str:
+        if ray.get_runtime_context().get_node_id() == here.nodes[1].id:
+            files[0].unlink()
+        return images_digest(train, validation)
+
+    def has_another(train: Split, validation: Split) -> str:
+        is_there = ray.get_runtime_context().get_node_id() == here.nodes[1].id
+        return "0" * 64 if is_there else images_digest(train, validation)
+
+    monkeypatch.setattr(session, "images_digest", has_another)
+    with pytest.raises(ExperimentError, match=r"node .*: the images must be the same on each node, .* 000000000000 th"):
+        check_images(here, dataset)
+    monkeypatch.setattr(session, "images_digest", lacks_one)
+    with pytest.raises(ExperimentError, match=r"\.png: the images must be on each node .* No such file"):
+        check_images(here, dataset)
 
 
 def test_nodes_that_cannot_import_edge_tune_are_named(nodes: Any, tmp_path: Path) -> None:

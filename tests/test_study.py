@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,15 +65,12 @@ def test_prepare_tells_studies_apart_whose_measured_granularities_differ() -> No
 
 def test_images_digest_tells_files_apart_and_names_one_that_a_node_lacks(tmp_path: Path) -> None:
     files = sorted(write_image_folder(tmp_path).glob("train/*/*.png"))
-    in_memory = study.prepare(study.load(experiment()), lambda _: None)
-    split = Split(tuple(map(str, files)), np.zeros(len(files), dtype=np.int64), (16, 16))
-    streamed = replace(in_memory, train=split)
-    assert (in_memory.streams, streamed.streams) == (False, True)
-    before = study.images_digest(streamed)
-    assert study.images_digest(streamed) == before
+    streamed = Split(tuple(map(str, files)), np.zeros(len(files), dtype=np.int64), (16, 16))
+    before = study.images_digest(streamed, streamed)
+    assert study.images_digest(streamed, streamed) == before
     with files[3].open("ab") as file:
         file.write(b"x")
-    assert study.images_digest(streamed) != before
+    assert study.images_digest(streamed, streamed) != before
     files[3].unlink()
     with pytest.raises(ExperimentError, match=r"train/.*\.png: the images must be on each node .* No such file"):
-        study.images_digest(streamed)
+        study.images_digest(streamed, streamed)

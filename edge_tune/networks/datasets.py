@@ -70,6 +70,11 @@ class Dataset:
     digest: str
 
     @property
+    def streams(self) -> bool:
+        """Whether trials read the images from files, which each node must have."""
+        return isinstance(self.train.images, tuple)
+
+    @property
     def num_classes(self) -> int:
         """The number of classes."""
         return len(self.classes)

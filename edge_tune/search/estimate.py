@@ -80,7 +80,6 @@ def check(experiment: Experiment, say: Say) -> None:
             began = time.perf_counter()
             device.measure(loaded.onnx)
             measured_s = time.perf_counter() - began
-        nodes = len(here.nodes)
     sizes = len(dataset.train), len(dataset.validation)
     trained_first = None
     if not experiment.weights or loaded.pretrained:
@@ -90,8 +89,7 @@ def check(experiment: Experiment, say: Say) -> None:
     parameters, _ = pruning.size(loaded.network, dataset.input_shape)
     for line in lines(experiment, speeds, sizes, at_once, devices, parameters, trained_first):
         say(line)
-    unseen = ", but for whether each node finds the images, which is looked at when it runs" if nodes > 1 else ""
-    say(f"What a run checks fits{unseen}. No study was started, and no results were written.")
+    say("What a run checks fits. No study was started, and no results were written.")
 
 
 def lines(

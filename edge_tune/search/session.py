@@ -140,7 +140,6 @@ def _run(
                     lambda settings: here.on_device_node(measure_granularity, settings),
                     _train_on(here, experiment.search.cpus_per_trial, gpus) if gpus else None,
                 )
-                _check_images(here, study)
                 work = _Pruning(study, loaded.dataset)
             check_same(results, {"weights and images": work.digest})
             earlier.check_network(warm_start, work.network_digest, work.digest)
@@ -203,6 +202,8 @@ def joined(experiment: Experiment, loaded: Loaded | None, say: Say) -> Iterator[
         devices = len(experiment.benchmark.boards) or nodes_have
         here.trials_at_once(cpus)
         here.check_agreement()
+        if loaded:
+            check_images(here, loaded.dataset)
         gpus = here.gpus_per_trial(experiment.search.gpus_per_trial, say) if loaded else 0
         room = here.trials_at_once(cpus, gpus)
         with told(say, f"{experiment.benchmark.device} to answer"):
@@ -254,12 +255,16 @@ def _train_on(here: Cluster, cpus: int, gpus: float) -> training.Train:
     return train
 
 
-def _check_images(here: Cluster, study: Study) -> None:
-    """Check that each node finds the same files; images in memory reach it through Ray, as they are."""
-    if len(here.nodes) == 1 or not study.streams:
+def check_images(here: Cluster, dataset: Dataset) -> None:
+    """Check that each node finds the same files; images in memory reach it through Ray, as they are.
+
+    Raises:
+        ExperimentError: One does not; the sentence names it and what differs.
+    """
+    if len(here.nodes) == 1 or not dataset.streams:
         return
-    mine = images_digest(study)
-    found = here.on_each_node(images_digest, study)
+    mine = images_digest(dataset.train, dataset.validation)
+    found = here.on_each_node(images_digest, dataset.train, dataset.validation)
     ExperimentError.raise_if(
         f"node {node.host}: the images must be the same on each node, but their digest is {digest[:12]} there and "
         f"{mine[:12]} here; copy them anew."

@@ -85,11 +85,6 @@ class Study:
         """Return the unpruned network as ONNX, which every measurement takes turns with."""
         return onnx_export.to_onnx(self.network(), self.input_shape)
 
-    @property
-    def streams(self) -> bool:
-        """Whether trials read the images from files, which each node must have."""
-        return isinstance(self.train.images, tuple)
-
     def measures_after(self, epoch: int) -> bool:
         """Tell whether `Benchmark(every_epochs=...)` asks for a measurement after `epoch`."""
         every = self.experiment.benchmark.every_epochs
@@ -278,14 +273,14 @@ def granularity_of(
     return aligned_to
 
 
-def images_digest(study: Study) -> str:
+def images_digest(train: Split, validation: Split) -> str:
     """Return the digest of the images that trials use, as this process finds them.
 
     Raises:
         ExperimentError: A file is not there.
     """
     try:
-        return datasets.digest_of(study.input_shape, (study.train, study.validation))
+        return datasets.digest_of("images", (train, validation))
     except OSError as error:
         raise ExperimentError(
             f"{error.filename}: the images must be on each node under the same path, but got {error.strerror}; copy "
