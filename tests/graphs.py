@@ -46,6 +46,28 @@ class Rehearsal:
         self.work()
 
 
+class InItsPlaces(Rehearsal):
+    """Changes the places where the weights of a network lay when it captured, as a GPU does, wherever they are now."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.places: list[torch.Tensor] = []
+
+    def capture(self, work: Callable[[], None]) -> None:
+        super().capture(work)
+        self.places = [weight.data for weight in self.network.parameters()]
+
+    def replay(self) -> None:
+        weights = list(self.network.parameters())
+        now = [weight.data for weight in weights]
+        for weight, place in zip(weights, self.places, strict=True):
+            weight.data = place
+        super().replay()
+        for weight, place in zip(weights, now, strict=True):
+            weight.data = place
+
+
 class Stale(Rehearsal):
     """Does nothing when it is replayed."""
 

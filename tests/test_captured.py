@@ -18,10 +18,11 @@ from torch import Tensor, nn
 import edge_tune as et
 from edge_tune.networks.captured import Graph, Repeated
 from edge_tune.networks.compute import CPU, Compute
+from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.images import Augmentation, Split
 from edge_tune.networks.optimisers import Sgd
 from edge_tune.networks.retraining import Epoch, make_state, retrain
-from tests.graphs import Refusing, Rehearsal, Stale
+from tests.graphs import InItsPlaces, Refusing, Rehearsal, Stale
 from tests.networks import Small
 
 HAS_GPU = torch.cuda.is_available()
@@ -76,9 +77,20 @@ class Replacing(Small):
         return super().forward(images)
 
 
+class Narrow(Small):
+    """Has come down to one channel before a convolution of 1x1, so that each of its filters is one number."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        width = self.fc.in_features
+        squeezed = nn.Conv2d(width, 1, 1), nn.ReLU(), nn.Conv2d(1, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.block2 = nn.Sequential(self.block2, *squeezed)
+
+
 CASES = [
     *(pytest.param(recipe, Small, id=name) for name, recipe in RECIPES.items()),
     pytest.param(RICH, Dropping, id="all of it, and dropout"),
+    pytest.param(RICH, Narrow, id="all of it, one channel"),
 ]
 
 
@@ -98,25 +110,26 @@ def trained(
     compute: Compute = CPU,
     **options: Any,
 ) -> tuple[nn.Module, dict[str, Any], list[Epoch]]:
-    """Return a copy of a network after its retraining, the state of that, and its epochs."""
+    """Return a copy of a network after its retraining, the state of that, and its epochs; it classifies after each."""
     network, teacher = copy.deepcopy(network), copy.deepcopy(network)
     compute.network(network)
     state = make_state(network, recipe)
     options |= {"graph": graph} if graph else {}
     images = compute.images(images_of())
-    epochs = list(
-        retrain(
-            network,
-            images,
-            recipe,
-            augmentation=Augmentation(2, horizontal_flip=True),
-            seed=3,
-            teacher=teacher,
-            state=state,
-            compute=compute,
-            **options,
-        )
-    )
+    epochs = []
+    for epoch in retrain(
+        network,
+        images,
+        recipe,
+        augmentation=Augmentation(2, horizontal_flip=True),
+        seed=3,
+        teacher=teacher,
+        state=state,
+        compute=compute,
+        **options,
+    ):
+        epochs.append(epoch)
+        evaluate(network, images, compute=compute)
     return network, state.state_dict(), epochs
 
 
@@ -171,6 +184,49 @@ def test_steps_that_a_graph_would_not_do_again_are_run_as_if_nothing_had_been_tr
     assert {epoch.steps_ran for epoch in its_epochs} == {f"eager: {reason}"}
     check_same(tried, plain)
     assert [epoch.train_loss for epoch in its_epochs] == [epoch.train_loss for epoch in epochs]
+
+
+@pytest.mark.parametrize("kind", [Small, Narrow])
+def test_weights_stay_in_their_places_from_epoch_to_epoch(kind: type[Small]) -> None:
+    network = CPU.network(made(kind))
+    before = [weight.data_ptr() for weight in network.parameters()]
+    evaluate(CPU.network(network), images_of())
+    assert [weight.data_ptr() for weight in network.parameters()] == before
+
+
+def test_steps_are_run_once_what_they_change_has_moved() -> None:
+    plain, _, _ = trained(made(), RECIPE, None)
+    network, ran = CPU.network(made()), []
+    for epoch in retrain(
+        network,
+        images_of(),
+        RECIPE,
+        augmentation=Augmentation(2, horizontal_flip=True),
+        seed=3,
+        graph=lambda _: InItsPlaces(network),
+    ):
+        ran.append(epoch.steps_ran)
+        network.fc.weight.data = network.fc.weight.data.clone()
+    assert ran == ["captured", "eager: what a step changes was moved in memory"]
+    check_same(network, plain)
+
+
+@pytest.mark.parametrize("loss", ["tests.test_captured:looking_loss", "tests.test_captured:plain_loss"])
+def test_loss_of_ones_own_is_captured_if_it_does_not_look(loss: str) -> None:
+    recipe = replace(RECIPE, loss=loss)
+    plain, _, _ = trained(made(), recipe, None)
+    tried, _, epochs = trained(made(), recipe, lambda _: Rehearsal())
+    looks = "eager: the loss looks at values as it computes (called a synchronizing CUDA operation)"
+    assert {epoch.steps_ran for epoch in epochs} == {looks if "looking" in loss else "captured"}
+    check_same(tried, plain)
+
+
+def plain_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits, labels)
+
+
+def looking_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return plain_loss(logits, labels) * (1.0 if logits.max().item() < 1e9 else 2.0)
 
 
 def test_error_of_the_work_itself_is_no_reason_to_run_it_again() -> None:

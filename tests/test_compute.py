@@ -2,11 +2,14 @@
 
 import io
 import os
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 import torch
@@ -17,6 +20,7 @@ from edge_tune.errors import ComputeError, ExperimentError, RetrainingError, Stu
 from edge_tune.networks import datasets, onnx_export, training
 from edge_tune.networks.compute import CPU, Compute, Gpus, gpus_here, take
 from edge_tune.networks.evaluation import evaluate
+from edge_tune.networks.images import Split
 from edge_tune.networks.retraining import retrain
 from edge_tune.run import main
 from edge_tune.search import cluster
@@ -88,7 +92,7 @@ def test_gpus_that_pytorch_does_not_see_are_told_of_and_refused_where_they_are_a
 
 def test_the_first_lines_say_what_each_trial_gets(monkeypatch: pytest.MonkeyPatch, here: cluster.Cluster) -> None:
     seen = Gpus(("NVIDIA H200", "NVIDIA H200"), None, shared=False)
-    monkeypatch.setattr(cluster.Cluster, "on_each_node", lambda self, _: [(node, seen) for node in self.nodes])
+    monkeypatch.setattr(cluster.Cluster, "on_each_node", lambda self, _, ends: [(node, seen) for node in self.nodes])
     said: list[str] = []
     assert here.gpus_per_trial(None, said.append) == 1
     assert here.gpus_per_trial(0.5, said.append) == 0.5
@@ -164,11 +168,110 @@ def test_process_that_was_given_a_gpu_that_pytorch_does_not_see() -> None:
     assert gpus_here().names == ()
 
 
+@pytest.mark.skipif(HAS_GPU, reason="PyTorch sees a GPU here")
+def test_a_driver_that_is_too_old_is_the_reason_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver's library counts a GPU that CUDA's runtime then refuses."""
+
+    said: list[str] = []
+
+    def refused() -> bool:
+        if not said:  # CUDA's runtime says it once in a process
+            said.append("CUDA initialization: The NVIDIA driver on your system is too old (found 12020).")
+            warnings.warn(said[0], stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", refused)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    found = gpus_here()
+    assert found.names == ()
+    assert found.problem == f"PyTorch {torch.__version__} sees none ({said[0]})"
+
+
+@pytest.mark.parametrize(
+    ("share", "held", "fits"), [(1.0, 0, True), (0.5, 0, True), (0.25, 0, False), (0.5, 10, False)]
+)
+def test_images_must_fit_in_the_share_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, share: float, held: int, fits: bool
+) -> None:
+    gib, asked = 2**30, []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (79 * gib, 80 * gib))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: share)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: held * gib)
+    monkeypatch.setattr(Split, "bytes", 16 * gib)
+    monkeypatch.setattr(Split, "on", lambda self, device, *, resident: asked.append((device, resident)))
+    Compute("cuda").images(Split(np.zeros((1, 3, 2, 2), np.uint8), np.zeros(1, np.int64)))
+    assert asked == [("cuda", fits)]
+
+
+class OutOfMemory(Small):
+    """Takes more memory than there is, in one kind of pass."""
+
+    when = "training"
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        now = "classifying" if not self.training else "training" if torch.is_grad_enabled() else "statistics"
+        if now == self.when:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nAnd more.")
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(
+    ("when", "sentence"),
+    [
+        ("training", "retraining: must fit in the GPU's memory, .* 2 GiB; lower retraining.batch_size, or give each"),
+        (
+            "statistics",
+            "estimating batch-norm statistics: must fit .*; lower retraining.batch_size, or give",
+        ),
+        ("classifying", "classifying: must fit in the GPU's memory, but got: .* 2 GiB; give each trial a larger share"),
+    ],
+)
+def test_whatever_takes_too_much_memory_says_what_to_change(
+    monkeypatch: pytest.MonkeyPatch, when: str, sentence: str
+) -> None:
+    monkeypatch.setattr(OutOfMemory, "when", when)
+    dataset = datasets.load(experiment().data, seed=0)
+    network, recipe = OutOfMemory(10), replace(RECIPE, distillation=None, epochs=1)
+
+    def compute() -> None:
+        list(retrain(network, dataset.train, recipe, augmentation=None, seed=0))
+        evaluate(network, dataset.validation)
+
+    with pytest.raises(ComputeError, match=sentence):
+        compute()
+
+
+def test_loss_that_takes_too_much_memory_is_no_fault_of_the_loss() -> None:
+    recipe = replace(RECIPE, distillation=None, loss="tests.test_compute:too_large_loss")
+    dataset = datasets.load(experiment().data, seed=0)
+    with pytest.raises(ComputeError, match="retraining: must fit in the GPU's memory"):
+        list(retrain(Small(10), dataset.train, recipe, augmentation=None, seed=0))
+
+
+def too_large_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_process_that_computed_on_a_gpu_ends(here: cluster.Cluster) -> None:
+    """It would keep that GPU's memory."""
+
+    def process(say: Callable[[str], None] | None = None) -> int:
+        return os.getpid()
+
+    there = here.as_a_trial(1, 0.5, process, say=lambda line: None)
+    asked = [found for _, found in here.on_each_node(process, ends=True)]
+    deadline = time.monotonic() + 30
+    while alive := [one for one in (there, *asked) if Path(f"/proc/{one}").exists()]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.1)
+
+
 def test_record_says_what_computed_it() -> None:
     reports = list(Trials(study_with()).begin(HALF, Formula(), trial=3, baseline=None, checkpoint=None))
     computed = reports[-1].record.compute
     assert computed is not None
-    assert (computed.device, computed.precision) == ("cpu", "f32")
+    assert (computed.device, computed.precision, computed.varies) == ("cpu", "f32", None)
     assert all(entry.images_per_s for entry in reports[-1].record.curve)
     assert [entry.steps_ran for entry in reports[-1].record.curve] == [None, None]
 
@@ -210,6 +313,7 @@ def test_what_a_gpu_made_is_stored_exported_and_resumed_on_a_cpu() -> None:
     reports = list(run_trial(one, HALF, Formula(), epochs=2, trial=7, compute=gpu))
     assert reports[-1].record.compute is not None
     assert reports[-1].record.compute.device == "cuda"
+    assert reports[-1].record.compute.varies == "cuDNN adds in an order that differs from run to run"
     checkpoint = next(report.checkpoint for report in reports if report.checkpoint)
     assert all(value.device.type == "cpu" for value in Checkpoint.from_bytes(checkpoint).weights.values())
     resumed = list(run_trial(here, HALF, Formula(), epochs=2, trial=7, checkpoint=checkpoint, compute=CPU))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge_tune.errors import first_line
+from edge_tune.errors import RetrainingError, first_line
 
 FARTHEST = 0.5
 """Of how far the work moves what it changes: as far a replay may end from it. Rounding stays far below that, and
@@ -117,7 +117,7 @@ def _stream_of(device: int) -> torch.cuda.Stream:
 
 
 class Repeated:
-    """Work that is done once with each of many inputs.
+    """Work that is done once with each of many inputs; all that it changes must keep its place in memory, or it is run.
 
     Args:
         work: Does not keep this, so that a graph's memory is given back as soon as this is left.
@@ -131,6 +131,7 @@ class Repeated:
         self.work, self.graph = work, graph
         self.ran: str | None = None
         self._places: list[Tensor] = []
+        self._changed_at: list[int] = []
 
     def __call__(self, *inputs: Tensor) -> None:
         """Do the work once."""
@@ -139,6 +140,9 @@ class Repeated:
             if problem := self._capture(self.graph):
                 self.graph, self._places = None, []
             self.ran = f"eager: {problem}" if problem else "captured"
+            self._changed_at = self._addresses()
+        if self.graph and self._changed_at != self._addresses():
+            self.graph, self._places, self.ran = None, [], "eager: what a step changes was moved in memory"
         if self.graph and [place.shape for place in self._places] == [given.shape for given in inputs]:
             for place, given in zip(self._places, inputs, strict=True):
                 place.copy_(given)
@@ -168,10 +172,11 @@ class Repeated:
                         return "the network draws random numbers on the CPU"
                 right = _Kept(self.work)
                 before.restore()
-        except RuntimeError as error:
+        except (RuntimeError, RetrainingError) as error:
             if isinstance(error, torch.OutOfMemoryError) or "synchroniz" not in str(error):
                 raise
-            return f"the network looks at values as it computes ({first_line(error)})"
+            looks = "the loss" if isinstance(error, RetrainingError) else "the network"
+            return f"{looks} looks at values as it computes ({_why(error)})"
         finally:
             before.restore()
             random.setstate(python)
@@ -182,14 +187,17 @@ class Repeated:
                 graph.replay()
             if not right.is_near(before):
                 return "replayed, a step computes something else"
-        except RuntimeError as error:
-            return f"it cannot be captured ({first_line(error)})"
+        except (RuntimeError, RetrainingError) as error:
+            return f"it cannot be captured ({_why(error)})"
         finally:
             before.restore()
         return None
 
     def _run(self) -> None:
         self.work(*self._places)
+
+    def _addresses(self) -> list[int]:
+        return [tensor.data_ptr() for tensors in self.work.changes().values() for tensor in tensors]
 
 
 class _Kept:
@@ -229,6 +237,11 @@ class _Kept:
     def held(self, kind: str) -> dict[int, Tensor]:
         """Return what the tensors of a kind held, by their ids."""
         return {id(tensor): value for tensor, value in self._values[kind]}
+
+
+def _why(error: Exception) -> str:
+    """Return what PyTorch says, within the sentence on a loss too."""
+    return first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
 
 
 def _are_near(values: Sequence[tuple[Tensor, Tensor]], begun: dict[int, Tensor]) -> bool:

@@ -5,6 +5,7 @@ The measuring process has one of its own kind, the device, and nothing of this.
 
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edge_tune.errors import ComputeError, first_line
 from edge_tune.networks.images import Split
 
 RESIDENT_SHARE = 0.5
 """Images lie on a GPU if they take no more than this share of its memory that is free; else batches are sent to it."""
+
+LARGER_SHARE = "give each trial a larger share of a GPU (gpus_per_trial)"
+SMALLER_BATCH = f"lower retraining.batch_size, or {LARGER_SHARE}"
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,43 @@ class Compute:
         """What the processor calls itself."""
         return torch.cuda.get_device_name() if self.device == "cuda" else platform.processor() or platform.machine()
 
+    @property
+    def varies(self) -> str | None:
+        """Why the same retraining may end a little differently when it runs again, or None."""
+        return "cuDNN adds in an order that differs from run to run" if self.device == "cuda" else None
+
     def network(self, model: nn.Module) -> nn.Module:
-        """Return `model`, moved here in place, with its images' channels last."""
-        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        """Return `model`, moved here in place, with its images' channels last; if it is so already, nothing moves.
+
+        `Module.to` would give weights of one number per filter another place each time, and a captured step goes on
+        with the one that it knows.
+
+        Raises:
+            ComputeError: A GPU has too little memory.
+        """
+        if all(map(self._holds, (*model.parameters(), *model.buffers()))):
+            return model
+        with enough_memory("the network", LARGER_SHARE):
+            return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _holds(self, tensor: Tensor) -> bool:
+        is_images = tensor.dim() == 4  # or the weights that images are convolved with
+        return tensor.device.type == self.device and (
+            not is_images or tensor.is_contiguous(memory_format=torch.channels_last)
+        )
 
     def images(self, split: Split) -> Split:
-        """Return a split whose batches come here; the images themselves lie here if they fit."""
+        """Return a split whose batches come here; the images themselves lie here if they fit.
+
+        Raises:
+            ComputeError: A GPU has too little memory.
+        """
         if self.device == "cpu":
             return split
-        free, _ = torch.cuda.mem_get_info()
-        return split.on(self.device, resident=split.bytes <= RESIDENT_SHARE * free)
+        free, total = torch.cuda.mem_get_info()
+        allowed = torch.cuda.get_per_process_memory_fraction() * total - torch.cuda.memory_reserved()
+        with enough_memory("the images", LARGER_SHARE):
+            return split.on(self.device, resident=split.bytes <= RESIDENT_SHARE * min(free, allowed))
 
     def computes_in_bf16(self, precision: Literal["auto", "f32", "bf16"]) -> bool:
         """Tell whether the forward pass runs in bfloat16; "auto" asks the processor."""
@@ -67,9 +98,9 @@ class Compute:
             torch.cuda.synchronize()
 
     @contextmanager
-    def exactly(self) -> Iterator[None]:
-        """Compute in full f32, so that an accuracy does not depend on where it was taken by more than rounding."""
-        if self.device == "cpu":
+    def exactly(self, enabled: bool = True) -> Iterator[None]:
+        """Compute what is in f32 in full f32: a GPU would round factors to TF32, and accuracies depend on the place."""
+        if self.device == "cpu" or not enabled:
             yield
             return
         backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
@@ -128,19 +159,26 @@ class Gpus:
 
 def gpus_here() -> Gpus:
     """Return what this host has."""
-    names = tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-    return Gpus(names, why_no_gpu(), mps_is_on())
+    problem = why_no_gpu()
+    # What is counted may be more than what can be used: the driver counts, and may be too old for PyTorch.
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Gpus(tuple(map(torch.cuda.get_device_name, range(count))), problem, mps_is_on())
 
 
 def why_no_gpu() -> str | None:
-    """Return why PyTorch cannot compute on a GPU of this host, or None."""
-    if not torch.cuda.is_available():
-        build = "is built without CUDA" if torch.version.cuda is None else "sees none (is there a driver for it?)"
+    """Return why PyTorch cannot compute on each GPU of this host, or None."""
+    with warnings.catch_warnings(record=True) as told:  # which say, once in a process, what is wrong with the driver
+        warnings.simplefilter("always")
+        is_available = torch.cuda.is_available()
+    if not is_available:
+        why = str(told[0].message).splitlines()[0] if told else "is there a driver for it?"
+        build = "is built without CUDA" if torch.version.cuda is None else f"sees none ({why})"
         return f"PyTorch {torch.__version__} {build}"
-    try:
-        torch.zeros(1, device="cuda").add_(1).item()
-    except (RuntimeError, AssertionError) as error:  # such as a GPU that this build has no kernels for
-        return f"PyTorch {torch.__version__} cannot use {torch.cuda.get_device_name()}: {first_line(error)}"
+    for number in range(torch.cuda.device_count()):
+        try:
+            torch.zeros(1, device=f"cuda:{number}").add_(1).item()
+        except (RuntimeError, AssertionError) as error:  # such as a GPU that this build has no kernels for
+            return f"PyTorch {torch.__version__} cannot use {torch.cuda.get_device_name(number)}: {first_line(error)}"
     return None
 
 
@@ -150,8 +188,8 @@ def mps_is_on() -> bool:
 
 
 @contextmanager
-def enough_memory(what: str) -> Iterator[None]:
-    """Say in a sentence that a GPU has too little memory.
+def enough_memory(what: str, mend: str) -> Iterator[None]:
+    """Say in a sentence that a GPU has too little memory for `what`, and how to `mend` that.
 
     Raises:
         ComputeError: It has.
@@ -159,7 +197,4 @@ def enough_memory(what: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise ComputeError(
-            f"{what}: must fit in the GPU's memory, but got: {first_line(error)}; lower retraining.batch_size, or give "
-            f"each trial a larger share of a GPU (gpus_per_trial)."
-        ) from error
+        raise ComputeError(f"{what}: must fit in the GPU's memory, but got: {first_line(error)}; {mend}.") from error

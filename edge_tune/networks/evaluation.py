@@ -10,14 +10,14 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from edge_tune.networks.compiled import BATCH_SIZE, Compiled
-from edge_tune.networks.compute import CPU, Compute, enough_memory
+from edge_tune.networks.compute import CPU, LARGER_SHARE, Compute, enough_memory
 from edge_tune.networks.images import Split
 from edge_tune.records.entries import Answers
 
 WORTH_COMPILING = 1000
 """Fewer images are not worth the second or two that OpenVINO takes to be imported and to compile a network."""
 
-AT_ONCE, PIXELS_AT_ONCE = 1024, 2**20
+AT_ONCE, PIXELS_AT_ONCE = 1024, 2**22
 """A GPU, which waits for Python between batches, classifies so many small images at once, or fewer large ones."""
 
 COMPARED_IMAGES = 16
@@ -61,12 +61,13 @@ def evaluate(model: nn.Module, split: Split, *, batch_size: int = 250, compute: 
     classifies them by PyTorch, with the network as it is: folding takes longer there than it saves.
 
     Args:
+        batch_size: Images that PyTorch classifies at once on a CPU.
         compute: Where `model` is, and the images come.
 
     Raises:
         ComputeError: A GPU has too little memory.
     """
-    with compute.exactly(), enough_memory("classifying"):
+    with compute.exactly(), enough_memory("classifying", LARGER_SHARE):
         return _evaluate(compute.network(model.eval()), split, batch_size, compute)
 
 
@@ -80,7 +81,7 @@ def _evaluate(model: nn.Module, split: Split, batch_size: int, compute: Compute)
             return score(compiled(_noting(split.batches(BATCH_SIZE), labels)), torch.cat(labels))
         network = folded or model
     else:
-        batch_size = max(batch_size, min(AT_ONCE, PIXELS_AT_ONCE // split.pixels))
+        batch_size = max(1, min(AT_ONCE, PIXELS_AT_ONCE // split.pixels))
     with torch.inference_mode():
         logits = [
             network(images.contiguous(memory_format=torch.channels_last))

@@ -30,6 +30,8 @@ def own_loss(recipe: Retraining) -> Loss | None:
     def named(logits: Tensor, labels: Tensor) -> Tensor:
         try:
             return cast(Tensor, loss_of(logits, labels))
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             sizes = f"logits {list(logits.shape)} and labels {list(labels.shape)}"
             raise RetrainingError(

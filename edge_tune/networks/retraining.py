@@ -15,7 +15,7 @@ from edge_tune.errors import RetrainingError
 from edge_tune.experiment import Retraining, settled
 from edge_tune.networks.averaging import Average
 from edge_tune.networks.captured import CudaGraph, Graph, Repeated
-from edge_tune.networks.compute import CPU, Compute, enough_memory
+from edge_tune.networks.compute import CPU, SMALLER_BATCH, Compute, enough_memory
 from edge_tune.networks.images import Augmentation, Split
 from edge_tune.networks.losses import own_loss
 from edge_tune.networks.optimisers import load_state, make_optimiser, set_rate
@@ -104,7 +104,8 @@ def retrain(
     """Train `model` in place and yield after each epoch; evaluate it in between as you like.
 
     An epoch depends on the weights, the state, the recipe, the teacher, the seed and its number only, so that a
-    retraining that was interrupted between two goes on as if it had not been.
+    retraining that was interrupted between two goes on as if it had not been: to the bit on CPUs, on a GPU but for the
+    order in which cuDNN adds.
 
     At each yield `model` is what comes of the epochs so far: it holds the average of the weights where the recipe asks
     for one, and the batch-norm statistics are estimated anew at the weights there are now, on the first batches of the
@@ -130,8 +131,9 @@ def retrain(
     section 3; Li et al., EagleEye, ECCV 2020, arXiv:2007.02491, for pruned networks.
     """
     compute.network(model)
-    state = state or make_state(model, recipe)
-    step = _Step(model, state, split, augmentation, _Loss(recipe, teacher, compute))
+    with enough_memory("retraining", SMALLER_BATCH):
+        state = state or make_state(model, recipe)
+        step = _Step(model, state, split, augmentation, _Loss(recipe, teacher, compute))
     repeated = Repeated(step, graph(compute))
     batch_size = int(settled(recipe.batch_size))
     for epoch in range(epochs_done, recipe.epochs):
@@ -142,7 +144,7 @@ def retrain(
         steps = split.steps(batch_size)
         rates = [recipe.lr_at(epoch, step, steps) for step in range(steps)]
         batches = split.parts(batch_size, augment=augmentation, seed=seed + epoch)
-        with enough_memory("retraining"):
+        with enough_memory("retraining", SMALLER_BATCH), compute.exactly(not step.loss_of.use_bf16):
             loss = _one_pass(step, repeated, _told(batches, split, f"epoch {epoch + 1}/{recipe.epochs}", say), rates)
         if not math.isfinite(loss):
             raise RetrainingError(
@@ -165,7 +167,11 @@ def estimate_statistics(
     use_bf16: bool = False,
     compute: Compute = CPU,
 ) -> None:
-    """Set every batch-norm's mean and variance to their plain averages over `batches`, at the weights there are now."""
+    """Set every batch-norm's mean and variance to their plain averages over `batches`, at the weights there are now.
+
+    Raises:
+        ComputeError: A GPU has too little memory.
+    """
     norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats]
     if not norms:
         return
@@ -173,7 +179,12 @@ def estimate_statistics(
     for norm in norms:
         norm.reset_running_stats()
     model.train()
-    with torch.no_grad(), compute.autocast(use_bf16):
+    with (
+        enough_memory("estimating batch-norm statistics", SMALLER_BATCH),
+        compute.exactly(not use_bf16),
+        torch.no_grad(),
+        compute.autocast(use_bf16),
+    ):
         for number, (images, _) in enumerate(batches, 1):
             for norm in norms:
                 norm.momentum = 1 / number  # makes a plain average; None would, too, but fetch the number from a GPU

@@ -20,7 +20,7 @@ from edge_tune.errors import ExperimentError, ExportError, RetrainingError
 from edge_tune.experiment import CROSS_ENTROPY, Cosine, Experiment, Retraining, settled
 from edge_tune.files import write_atomically
 from edge_tune.networks import datasets, models, onnx_export, stored
-from edge_tune.networks.compute import CPU, Compute, enough_memory, take
+from edge_tune.networks.compute import CPU, SMALLER_BATCH, Compute, enough_memory, take
 from edge_tune.networks.datasets import Dataset
 from edge_tune.networks.evaluation import evaluate
 from edge_tune.networks.images import Augmentation, Split
@@ -175,7 +175,7 @@ def train(
     images = compute.images(dataset.train)
     compute.network(network)
     if pretrained:
-        with enough_memory("training the new classifier"):
+        with enough_memory("training the new classifier", SMALLER_BATCH):
             _train_classifier(network, pretrained.classifier, images, dataset.augmentation, recipe, seed, say, compute)
     for epoch in retrain(
         network, images, recipe, augmentation=dataset.augmentation, seed=seed, compute=compute, say=say

@@ -333,11 +333,13 @@ class Computed:
         device: "cpu" or "cuda".
         name: What the processor calls itself.
         precision: Of the retraining's forward passes.
+        varies: Why the same trial may end a little differently when it runs again; None: nothing makes it.
     """
 
     device: str
     name: str
     precision: str
+    varies: str | None = None
 
 
 NOUNS = {"out": "filters", "in": "channels", "block": "blocks"}

@@ -137,7 +137,7 @@ class Cluster:
         if asked == 0:
             say("No GPUs for trials: gpus_per_trial is 0.")
             return 0
-        found = [(node, gpus) for node, gpus in self.on_each_node(gpus_here) if node.gpus]
+        found = [(node, gpus) for node, gpus in self.on_each_node(gpus_here, ends=True) if node.gpus]
         problems = [f"node {node.host}: offers {counted(node.gpus, 'GPU')}, but {gpus.problem}" for node, gpus in found]
         problems = [problem for problem, (_, gpus) in zip(problems, found, strict=True) if gpus.problem]
         if problems and asked:
@@ -220,7 +220,7 @@ class Cluster:
     def as_a_trial(
         self, cpus: int, gpus: float, function: Callable[..., Result], *arguments: Any, say: Callable[[str], None]
     ) -> Result:
-        """Return what `function(*arguments, say)` returns in a process that has as much of a node as a trial.
+        """Return what `function(*arguments, say)` returns in a process that has as much of a node as a trial, and ends.
 
         Args:
             say: Receives here what the function says there.
@@ -229,7 +229,7 @@ class Cluster:
             StudyError: The process was lost.
         """
         options = {"num_cpus": cpus, "num_gpus": gpus, "num_returns": "streaming", "max_retries": 0}
-        calls = iter(_remote(_speaking).options(**options).remote(function, *arguments))
+        calls = iter(_remote(_speaking, ends=True).options(**options).remote(function, *arguments))
         try:
             with told(say, "a node with room for it"):
                 _result(next(calls))
@@ -242,8 +242,13 @@ class Cluster:
         (result,) = said
         return cast(Result, result)
 
-    def on_each_node(self, function: Callable[..., Result], *arguments: Any) -> list[tuple[Node, Result]]:
+    def on_each_node(
+        self, function: Callable[..., Result], *arguments: Any, ends: bool = False
+    ) -> list[tuple[Node, Result]]:
         """Return each node and what a function returns there; a node that is lost meanwhile is left out.
+
+        Args:
+            ends: The process ends with the function, and gives back what it has of a GPU's memory.
 
         Raises:
             ExperimentError: It cannot run on a node; the sentence names it.
@@ -251,7 +256,7 @@ class Cluster:
         calls = [
             (
                 node,
-                _remote(function)
+                _remote(function, ends=ends)
                 .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False))
                 .remote(*arguments),
             )
@@ -437,8 +442,9 @@ def _speaking(function: Callable[..., Result], *arguments: Any) -> Iterator[str 
         yield (work.result(),)
 
 
-def _remote(function: Callable[..., Result]) -> Any:
-    return cast(Any, ray.remote(function))
+def _remote(function: Callable[..., Result], *, ends: bool = False) -> Any:
+    """Return a task; Ray keeps its process for others, unless it `ends`."""
+    return cast(Any, ray.remote(max_calls=1)(function) if ends else ray.remote(function))
 
 
 def _result(call: Any) -> Any:

@@ -237,7 +237,12 @@ def run_trial(
         point=point,
         plan=tuple(plan),
         node=platform.node(),
-        compute=Computed(compute.device, compute.name, "bf16" if compute.computes_in_bf16(precision) else "f32"),
+        compute=Computed(
+            compute.device,
+            compute.name,
+            "bf16" if compute.computes_in_bf16(precision) else "f32",
+            compute.varies,
+        ),
         started_at=started_at,
     )
     run = _UnderWay(study, device, network, plan, record, clock, compute, epochs=epochs)
