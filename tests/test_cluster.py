@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,21 +158,29 @@ def test_check_images_names_the_node_that_finds_others_or_none(
         "mine", ("one", "other"), (16, 16), split, split, split, Augmentation(0, horizontal_flip=False), "digest"
     )
     check_images(here, dataset)  # the nodes share this machine's files
+    head, trainer, _ = sorted(here.nodes, key=lambda node: (node.cpus > 0, node.devices))
+    driver = os.getpid()
+
+    def is_on(node: cluster.Node) -> bool:
+        return os.getpid() != driver and ray.get_runtime_context().get_node_id() == node.id
+
+    def others_on(node: cluster.Node) -> Callable[[Split, Split], str]:
+        return lambda *splits: "0" * 64 if is_on(node) else images_digest(*splits)
 
     def lacks_one(train: Split, validation: Split) -> str:
-        if ray.get_runtime_context().get_node_id() == here.nodes[1].id:
+        if is_on(trainer):
             files[0].unlink()
         return images_digest(train, validation)
 
-    def has_another(train: Split, validation: Split) -> str:
-        is_there = ray.get_runtime_context().get_node_id() == here.nodes[1].id
-        return "0" * 64 if is_there else images_digest(train, validation)
-
-    monkeypatch.setattr(session, "images_digest", has_another)
+    monkeypatch.setattr(session, "images_digest", others_on(head))
+    check_images(here, dataset)  # it has no CPUs, and so trains nothing
+    monkeypatch.setattr(session, "images_digest", others_on(trainer))
     with pytest.raises(ExperimentError, match=r"node .*: the images must be the same on each node, .* 000000000000 th"):
         check_images(here, dataset)
     monkeypatch.setattr(session, "images_digest", lacks_one)
-    with pytest.raises(ExperimentError, match=r"\.png: the images must be on each node .* No such file"):
+    with pytest.raises(
+        ExperimentError, match=r"\.png: the images must be on each node that .* No such file .* on \S+;"
+    ):
         check_images(here, dataset)
 
 

@@ -90,6 +90,22 @@ def test_gpus_that_pytorch_does_not_see_are_told_of_and_refused_where_they_are_a
         here.gpus_per_trial(0.5, said.append)
 
 
+def test_only_the_gpus_that_a_node_offers_must_be_usable(
+    monkeypatch: pytest.MonkeyPatch, here: cluster.Cluster
+) -> None:
+    def asked(*further: str | None) -> float:
+        seen = Gpus(("NVIDIA H200",) * 3, None, shared=True, further=further)
+        monkeypatch.setattr(
+            cluster.Cluster, "on_each_node", lambda self, _, ends: [(node, seen) for node in self.nodes]
+        )
+        return here.gpus_per_trial(None, said.append)
+
+    said: list[str] = []
+    assert asked(None, "PyTorch cannot use GT 710") == 1  # Ray gives the first two to trials
+    assert asked("PyTorch cannot use GT 710", None) == 0
+    assert said[-1].endswith("offers 2 GPUs, but PyTorch cannot use GT 710. So trials compute on CPUs.")
+
+
 def test_the_first_lines_say_what_each_trial_gets(monkeypatch: pytest.MonkeyPatch, here: cluster.Cluster) -> None:
     seen = Gpus(("NVIDIA H200", "NVIDIA H200"), None, shared=False)
     monkeypatch.setattr(cluster.Cluster, "on_each_node", lambda self, _, ends: [(node, seen) for node in self.nodes])
@@ -184,8 +200,8 @@ def test_a_driver_that_is_too_old_is_the_reason_and_no_error(monkeypatch: pytest
     monkeypatch.setattr(torch.cuda, "is_available", refused)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     found = gpus_here()
-    assert found.names == ()
-    assert found.problem == f"PyTorch {torch.__version__} sees none ({said[0]})"
+    assert found.names == ("GPU 0",)
+    assert found.problem_of(1) == f"PyTorch {torch.__version__} sees none ({said[0]})"
 
 
 @pytest.mark.parametrize(

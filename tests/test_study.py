@@ -72,5 +72,7 @@ def test_images_digest_tells_files_apart_and_names_one_that_a_node_lacks(tmp_pat
         file.write(b"x")
     assert study.images_digest(streamed, streamed) != before
     files[3].unlink()
-    with pytest.raises(ExperimentError, match=r"train/.*\.png: the images must be on each node .* No such file"):
+    with pytest.raises(
+        ExperimentError, match=r"train/.*\.png: the images must be on each node .* No such file .* on \S+;"
+    ):
         study.images_digest(streamed, streamed)

@@ -131,7 +131,14 @@ class Repeated:
         self.work, self.graph = work, graph
         self.ran: str | None = None
         self._places: list[Tensor] = []
-        self._changed_at: list[int] = []
+        self._changed: list[tuple[Tensor, int]] = []
+
+    def begin(self) -> None:
+        """Look whether what was captured still changes what it must; call this after anything else was done with it."""
+        there = {id(tensor): tensor.data_ptr() for tensor in self._tensors()}
+        if any(there.get(id(tensor)) != place for tensor, place in self._changed):
+            self.graph, self._places, self._changed = None, [], []
+            self.ran = "eager: what a step changes was moved in memory"
 
     def __call__(self, *inputs: Tensor) -> None:
         """Do the work once."""
@@ -140,9 +147,7 @@ class Repeated:
             if problem := self._capture(self.graph):
                 self.graph, self._places = None, []
             self.ran = f"eager: {problem}" if problem else "captured"
-            self._changed_at = self._addresses()
-        if self.graph and self._changed_at != self._addresses():
-            self.graph, self._places, self.ran = None, [], "eager: what a step changes was moved in memory"
+            self._changed = [(tensor, tensor.data_ptr()) for tensor in self._tensors()] if self.graph else []
         if self.graph and [place.shape for place in self._places] == [given.shape for given in inputs]:
             for place, given in zip(self._places, inputs, strict=True):
                 place.copy_(given)
@@ -196,8 +201,8 @@ class Repeated:
     def _run(self) -> None:
         self.work(*self._places)
 
-    def _addresses(self) -> list[int]:
-        return [tensor.data_ptr() for tensors in self.work.changes().values() for tensor in tensors]
+    def _tensors(self) -> list[Tensor]:
+        return [tensor for tensors in self.work.changes().values() for tensor in tensors]
 
 
 class _Kept:

@@ -21,7 +21,7 @@ from edge_tune.networks.images import Split
 RESIDENT_SHARE = 0.5
 """Images lie on a GPU if they take no more than this share of its memory that is free; else batches are sent to it."""
 
-LARGER_SHARE = "give each trial a larger share of a GPU (gpus_per_trial)"
+LARGER_SHARE = "give each trial a larger share of a GPU (gpus_per_trial), or a GPU with more memory"
 SMALLER_BATCH = f"lower retraining.batch_size, or {LARGER_SHARE}"
 
 
@@ -147,26 +147,33 @@ class Gpus:
     """The GPUs of a host.
 
     Attributes:
-        names: Of those that PyTorch sees.
-        problem: Why PyTorch cannot compute on them, or None.
+        names: Of those that the driver counts.
+        problem: Why PyTorch cannot compute on the first, or None.
         shared: Whether CUDA's Multi-Process Service lets processes compute on one at the same time.
+        further: The problem of each further one.
     """
 
     names: tuple[str, ...]
     problem: str | None
     shared: bool
+    further: tuple[str | None, ...] = ()
+
+    def problem_of(self, count: int) -> str | None:
+        """Return why PyTorch cannot compute on one of the first `count`, or None."""
+        return next((problem for problem in (self.problem, *self.further)[:count] if problem), None)
 
 
 def gpus_here() -> Gpus:
     """Return what this host has."""
-    problem = why_no_gpu()
-    # What is counted may be more than what can be used: the driver counts, and may be too old for PyTorch.
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return Gpus(tuple(map(torch.cuda.get_device_name, range(count))), problem, mps_is_on())
+    first, numbers = why_no_gpu(), range(torch.cuda.device_count())
+    if not torch.cuda.is_available():  # as where the driver that counted is too old for this PyTorch
+        return Gpus(tuple(f"GPU {number}" for number in numbers), first, mps_is_on())
+    further = tuple(map(why_no_gpu, numbers[1:]))
+    return Gpus(tuple(map(torch.cuda.get_device_name, numbers)), first, mps_is_on(), further)
 
 
-def why_no_gpu() -> str | None:
-    """Return why PyTorch cannot compute on each GPU of this host, or None."""
+def why_no_gpu(number: int = 0) -> str | None:
+    """Return why PyTorch cannot compute on a GPU of this host, or None."""
     with warnings.catch_warnings(record=True) as told:  # which say, once in a process, what is wrong with the driver
         warnings.simplefilter("always")
         is_available = torch.cuda.is_available()
@@ -174,11 +181,10 @@ def why_no_gpu() -> str | None:
         why = str(told[0].message).splitlines()[0] if told else "is there a driver for it?"
         build = "is built without CUDA" if torch.version.cuda is None else f"sees none ({why})"
         return f"PyTorch {torch.__version__} {build}"
-    for number in range(torch.cuda.device_count()):
-        try:
-            torch.zeros(1, device=f"cuda:{number}").add_(1).item()
-        except (RuntimeError, AssertionError) as error:  # such as a GPU that this build has no kernels for
-            return f"PyTorch {torch.__version__} cannot use {torch.cuda.get_device_name(number)}: {first_line(error)}"
+    try:
+        torch.zeros(1, device=f"cuda:{number}").add_(1).item()
+    except (RuntimeError, AssertionError) as error:  # such as a GPU that this build has no kernels for
+        return f"PyTorch {torch.__version__} cannot use {torch.cuda.get_device_name(number)}: {first_line(error)}"
     return None
 
 

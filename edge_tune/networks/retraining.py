@@ -303,6 +303,7 @@ def _one_pass(step: _Step, repeated: Repeated, batches: Iterator[tuple[Tensor, .
     """Train on each batch, which comes in parts, at its rate; return the mean loss."""
     step.model.train()
     step.loss.zero_()
+    repeated.begin()
     images_seen = 0
     for parts, lr in zip(batches, rates, strict=True):
         step.state.begin_step(lr)

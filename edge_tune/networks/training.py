@@ -175,7 +175,8 @@ def train(
     images = compute.images(dataset.train)
     compute.network(network)
     if pretrained:
-        with enough_memory("training the new classifier", SMALLER_BATCH):
+        in_f32 = not compute.computes_in_bf16(recipe.precision)
+        with enough_memory("training the new classifier", SMALLER_BATCH), compute.exactly(in_f32):
             _train_classifier(network, pretrained.classifier, images, dataset.augmentation, recipe, seed, say, compute)
     for epoch in retrain(
         network, images, recipe, augmentation=dataset.augmentation, seed=seed, compute=compute, say=say

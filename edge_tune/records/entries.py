@@ -333,7 +333,7 @@ class Computed:
         device: "cpu" or "cuda".
         name: What the processor calls itself.
         precision: Of the retraining's forward passes.
-        varies: Why the same trial may end a little differently when it runs again; None: nothing makes it.
+        varies: Why the same trial may end a little differently when it runs again; None: nothing, or not noted.
     """
 
     device: str

@@ -138,8 +138,11 @@ class Cluster:
             say("No GPUs for trials: gpus_per_trial is 0.")
             return 0
         found = [(node, gpus) for node, gpus in self.on_each_node(gpus_here, ends=True) if node.gpus]
-        problems = [f"node {node.host}: offers {counted(node.gpus, 'GPU')}, but {gpus.problem}" for node, gpus in found]
-        problems = [problem for problem, (_, gpus) in zip(problems, found, strict=True) if gpus.problem]
+        problems = [
+            f"node {node.host}: offers {counted(node.gpus, 'GPU')}, but {problem}"
+            for node, gpus in found
+            if (problem := gpus.problem_of(node.gpus))
+        ]
         if problems and asked:
             raise ExperimentError(
                 *(
@@ -243,11 +246,16 @@ class Cluster:
         return cast(Result, result)
 
     def on_each_node(
-        self, function: Callable[..., Result], *arguments: Any, ends: bool = False
+        self,
+        function: Callable[..., Result],
+        *arguments: Any,
+        nodes: Sequence[Node] | None = None,
+        ends: bool = False,
     ) -> list[tuple[Node, Result]]:
         """Return each node and what a function returns there; a node that is lost meanwhile is left out.
 
         Args:
+            nodes: None: all.
             ends: The process ends with the function, and gives back what it has of a GPU's memory.
 
         Raises:
@@ -260,7 +268,7 @@ class Cluster:
                 .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False))
                 .remote(*arguments),
             )
-            for node in self.nodes
+            for node in (self.nodes if nodes is None else nodes)
         ]
         answers = []
         for node, call in calls:

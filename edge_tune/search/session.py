@@ -141,6 +141,7 @@ def _run(
                     _train_on(here, experiment.search.cpus_per_trial, gpus) if gpus else None,
                 )
                 work = _Pruning(study, loaded.dataset)
+                check_images(here, loaded.dataset)  # again: nodes may have joined while the network was trained
             check_same(results, {"weights and images": work.digest})
             earlier.check_network(warm_start, work.network_digest, work.digest)
             reference = work.reference()
@@ -256,7 +257,7 @@ def _train_on(here: Cluster, cpus: int, gpus: float) -> training.Train:
 
 
 def check_images(here: Cluster, dataset: Dataset) -> None:
-    """Check that each node finds the same files; images in memory reach it through Ray, as they are.
+    """Check that each node that trains finds the same files; images in memory reach it through Ray, as they are.
 
     Raises:
         ExperimentError: One does not; the sentence names it and what differs.
@@ -264,7 +265,8 @@ def check_images(here: Cluster, dataset: Dataset) -> None:
     if len(here.nodes) == 1 or not dataset.streams:
         return
     mine = images_digest(dataset.train, dataset.validation)
-    found = here.on_each_node(images_digest, dataset.train, dataset.validation)
+    train = [node for node in here.nodes if node.cpus]
+    found = here.on_each_node(images_digest, dataset.train, dataset.validation, nodes=train)
     ExperimentError.raise_if(
         f"node {node.host}: the images must be the same on each node, but their digest is {digest[:12]} there and "
         f"{mine[:12]} here; copy them anew."

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -283,8 +284,8 @@ def images_digest(train: Split, validation: Split) -> str:
         return datasets.digest_of("images", (train, validation))
     except OSError as error:
         raise ExperimentError(
-            f"{error.filename}: the images must be on each node under the same path, but got {error.strerror}; copy "
-            f"them there (in cluster.yaml: file_mounts)."
+            f"{error.filename}: the images must be on each node that trains, under the same path, but got "
+            f"{error.strerror} on {platform.node()}; copy them there (in cluster.yaml: file_mounts)."
         ) from error
 
 

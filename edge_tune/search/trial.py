@@ -20,7 +20,7 @@ from edge_tune.benchmark.measurement import Device, Measured
 from edge_tune.errors import PruningError, RetrainingError
 from edge_tune.experiment import RETRAINING, Experiment, Hopeless
 from edge_tune.networks import onnx_export, pruning, stored
-from edge_tune.networks.compute import CPU, Compute, take
+from edge_tune.networks.compute import CPU, SMALLER_BATCH, Compute, enough_memory, take
 from edge_tune.networks.evaluation import Evaluation, evaluate
 from edge_tune.networks.layer_shapes import network_shape
 from edge_tune.networks.pruning import Plan
@@ -317,12 +317,15 @@ class _UnderWay:
     @cached_property
     def state(self) -> State:
         """Made only for retraining: the first of a process has PyTorch import its compiler, about a second."""
-        return make_state(self.network, self.recipe)
+        with enough_memory("retraining", SMALLER_BATCH):
+            return make_state(self.network, self.recipe)
 
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Take up the state of an earlier attempt, whose seconds count too."""
-        self.network.load_state_dict(checkpoint.weights)
-        self.state.load_state_dict(checkpoint.state)
+        state = self.state
+        with enough_memory("retraining", SMALLER_BATCH):
+            self.network.load_state_dict(checkpoint.weights)
+            state.load_state_dict(checkpoint.state)
         self.record = replace(checkpoint.record, node=self.record.node, compute=self.record.compute)
         for stage, seconds in checkpoint.record.seconds.items():
             self.clock.spend(stage, seconds)

@@ -15,6 +15,8 @@ def test_a_large_number_that_all_images_share_does_not_hide_the_others() -> None
     of_another_image = truth[::-1]
     assert distance(of_another_image, truth) > 1
     assert distance(truth + np.float32(0.001), truth) < 1e-3
+    added = truth - np.array([1e4, 0, 0], np.float32)
+    assert distance(added[::-1], added) > 1
     other_constant = truth * np.array([1, 2, 1], np.float32)
     assert distance(other_constant, truth) == pytest.approx(1)
 
