@@ -258,6 +258,18 @@ def test_whatever_takes_too_much_memory_says_what_to_change(
         compute()
 
 
+def test_optimiser_and_average_that_take_too_much_memory_are_a_sentence_in_a_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def too_large(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    one = study_with(retraining=replace(RECIPE, distillation=None, average=et.Ema(0.9)))
+    monkeypatch.setattr("edge_tune.networks.retraining.Average", too_large)
+    with pytest.raises(ComputeError, match="retraining: must fit in the GPU's memory"):
+        list(run_trial(one, HALF, Formula(), epochs=1, trial=7))
+
+
 def test_loss_that_takes_too_much_memory_is_no_fault_of_the_loss() -> None:
     recipe = replace(RECIPE, distillation=None, loss="tests.test_compute:too_large_loss")
     dataset = datasets.load(experiment().data, seed=0)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,8 @@ def test_prepare_tells_studies_apart_whose_measured_granularities_differ() -> No
 def test_images_digest_tells_files_apart_and_names_one_that_a_node_lacks(tmp_path: Path) -> None:
     files = sorted(write_image_folder(tmp_path).glob("train/*/*.png"))
     streamed = Split(tuple(map(str, files)), np.zeros(len(files), dtype=np.int64), (16, 16))
+    in_memory = study.load(experiment()).dataset
+    assert (in_memory.streams, replace(in_memory, train=streamed).streams) == (False, True)
     before = study.images_digest(streamed, streamed)
     assert study.images_digest(streamed, streamed) == before
     with files[3].open("ab") as file:

@@ -23,6 +23,7 @@ RESIDENT_SHARE = 0.5
 
 LARGER_SHARE = "give each trial a larger share of a GPU (gpus_per_trial), or a GPU with more memory"
 SMALLER_BATCH = f"lower retraining.batch_size, or {LARGER_SHARE}"
+"""What mends too little memory: of whatever computes, and of what takes steps."""
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,14 @@ class State:
 
 
 def make_state(model: nn.Module, recipe: Retraining) -> State:
-    """Return the state before the first epoch of a recipe, for the parameters that `model` has now."""
-    average = Average(model, settled(recipe.average.decay)) if recipe.average else None
-    return State(make_optimiser(model.parameters(), recipe), average)
+    """Return the state before the first epoch of a recipe, for the parameters that `model` has now.
+
+    Raises:
+        ComputeError: A GPU has too little memory.
+    """
+    with enough_memory("retraining", SMALLER_BATCH):
+        average = Average(model, settled(recipe.average.decay)) if recipe.average else None
+        return State(make_optimiser(model.parameters(), recipe), average)
 
 
 def _graph_of(compute: Compute) -> Graph | None:
@@ -131,9 +136,8 @@ def retrain(
     section 3; Li et al., EagleEye, ECCV 2020, arXiv:2007.02491, for pruned networks.
     """
     compute.network(model)
-    with enough_memory("retraining", SMALLER_BATCH):
-        state = state or make_state(model, recipe)
-        step = _Step(model, state, split, augmentation, _Loss(recipe, teacher, compute))
+    state = state or make_state(model, recipe)
+    step = _Step(model, state, split, augmentation, _Loss(recipe, teacher, compute))
     repeated = Repeated(step, graph(compute))
     batch_size = int(settled(recipe.batch_size))
     for epoch in range(epochs_done, recipe.epochs):

@@ -317,15 +317,13 @@ class _UnderWay:
     @cached_property
     def state(self) -> State:
         """Made only for retraining: the first of a process has PyTorch import its compiler, about a second."""
-        with enough_memory("retraining", SMALLER_BATCH):
-            return make_state(self.network, self.recipe)
+        return make_state(self.network, self.recipe)
 
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Take up the state of an earlier attempt, whose seconds count too."""
-        state = self.state
         with enough_memory("retraining", SMALLER_BATCH):
             self.network.load_state_dict(checkpoint.weights)
-            state.load_state_dict(checkpoint.state)
+            self.state.load_state_dict(checkpoint.state)
         self.record = replace(checkpoint.record, node=self.record.node, compute=self.record.compute)
         for stage, seconds in checkpoint.record.seconds.items():
             self.clock.spend(stage, seconds)
